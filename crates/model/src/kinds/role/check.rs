@@ -46,3 +46,46 @@ fn check_rules(role: &Field<'_>, paths_allowed: bool, errors: &mut Errors) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::registry::KindId;
+    use crate::validate::validate;
+
+    #[test]
+    fn a_rule_is_about_resources_or_about_paths_of_the_whole_mesh() {
+        let good = json!({ "verbs": ["get"], "apiGroups": [""], "resources": ["services"] });
+        let path = |path: &str| json!({ "verbs": ["get"], "nonResourceURLs": [path] });
+        let both = json!({ "verbs": ["get"], "resources": ["services"], "nonResourceURLs": ["/metrics"] });
+        for (rule, of_role, of_cluster_role) in [
+            (good, None, None),
+            (json!({ "verbs": [], "apiGroups": [""], "resources": ["x"] }), Some("verbs"), Some("verbs")),
+            (json!({ "verbs": ["get"], "resources": ["x"] }), Some("apiGroups"), Some("apiGroups")),
+            (json!({ "verbs": ["get"], "apiGroups": [""] }), Some("resources"), Some("resources")),
+            (path("/metrics"), Some("nonResourceURLs"), None),
+            (path("*"), Some("nonResourceURLs"), None),
+            (path("metrics"), Some("nonResourceURLs"), Some("nonResourceURLs[0]")),
+            (path("/*/x"), Some("nonResourceURLs"), Some("nonResourceURLs[0]")),
+            (both, Some("nonResourceURLs"), Some("nonResourceURLs")),
+        ] {
+            for (kind, expected) in [(KindId::Role, of_role), (KindId::ClusterRole, of_cluster_role)] {
+                let role = json!({ "metadata": { "name": "a:b" }, "rules": [rule] });
+                let errors = validate(kind.kind(), &role);
+                let found = errors.first().map(|error| error.path.to_string());
+                assert_eq!(found, expected.map(|field| format!("rules[0].{field}")), "{kind:?} {rule}");
+            }
+        }
+        let role = json!({ "metadata": { "name": "a" }, "aggregationRule": {} });
+        assert_eq!(validate(KindId::ClusterRole.kind(), &role)[0].path.to_string(), "aggregationRule");
+        for name in ["a/b", "a%b", "..", "a\nb"] {
+            let role = json!({ "metadata": { "name": name }, "rules": [] });
+            assert_eq!(
+                validate(KindId::ClusterRole.kind(), &role)[0].path.to_string(),
+                "metadata.name",
+                "{name}"
+            );
+        }
+    }
+}

@@ -90,3 +90,73 @@ pub(super) fn fill_defaults(binding: &mut Value) {
         fill(subject, group);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::registry::KindId;
+    use crate::validate::{default_object, validate, validate_update};
+
+    use super::*;
+
+    fn binding(kind: KindId, role: &str, subject: &Value) -> Value {
+        let kind = kind.kind();
+        json!({
+            "apiVersion": kind.api_version(), "kind": kind.kind, "metadata": { "name": "b" },
+            "roleRef": { "kind": role, "name": "r" }, "subjects": [subject],
+        })
+    }
+
+    #[test]
+    fn a_binding_names_subjects_and_a_role_that_it_can_give() {
+        let user = json!({ "kind": "User", "name": "ann" });
+        for (kind, role, subject, expected) in [
+            (KindId::RoleBinding, "Role", user.clone(), None),
+            (KindId::RoleBinding, "ClusterRole", user.clone(), None),
+            (KindId::ClusterRoleBinding, "ClusterRole", user.clone(), None),
+            (KindId::ClusterRoleBinding, "Role", user, Some("roleRef.kind")),
+            (KindId::RoleBinding, "Role", json!({ "kind": "Person", "name": "a" }), Some("subjects[0].kind")),
+            (KindId::RoleBinding, "Role", json!({ "kind": "User", "name": "" }), Some("subjects[0].name")),
+            (KindId::RoleBinding, "Role", json!({ "kind": "User" }), Some("subjects[0].name")),
+            (
+                KindId::RoleBinding,
+                "Role",
+                json!({ "kind": "User", "name": "a", "apiGroup": "x" }),
+                Some("subjects[0].apiGroup"),
+            ),
+            (
+                KindId::RoleBinding,
+                "Role",
+                json!({ "kind": "ServiceAccount", "name": "a" }),
+                Some("subjects[0].namespace"),
+            ),
+            (
+                KindId::RoleBinding,
+                "Role",
+                json!({ "kind": "ServiceAccount", "name": "a", "namespace": "b/c" }),
+                Some("subjects[0].namespace"),
+            ),
+        ] {
+            let errors = validate(kind.kind(), &binding(kind, role, &subject));
+            let found = errors.first().map(|error| error.path.to_string());
+            assert_eq!(found.as_deref(), expected, "{kind:?} {role} {subject}");
+        }
+    }
+
+    #[test]
+    fn groups_are_filled_in_and_the_role_stays() {
+        let kind = KindId::RoleBinding;
+        let mut made = binding(kind, "Role", &json!({ "kind": "User", "name": "ann" }));
+        default_object(kind.kind(), &mut made);
+        assert_eq!(
+            (&made["roleRef"]["apiGroup"], &made["subjects"][0]["apiGroup"]),
+            (&json!(RBAC.0), &json!(RBAC.0))
+        );
+        let mut other = made.clone();
+        other["subjects"] = json!([]);
+        assert_eq!(validate_update(kind.kind(), &made, &other), []);
+        other["roleRef"]["name"] = json!("other");
+        assert_eq!(validate_update(kind.kind(), &made, &other)[0].path.to_string(), "roleRef");
+    }
+}

@@ -79,3 +79,59 @@ pub(super) fn fill_defaults(secret: &mut Value) {
         fields.remove("stringData");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::registry::KindId;
+    use crate::validate::{default_object, validate, validate_update};
+
+    use super::*;
+
+    fn secret(more: &Value) -> Value {
+        let mut secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "s" } });
+        for (name, value) in more.as_object().into_iter().flatten() {
+            secret[name] = value.clone();
+        }
+        secret
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_the_value() {
+        let kind = KindId::Secret.kind();
+        for (more, field) in [
+            (json!({ "data": { "key": "aHVudGVyMg==" } }), None),
+            (json!({ "data": { "key": "hunter2!" } }), Some("data[key]")),
+            (json!({ "data": { "a/b": "aHVudGVyMg==" } }), Some("data[a/b]")),
+            (json!({ "data": { "..": "aHVudGVyMg==" } }), Some("data[..]")),
+            (json!({ "data": { "key": STANDARD.encode(vec![0; LARGEST]) } }), None),
+            (json!({ "data": { "key": STANDARD.encode(vec![0; LARGEST + 1]) } }), Some("data")),
+            (json!({ "type": "kubernetes.io/tls", "data": { "tls.crt": "" } }), Some("data[tls.key]")),
+        ] {
+            let errors = validate(kind, &secret(&more));
+            let found = errors.first().map(|error| error.path.to_string());
+            assert_eq!(found.as_deref(), field, "{errors:?}");
+            assert!(errors.iter().all(|error| error.value.is_none() && !error.message.contains("hunter")));
+        }
+    }
+
+    #[test]
+    fn texts_become_data_and_what_is_immutable_stays() {
+        let kind = KindId::Secret.kind();
+        let mut made = secret(&json!({ "stringData": { "key": "v" }, "data": { "other": "dg==" } }));
+        default_object(kind, &mut made);
+        assert_eq!(made["data"], json!({ "key": "dg==", "other": "dg==" }));
+        assert_eq!((&made["type"], made.get("stringData")), (&json!("Opaque"), None));
+        let old = secret(&json!({ "type": "Opaque", "immutable": true, "data": { "key": "dg==" } }));
+        for (more, refused) in [
+            (json!({ "type": "Opaque", "immutable": true, "data": { "key": "dg==" } }), None),
+            (json!({ "type": "Opaque", "immutable": true, "data": { "key": "dw==" } }), Some("data")),
+            (json!({ "type": "Opaque", "data": { "key": "dg==" } }), Some("immutable")),
+            (json!({ "type": "other", "immutable": true, "data": { "key": "dg==" } }), Some("type")),
+        ] {
+            let errors = validate_update(kind, &old, &secret(&more));
+            assert_eq!(errors.first().map(|e| e.path.to_string()).as_deref(), refused, "{more}");
+        }
+    }
+}
