@@ -24,10 +24,14 @@ pub(crate) struct Tokens {
     cache: RefCell<TokenCache>,
 }
 
+/// A token, as one issuer's.
+type Taken = (Arc<JwtIssuer>, Arc<Verified>);
+
 #[derive(Default)]
 struct TokenCache {
     sets: FastMap<Arc<str>, Arc<KeySet>>,
-    valid: FastMap<String, Vec<(Arc<JwtIssuer>, Arc<Verified>)>>,
+    /// By their texts, for each issuer that takes them.
+    valid: FastMap<String, Vec<Taken>>,
     /// Bytes of the tokens.
     size: usize,
     asked: FastMap<Arc<str>, Instant>,

@@ -51,11 +51,11 @@ pub struct KeyReader {
     wanted: watch::Receiver<BTreeSet<Arc<str>>>,
     asked: mpsc::Receiver<Arc<str>>,
     shared: Arc<Shared>,
-    sources: HashMap<Arc<str>, Source>,
+    sources: HashMap<Arc<str>, KeySource>,
 }
 
 /// What became of a set when it was last read.
-struct Source {
+struct KeySource {
     /// When that was begun.
     read: Option<Instant>,
     due: Instant,
@@ -145,7 +145,7 @@ impl Shared {
     }
 }
 
-impl Source {
+impl KeySource {
     fn new() -> Self {
         Self { read: None, due: Instant::now(), reading: false, retry: RETRY, problem: None }
     }
@@ -215,7 +215,7 @@ impl KeyReader {
         let wanted = self.wanted.borrow_and_update().clone();
         self.sources.retain(|source, _| wanted.contains(source));
         for source in &wanted {
-            self.sources.entry(source.clone()).or_insert_with(Source::new);
+            self.sources.entry(source.clone()).or_insert_with(KeySource::new);
         }
         self.shared.forget(&wanted);
     }
