@@ -303,6 +303,11 @@ impl<'a, 'r> Question<'a, 'r> {
         Self { policies, visitor, port, seen, path }
     }
 
+    /// By which rules may be found; `None`: all may be about it.
+    fn path(&self) -> Option<&str> {
+        matches!(self.seen, Traffic::Request(_)).then_some(&*self.path)
+    }
+
     fn candidates(&self, action: Action) -> Candidates<'a> {
         match self.visitor {
             Visitor::Mesh(identity) => self.policies.of_identity(action, identity),
@@ -315,13 +320,17 @@ impl<'a, 'r> Question<'a, 'r> {
         if !self.policies.have(action) {
             return None;
         }
+        let path = self.path();
         let Candidates { about_it, perhaps } = self.candidates(action);
-        let mut first = perhaps.iter().find(|place| self.is_about(**place) && self.is_from(**place));
-        for places in about_it {
-            let found = places.iter().find(|place| self.is_about(**place));
-            first = [first, found].into_iter().flatten().min();
+        let perhaps = perhaps.about(path).filter(|place| self.is_from(*place));
+        let about_it = about_it.into_iter().flatten().flat_map(|places| places.about(path));
+        let mut first: Option<Place> = None;
+        for place in about_it.chain(perhaps) {
+            if first.is_none_or(|first| place < first) && self.is_about(place) {
+                first = Some(place);
+            }
         }
-        first.map(|place| self.matched(*place))
+        first.map(|place| self.matched(place))
     }
 
     /// Whether a rule that allows asks for a token, and the request has none of any issuer of its policy.
@@ -329,8 +338,10 @@ impl<'a, 'r> Question<'a, 'r> {
     fn would_with_token(&self) -> Option<Denial<'a>> {
         let Traffic::Request(request) = self.seen else { return None };
         self.policies.with_tokens(self.port)?;
+        let path = self.path();
         let Candidates { about_it, perhaps } = self.candidates(Action::Allow);
-        let perhaps = perhaps.iter().filter(|place| self.is_from(**place));
+        let perhaps = perhaps.about(path).filter(|place| self.is_from(*place));
+        let about_it = about_it.into_iter().flatten().flat_map(|places| places.about(path));
         let lacks_it = |(policy, rule): Place| {
             let mut conditions = self.policies[policy].rules[rule].request.as_deref()?.clone();
             conditions.jwt.take()?;
@@ -339,15 +350,16 @@ impl<'a, 'r> Question<'a, 'r> {
             (has_none && self.is_at((policy, rule)) && holds(&conditions, &request, &self.path, true))
                 .then(|| Denial::TokenMissing(&self.policies[policy]))
         };
-        about_it.into_iter().flatten().chain(perhaps).copied().find_map(lacks_it)
+        about_it.chain(perhaps).find_map(lacks_it)
     }
 
     /// The first rule of each policy of an action that matches.
     fn first_of_each(&self, action: Action) -> Vec<Matched<'a>> {
+        let path = self.path();
         let Candidates { about_it, perhaps } = self.candidates(action);
-        let perhaps = perhaps.iter().filter(|place| self.is_from(**place));
-        let all = about_it.into_iter().flatten().chain(perhaps);
-        let mut all: Vec<_> = all.copied().filter(|place| self.is_about(*place)).collect();
+        let perhaps = perhaps.about(path).filter(|place| self.is_from(*place));
+        let about_it = about_it.into_iter().flatten().flat_map(|places| places.about(path));
+        let mut all: Vec<_> = about_it.chain(perhaps).filter(|place| self.is_about(*place)).collect();
         all.sort_unstable();
         all.dedup_by_key(|(policy, _)| *policy);
         all.into_iter().map(|place| self.matched(place)).collect()

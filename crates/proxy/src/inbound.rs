@@ -134,9 +134,9 @@ async fn pass(
     caller: &Caller,
 ) -> Result<Response<Body>, UpstreamError> {
     let Entrance { workload, port, .. } = entrance;
-    let with_claims = entered.claims().map(|claims| {
+    let with_claims = entered.tells_claims().then(|| {
         let mut head = head.clone();
-        claims.write_headers(&mut head.headers);
+        entered.tell_claims(&mut head.headers);
         head
     });
     let head = with_claims.as_ref().unwrap_or(head);
@@ -166,22 +166,24 @@ fn may_break_after_a_message(version: AppVersion, asked: &HeaderMap, answer: &Re
         && headers::takes_trailers(asked)
 }
 
-/// Connects to a workload's process, for bytes or for what `head` asks for; `account` pays. What is returned beside the
-/// connection is to be held for as long.
+/// Connects to a workload's process, for bytes or for what `head` asks for, in which it is told what tokens say; `account`
+/// pays. What is returned beside the connection is to be held for as long.
 pub(crate) async fn connect(
     local: &Local,
     entrance: Entrance<'_>,
     account: &Rc<Account>,
-    head: Option<&Parts>,
+    head: Option<&mut Parts>,
 ) -> Result<(Process, Seat), UpstreamError> {
-    let entered = Rc::new(enter(local, entrance, head)?);
+    let entered = Rc::new(enter(local, entrance, head.as_deref())?);
+    let is_request = head.is_some();
     if let Some(head) = head {
+        entered.tell_claims(&mut head.headers);
         entered.leaves_http(&local.view(), head);
     }
     let (tcp, seat) = connect_for(account, Callee::Process, entrance.process(), None).await?;
-    let process = match head {
-        Some(_) => Process::new(tcp, entered),
-        None => {
+    let process = match is_request {
+        true => Process::new(tcp, entered),
+        false => {
             let config = local.view().snapshot.workloads.get(&entrance.workload.name).cloned();
             let registry = local.metrics.registry().clone();
             Process::of_bytes(tcp, entered, Unsaid::new(local.summaries.clone(), registry, entrance, config))
@@ -266,13 +268,11 @@ pub(crate) async fn ask_to_switch(
 ) -> Result<Switching, UpstreamError> {
     let Entrance { workload, port, .. } = entrance;
     let entered = Rc::new(enter(&worker.local, entrance, Some(head))?);
+    entered.tell_claims(&mut head.headers);
     entered.leaves_http(&worker.local.view(), head);
-    if let Some(claims) = entered.claims() {
-        claims.write_headers(&mut head.headers);
-    }
     let address = entrance.process();
     exchange.passes_to(address);
-    let open = async |_: &Parts| {
+    let open = async |_: &mut Parts| {
         let (tcp, seat) = connect_for(&caller.account, Callee::Process, address, None).await?;
         exchange.sends();
         Ok((Upstream::Process(Process::new(tcp, entered.clone())), Some(seat)))

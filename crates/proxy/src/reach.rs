@@ -106,7 +106,7 @@ impl Hop {
         worker: &Rc<Worker>,
         source: &LocalWorkload,
         account: &Rc<Account>,
-        head: Option<&Parts>,
+        head: Option<&mut Parts>,
         end: Instant,
     ) -> Result<(Upstream, Option<Seat>), UpstreamError> {
         let connected = timeout_at(end, self.open(worker, source, account, head)).await;
@@ -122,7 +122,7 @@ impl Hop {
         worker: &Rc<Worker>,
         source: &LocalWorkload,
         account: &Rc<Account>,
-        head: Option<&Parts>,
+        head: Option<&mut Parts>,
     ) -> Result<(Upstream, Option<Seat>), UpstreamError> {
         match &self.reach {
             Reach::Plain(load) => {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::identity::TrustDomain;
-use crate::snapshot::{IdentityPattern, PathMatch, ServerName, TextMatch};
+use crate::snapshot::{IdentityPattern, PathMatch, Pattern, ServerName, TextMatch};
 
 fn identity(namespace: &str, account: &str) -> SpiffeId {
     SpiffeId::workload(&TrustDomain::new("mesh.test").unwrap(), namespace, account).unwrap()
@@ -240,6 +240,14 @@ fn where_requests_are_looked_at_nothing_else_enters() {
     }
 }
 
+fn any_path((kind, number): (u8, u8)) -> PathMatch {
+    match kind {
+        0 => PathMatch::Prefix(format!("/p{number}")),
+        1 => PathMatch::Exact(format!("/p{number}/x")),
+        _ => PathMatch::Regex(Pattern::new(&format!("/p{number}/[^/]+")).unwrap()),
+    }
+}
+
 /// Which of them there are is drawn, so that many rules are about the same callers.
 fn any_policies() -> impl Strategy<Value = Vec<AccessPolicy>> {
     let identity = prop_oneof![
@@ -257,13 +265,13 @@ fn any_policies() -> impl Strategy<Value = Vec<AccessPolicy>> {
         0.4,
         (
             prop::collection::vec(prop_oneof![Just("GET"), Just("PUT")], 0..2),
-            prop::collection::vec(0..3, 0..2),
+            prop::collection::vec((0..3u8, 0..3u8), 0..3),
         ),
     );
     let rule = (sources, ports(), request).prop_map(|(sources, ports, request)| {
         let request = request.map(|(methods, paths)| RequestConditions {
             methods: methods.into_iter().map(str::to_owned).collect(),
-            paths: paths.into_iter().map(|path| PathMatch::Prefix(format!("/p{path}"))).collect(),
+            paths: paths.into_iter().map(any_path).collect(),
             ..Default::default()
         });
         AccessRule { index: 0, sources, ports, request: request.map(Box::new) }
@@ -296,7 +304,13 @@ fn naive<'a>(
         (Some(asked), Some((method, path))) => {
             let below = |wanted: &PathMatch| match wanted {
                 PathMatch::Prefix(above) => path == above || path.starts_with(&format!("{above}/")),
-                _ => unreachable!(),
+                PathMatch::Exact(whole) => path == whole,
+                PathMatch::Regex(template) => {
+                    let above = template.source().strip_suffix("/[^/]+").unwrap();
+                    path.strip_prefix(above)
+                        .and_then(|rest| rest.strip_prefix('/'))
+                        .is_some_and(|last| !last.is_empty() && !last.contains('/'))
+                }
             };
             (asked.methods.is_empty() || asked.methods.iter().any(|wanted| wanted == method))
                 && (asked.paths.is_empty() || asked.paths.iter().any(below))
@@ -342,7 +356,7 @@ proptest! {
     #[test]
     fn the_index_decides_as_all_rules_one_by_one(
         policies in any_policies(),
-        callers in prop::collection::vec((0..4u8, 0..4u8, 80..84u16, 0..4u8, any::<bool>()), 50),
+        callers in prop::collection::vec((0..4u8, 0..4u8, 80..84u16, (0..4u8, 0..4u8), any::<bool>()), 50),
     ) {
         let all = AccessPolicies::from(policies.clone());
         let none = HeaderMap::new();
@@ -350,7 +364,7 @@ proptest! {
             let identity = identity(&format!("n{namespace}"), &format!("a{account}"));
             let outside = namespace == 3;
             let visitor = if outside { Visitor::Outside([192, 0, 2, account].into()) } else { Visitor::Mesh(&identity) };
-            let path = format!("/p{path}/x");
+            let path = format!("/p{}{}", path.0, ["", "/x", "/y", "/x/y"][usize::from(path.1)]);
             let method = if is_get { "GET" } else { "PUT" };
             let request = (account != 3).then_some((method, path.as_str()));
             let seen = match request {

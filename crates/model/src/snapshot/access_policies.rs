@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::header::HeaderName;
 use serde_json::Value;
 
+use super::places::{Place, Places};
 use super::{AccessPolicy, AccessRule, Action, Claims, FastMap, JwtIssuer, Source, Token};
 use crate::identity::SpiffeId;
 
@@ -30,28 +31,25 @@ pub struct AccessPolicies {
     own_issuers: Vec<Vec<usize>>,
 }
 
-/// A rule, by the place of its policy among all, and its own place there.
-pub(crate) type Place = (usize, usize);
-
-/// Rules to look at, each list in their order.
+/// Rules to look at.
 pub(crate) struct Candidates<'p> {
     /// They are about the caller.
-    pub about_it: [&'p [Place]; 2],
+    pub about_it: [Option<&'p Places>; 2],
     /// Their sources are to be looked at.
-    pub perhaps: &'p [Place],
+    pub perhaps: &'p Places,
 }
 
 /// Rules, each list in their order.
 #[derive(Debug, Clone, Default)]
 struct RulesBySource {
     /// Of single identities.
-    identities: FastMap<Arc<str>, Vec<Place>>,
+    identities: FastMap<Arc<str>, Places>,
     /// Of all service accounts of a namespace, by what their IDs begin with.
-    accounts: FastMap<Arc<str>, Vec<Place>>,
+    accounts: FastMap<Arc<str>, Places>,
     /// Of other patterns, or of anybody.
-    patterns: Vec<Place>,
+    patterns: Places,
     /// Of who is not in the mesh, or of anybody.
-    outside: Vec<Place>,
+    outside: Places,
 }
 
 /// At which ports there is something, and the first policy that says so.
@@ -87,29 +85,32 @@ impl FirstAt {
 
 impl RulesBySource {
     fn add(&mut self, rule: &AccessRule, place: Place) {
-        let add = |list: &mut Vec<Place>| {
-            if list.last() != Some(&place) {
-                list.push(place);
-            }
-        };
         let Some(sources) = &rule.sources else {
-            add(&mut self.patterns);
-            return add(&mut self.outside);
+            self.patterns.add(place);
+            return self.outside.add(place);
         };
         for source in sources {
             match source {
-                Source::Outside(_) => add(&mut self.outside),
+                Source::Outside(_) => self.outside.add(place),
                 Source::Identity(pattern) if !pattern.as_str().contains('*') => {
-                    add(self.identities.entry(pattern.text()).or_default());
+                    self.identities.entry(pattern.text()).or_default().add(place);
                 }
                 Source::Identity(pattern) => match pattern.as_str().strip_suffix('*') {
                     Some(above) if above.ends_with('/') && !above.contains('*') => {
-                        add(self.accounts.entry(above.into()).or_default());
+                        self.accounts.entry(above.into()).or_default().add(place);
                     }
-                    _ => add(&mut self.patterns),
+                    _ => self.patterns.add(place),
                 },
             }
         }
+    }
+}
+
+impl RulesBySource {
+    fn index(&mut self, policies: &[AccessPolicy]) {
+        let Self { identities, accounts, patterns, outside } = self;
+        let named = identities.values_mut().chain(accounts.values_mut());
+        named.chain([patterns, outside]).for_each(|places| places.index(policies));
     }
 }
 
@@ -149,6 +150,7 @@ impl From<Vec<AccessPolicy>> for AccessPolicies {
                 }
             }
         }
+        all.rules.iter_mut().for_each(|rules| rules.index(&policies));
         Self { policies, headers: headers.into(), ..all }
     }
 }
@@ -242,28 +244,28 @@ impl AccessPolicies {
         at.get(port).map(|index| &self.policies[index])
     }
 
-    /// The rules that may be about a workload of the mesh, each list in their order.
+    /// The rules that may be about a workload of the mesh.
     pub(crate) fn of_identity(&self, action: Action, identity: &SpiffeId) -> Candidates<'_> {
         let rules = &self.rules[action as usize];
         let id = identity.as_str();
-        let mut about_it: [&[Place]; 2] = [&[], &[]];
+        let mut about_it = [None, None];
         if !rules.identities.is_empty()
             && let Some(places) = rules.identities.get(id)
         {
-            about_it[0] = places;
+            about_it[0] = Some(places);
         }
         if !rules.accounts.is_empty()
             && let Some(slash) = id.bytes().rposition(|byte| byte == b'/')
             && let Some(places) = rules.accounts.get(&id[..=slash])
         {
-            about_it[1] = places;
+            about_it[1] = Some(places);
         }
         Candidates { about_it, perhaps: &rules.patterns }
     }
 
     /// The same for who is not in the mesh.
     pub(crate) fn of_outside(&self, action: Action) -> Candidates<'_> {
-        Candidates { about_it: [&[], &[]], perhaps: &self.rules[action as usize].outside }
+        Candidates { about_it: [None, None], perhaps: &self.rules[action as usize].outside }
     }
 
     /// Whether there are rules of an action at all.

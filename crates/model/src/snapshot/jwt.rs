@@ -42,10 +42,11 @@ impl TokenPlace {
 
     /// The token in a value of the header, if one is there.
     pub fn token<'v>(&self, value: &'v str) -> Option<&'v str> {
-        let start = value.get(..self.prefix.len())?;
-        // The name of a scheme may be in any letters (RFC 9110, section 11.1).
-        let is_it = start.eq_ignore_ascii_case(&self.prefix);
-        is_it.then(|| value[self.prefix.len()..].trim()).filter(|token| !token.is_empty())
+        let prefix = self.prefix.trim_end();
+        let (start, rest) = value.split_at_checked(prefix.len())?;
+        // The name of a scheme may be in any letters (RFC 9110, section 11.1), and any blank may be behind it.
+        let ends = prefix == self.prefix || rest.starts_with([' ', '\t']);
+        (start.eq_ignore_ascii_case(prefix) && ends).then(|| rest.trim()).filter(|token| !token.is_empty())
     }
 }
 
@@ -90,9 +91,14 @@ pub enum Token {
 }
 
 impl JwtIssuer {
-    /// Whether a token that one has found valid is valid for the other, but for the keys.
+    /// Whether a token that the other has found valid was so for this one, too. Keys at the same source may have changed since.
     pub fn takes_what(&self, other: &Self) -> bool {
-        self.issuer == other.issuer && self.audiences == other.audiences && self.place == other.place
+        let (keys, others) = (&self.keys, &other.keys);
+        let same_keys = keys.source == others.source && (keys.source.is_some() || keys.set == others.set);
+        self.issuer == other.issuer
+            && self.audiences == other.audiences
+            && self.place == other.place
+            && same_keys
     }
 }
 
@@ -126,7 +132,9 @@ impl Claims {
     pub fn as_header(&self, name: &str) -> Option<String> {
         match self.get(name)? {
             Value::Array(items) => {
-                let items: Option<Vec<_>> = items.iter().map(scalar).collect();
+                // A comma inside of one would make two of it.
+                let item = |item| scalar(item).filter(|text| !text.contains(','));
+                let items: Option<Vec<_>> = items.iter().map(item).collect();
                 Some(items?.join(","))
             }
             other => scalar(other),
@@ -200,6 +208,8 @@ mod tests {
             ("Bearer abc", Some("abc")),
             ("bearer abc ", Some("abc")),
             ("Bearer  abc", Some("abc")),
+            ("Bearer\tabc", Some("abc")),
+            ("Bearer", None),
             ("Bearer ", None),
             ("Bearerabc", None),
             ("Basic abc", None),

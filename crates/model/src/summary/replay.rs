@@ -156,6 +156,10 @@ impl Judge {
             (Ok(_), Err(denial)) => {
                 Judged { verdict: Foreseen::Depends(unknown), by: Some(denial.decision()) }
             }
+            // A token that is there must be valid.
+            (Ok(_), Ok(_)) if policies.with_tokens(port).is_some() => {
+                Judged { verdict: Foreseen::Depends(Unknown::Headers), by: None }
+            }
             (Ok(matched), Ok(_)) => Judged {
                 verdict: Foreseen::Allowed,
                 by: matched.map(|matched| matched.decision(Effect::Routed)),

@@ -70,11 +70,11 @@ impl Form {
     }
 }
 
-/// Asks an application. `open` gives a connection to it: a second one where it says on the first that it does not take
+/// Asks an application. `open` gives a connection to it, and tells it in the head what it is told of tokens: a second one where it says on the first that it does not take
 /// WebSockets in HTTP/2.
 pub(crate) async fn ask(
     worker: &Rc<Worker>,
-    mut open: impl AsyncFnMut(&Parts) -> Result<(Upstream, Option<Seat>), UpstreamError>,
+    mut open: impl AsyncFnMut(&mut Parts) -> Result<(Upstream, Option<Seat>), UpstreamError>,
     version: AppVersion,
     head: &mut Parts,
     body: &mut Body,

@@ -185,7 +185,7 @@ async fn ask(
             return link_upgrade::answered(head, sender, receiver, form);
         }
     }
-    let open = async |head: &Parts| {
+    let open = async |head: &mut Parts| {
         let opened = hop.connect(worker, source, &caller.account, Some(head), end).await?;
         exchange.sends();
         Ok(opened)

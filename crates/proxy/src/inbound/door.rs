@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::request::Parts;
-use tulle_model::authorization::{self, Denial, Traffic};
+use tulle_model::authorization::{self, Denial, RequestSeen, Traffic};
 use tulle_model::decision::Effect;
 use tulle_model::snapshot::{Snapshot, Token, WorkloadConfig};
 
@@ -109,11 +109,23 @@ fn authorize(
     let policies = &config.policies;
     let tokens = match brings {
         Brings::Request(head) if policies.with_tokens(port).is_some() => {
-            Some(local.tokens.check(policies, &head.headers, local.clock.unix_millis() as f64 / 1000.0))
+            let now = local.clock.unix_millis() as f64 / 1000.0;
+            Some(local.tokens.check(policies, port, &head.headers, now))
         }
         _ => None,
     };
-    let seen = brings.seen(tokens.as_deref().unwrap_or_default());
+    let tokens = tokens.unwrap_or_default();
+    let brought = (!tokens.is_empty()).then(|| Box::new(Brought::new(policies, port, &tokens)));
+    // As the application gets them.
+    let mut headers = None;
+    let seen = match (brings, &brought) {
+        (Brings::Request(head), Some(brought)) if brought.changes_headers() => {
+            let headers = headers.insert(head.headers.clone());
+            brought.write_headers(headers);
+            Traffic::Request(RequestSeen { headers, ..request_of(head, &tokens) })
+        }
+        _ => brings.seen(&tokens),
+    };
     // Requests of a connection are reported one by one.
     if !is_connection {
         for audited in authorization::audits(policies, visitor(peer), port, seen) {
@@ -130,7 +142,7 @@ fn authorize(
         local.metrics.registry().denied(&workload.name, &denial);
         refusal(peer, workload, denial)
     })?;
-    Ok(tokens.map(|tokens| Box::new(Brought::new(policies, port, tokens))))
+    Ok(brought)
 }
 
 /// What is said to whom policies do not let in: who is outside of the mesh does not learn which they are.

@@ -6,7 +6,9 @@ use http::header::HeaderName;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use tulle_model::authorization::{RequestSeen, Traffic};
-use tulle_model::snapshot::{AccessPolicies, JwtIssuer, Token};
+use tulle_model::snapshot::{AccessPolicies, Token};
+
+use super::tokens::KeptTokens;
 
 /// How much of a head is kept, in bytes. A request whose head is larger ends when policies change that look at requests, unless
 /// they let it stay whatever it is.
@@ -21,22 +23,19 @@ pub(super) struct KeptHead {
     headers: HeaderMap,
     names: Arc<[HeaderName]>,
     /// What became of its tokens.
-    tokens: Vec<(Arc<JwtIssuer>, Token)>,
+    tokens: KeptTokens,
 }
 
 impl KeptHead {
-    /// `tokens`: what became of its own, in the order of the policies' issuers. `None` where it is too large.
-    pub fn new(head: &Parts, policies: &AccessPolicies, tokens: &[Token]) -> Option<Self> {
+    /// `None` where it is too large.
+    pub fn new(head: &Parts, policies: &AccessPolicies, tokens: &KeptTokens) -> Option<Self> {
         let names = policies.headers().clone();
-        let RequestSeen { method, path, authority, .. } = request_of(head, tokens);
+        let RequestSeen { method, path, authority, .. } = request_of(head, &[]);
         let of_name = |name: &HeaderName| {
             head.headers.get_all(name).iter().map(|value| name.as_str().len() + value.len()).sum::<usize>()
         };
         let of_headers: usize = names.iter().map(of_name).sum();
-        let tokens: Vec<_> = policies.issuers().iter().cloned().zip(tokens.iter().cloned()).collect();
-        let is_valid = |(_, token): &&(_, Token)| matches!(token, Token::Valid(_));
-        let of_tokens: usize =
-            tokens.iter().filter(is_valid).map(|(issuer, _)| of_name(&issuer.place.header)).sum();
+        let of_tokens: usize = tokens.headers().map(of_name).sum();
         if method.len() + path.len() + authority.len() + of_headers + of_tokens > MOST {
             return None;
         }
@@ -48,7 +47,7 @@ impl KeptHead {
             }
         }
         let [method, path, authority] = [method, path, authority].map(str::to_owned);
-        Some(Self { method, path, authority, headers, names, tokens })
+        Some(Self { method, path, authority, headers, names, tokens: tokens.clone() })
     }
 
     /// As policies see it that ask for no header, and for tokens of no issuer, which was not kept. The tokens are put into
@@ -57,13 +56,8 @@ impl KeptHead {
         if !policies.headers().iter().all(|name| self.names.contains(name)) {
             return Traffic::Forgotten;
         }
-        tokens.clear();
-        for issuer in policies.issuers() {
-            let Some((_, token)) = self.tokens.iter().find(|(known, _)| known.takes_what(issuer)) else {
-                return Traffic::Forgotten;
-            };
-            tokens.push(token.clone());
-        }
+        let Some(now) = self.tokens.under(policies) else { return Traffic::Forgotten };
+        *tokens = now;
         let Self { method, path, authority, headers, .. } = self;
         Traffic::Request(RequestSeen { method, path, authority, headers, tokens })
     }
@@ -103,14 +97,14 @@ mod tests {
             let request = Request::get("http://c.shop/x").header("x-a", value).header("x-b", "2");
             request.body(()).unwrap().into_parts().0
         };
-        let kept = KeptHead::new(&head("1".to_owned()), &a, &[]).unwrap();
+        let kept = KeptHead::new(&head("1".to_owned()), &a, &KeptTokens::default()).unwrap();
         let mut tokens = Vec::new();
         let Traffic::Request(seen) = kept.seen(&a, &mut tokens) else { panic!("it is forgotten") };
         assert_eq!((seen.method, seen.path, seen.authority), ("GET", "/x", "c.shop"));
         assert_eq!((&seen.headers["x-a"], seen.headers.len()), (&"1".parse().unwrap(), 1));
         assert!(matches!(kept.seen(&b, &mut tokens), Traffic::Forgotten));
         assert!(matches!(kept.seen(&AccessPolicies::default(), &mut tokens), Traffic::Request(_)));
-        assert!(KeptHead::new(&head("v".repeat(MOST)), &a, &[]).is_none());
-        assert!(KeptHead::new(&head("v".repeat(MOST)), &b, &[]).is_some());
+        assert!(KeptHead::new(&head("v".repeat(MOST)), &a, &KeptTokens::default()).is_none());
+        assert!(KeptHead::new(&head("v".repeat(MOST)), &b, &KeptTokens::default()).is_some());
     }
 }

@@ -40,14 +40,35 @@ struct TokenCache {
 /// What came of the tokens of a request that was let in.
 #[derive(Default)]
 pub(crate) struct Brought {
-    /// In the order of the policies' issuers.
-    pub tokens: Vec<Token>,
+    pub tokens: KeptTokens,
     /// Headers that the application gets of claims; `None`: it gets none of that name.
     headers: Vec<(HeaderName, Option<HeaderValue>)>,
 }
 
+/// What became of the tokens of a request, by the issuers that there were then.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct KeptTokens(Vec<(Arc<JwtIssuer>, Token)>);
+
+impl KeptTokens {
+    /// For the issuers that there are now, in their order; `None` where there is another one among them.
+    pub fn under(&self, policies: &AccessPolicies) -> Option<Vec<Token>> {
+        let of = |issuer: &Arc<JwtIssuer>| {
+            let known = self.0.iter().find(|(known, _)| known.takes_what(issuer))?;
+            Some(known.1.clone())
+        };
+        policies.issuers().iter().map(of).collect()
+    }
+
+    /// Where the valid ones came.
+    pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
+        let valid = self.0.iter().filter(|(_, token)| matches!(token, Token::Valid(_)));
+        valid.map(|(issuer, _)| &issuer.place.header)
+    }
+}
+
 impl Brought {
-    pub fn new(policies: &AccessPolicies, port: u16, tokens: Vec<Token>) -> Self {
+    /// `tokens`: in the order of the policies' issuers.
+    pub fn new(policies: &AccessPolicies, port: u16, tokens: &[Token]) -> Self {
         let mut headers: Vec<(HeaderName, Option<HeaderValue>)> = Vec::new();
         for (_, place) in policies.issuers_at(port) {
             for output in &policies.issuers()[place].claim_headers {
@@ -62,7 +83,8 @@ impl Brought {
                 }
             }
         }
-        Self { tokens, headers }
+        let tokens = policies.issuers().iter().cloned().zip(tokens.iter().cloned()).collect();
+        Self { tokens: KeptTokens(tokens), headers }
     }
 
     /// Whether it changes what the application is told.
@@ -70,10 +92,14 @@ impl Brought {
         !self.headers.is_empty()
     }
 
-    /// Tells the application what tokens say, and nothing that clients say in their place.
+    /// Tells the application what tokens say, and nothing that clients say in their place: to many applications `x_user` is
+    /// `x-user`, too.
     pub fn write_headers(&self, headers: &mut HeaderMap) {
         for (name, value) in &self.headers {
-            headers.remove(name);
+            let is_same =
+                |other: &HeaderName| other.as_str().replace('_', "-") == name.as_str().replace('_', "-");
+            let same: Vec<HeaderName> = headers.keys().filter(|other| is_same(other)).cloned().collect();
+            same.iter().for_each(|other| drop(headers.remove(other)));
             if let Some(value) = value {
                 headers.insert(name.clone(), value.clone());
             }
@@ -86,14 +112,17 @@ impl Tokens {
         Self { unknown_keys, cache: RefCell::default() }
     }
 
-    /// What becomes of the tokens of a request for each issuer that the policies have. `now`: seconds since the epoch.
-    pub fn check(&self, policies: &AccessPolicies, headers: &HeaderMap, now: f64) -> Vec<Token> {
-        policies.issuers().iter().map(|issuer| self.for_issuer(policies, issuer, headers, now)).collect()
+    /// What becomes of the tokens of a request to a port for each issuer that the policies have. `now`: seconds since the epoch.
+    pub fn check(&self, policies: &AccessPolicies, port: u16, headers: &HeaderMap, now: f64) -> Vec<Token> {
+        // Those that only audit vouch for nobody.
+        let there: Vec<&JwtIssuer> =
+            policies.issuers_at(port).map(|(_, place)| &*policies.issuers()[place]).collect();
+        policies.issuers().iter().map(|issuer| self.for_issuer(&there, issuer, headers, now)).collect()
     }
 
     fn for_issuer(
         &self,
-        policies: &AccessPolicies,
+        there: &[&JwtIssuer],
         issuer: &Arc<JwtIssuer>,
         headers: &HeaderMap,
         now: f64,
@@ -115,8 +144,8 @@ impl Tokens {
         };
         let is_by = |other: &JwtIssuer| token.issuer() == Some(&*other.issuer);
         if !is_by(issuer) {
-            let mut there = policies.issuers().iter().filter(|other| other.place == issuer.place);
-            return match there.any(|other| is_by(other)) {
+            let mut at_place = there.iter().filter(|other| other.place == issuer.place);
+            return match at_place.any(|other| is_by(other)) {
                 true => Token::Missing,
                 false => Token::Invalid("is of an issuer whose tokens are not taken here"),
             };
@@ -176,13 +205,13 @@ impl Tokens {
     }
 }
 
-/// The token at a place, if there is one; an error where there are several.
+/// The token at a place, if there is one; an error where another reader could find another one.
 fn token_at<'h>(place: &TokenPlace, headers: &'h HeaderMap) -> Result<Option<&'h str>, &'static str> {
-    let values = headers.get_all(&place.header).iter();
-    let mut tokens = values.filter_map(|value| place.token(value.to_str().ok()?));
-    let token = tokens.next();
-    match tokens.next() {
-        None => Ok(token),
-        Some(_) => Err("stands there beside another one"),
+    let mut values = headers.get_all(&place.header).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err("stands in a header that comes in several lines");
     }
+    let text = value.to_str().map_err(|_| "stands in a header that is no text")?;
+    Ok(place.token(text))
 }

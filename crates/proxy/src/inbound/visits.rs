@@ -11,8 +11,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use http::Method;
 use http::request::Parts;
+use http::{HeaderMap, Method};
 use slab::Slab;
 use tulle_model::authorization::Traffic;
 use tulle_model::identity::SpiffeId;
@@ -21,7 +21,7 @@ use tulle_model::snapshot::{FastMap, Token, WorkloadConfig};
 
 use super::kept_head::{KeptHead, request_of};
 use super::presence::{Withdrawn, is_authorized, may_stay};
-use super::tokens::Brought;
+use super::tokens::{Brought, KeptTokens};
 use crate::metrics::{Count, WorkerMetrics};
 use crate::state::{LocalWorkload, NodeState};
 
@@ -281,9 +281,16 @@ impl Visits {
 }
 
 impl Entered {
-    /// What came of its tokens, where that changes what the application is told.
-    pub(super) fn claims(&self) -> Option<&Brought> {
-        self.brought.as_deref().filter(|brought| brought.changes_headers())
+    /// Whether what came of its tokens changes what the application is told.
+    pub(super) fn tells_claims(&self) -> bool {
+        self.brought.as_ref().is_some_and(|brought| brought.changes_headers())
+    }
+
+    /// Tells the application what its tokens say.
+    pub(super) fn tell_claims(&self, headers: &mut HeaderMap) {
+        if let Some(brought) = &self.brought {
+            brought.write_headers(headers);
+        }
     }
 
     /// Ready, with the reason, when it may not stay. One alone can wait for that.
@@ -309,14 +316,19 @@ impl Entered {
         let Some(config) = config.filter(|config| config.policies.reading(entry.port).is_some()) else {
             return;
         };
-        let tokens = self.brought.as_ref().map_or(&[][..], |brought| &brought.tokens);
-        let seen = Traffic::Request(request_of(head, tokens));
+        let none = KeptTokens::default();
+        let kept = self.brought.as_ref().map_or(&none, |brought| &brought.tokens);
+        let tokens = kept.under(&config.policies);
+        let seen = match &tokens {
+            Some(tokens) => Traffic::Request(request_of(head, tokens)),
+            None => Traffic::Forgotten,
+        };
         if entry.generation != state.snapshot.generation
             && is_authorized(&entry.peer, Some(config), entry.port, seen).is_err()
         {
             entry.withdrawn.get_or_insert(Withdrawn::Denied);
         }
-        entry.kept.get_or_insert_default().head = KeptHead::new(head, &config.policies, tokens);
+        entry.kept.get_or_insert_default().head = KeptHead::new(head, &config.policies, kept);
     }
 
     /// It leaves HTTP: what it asked for is kept.

@@ -128,6 +128,7 @@ impl Controller {
         let effects = self.compiler.apply_all(changes);
         self.publish(&effects);
         if about_policies {
+            self.compiler.forget_keys();
             self.key_sets.want(self.compiler.key_sources());
         }
     }

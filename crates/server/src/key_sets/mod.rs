@@ -174,15 +174,17 @@ impl KeyReader {
         let mut reading = JoinSet::new();
         loop {
             let now = Instant::now();
-            for (name, source) in &mut self.sources {
-                if !source.reading && source.due <= now && reading.len() < AT_ONCE {
-                    (source.read, source.reading) = (Some(now), true);
-                    let name = name.clone();
-                    reading.spawn(async move {
-                        let set = read::read(&name).await;
-                        (name, set)
-                    });
-                }
+            // Those that wait longest first, so that none that hang keep others away.
+            let mut due: Vec<_> =
+                self.sources.iter_mut().filter(|(_, source)| !source.reading && source.due <= now).collect();
+            due.sort_by_key(|(_, source)| source.due);
+            for (name, source) in due.into_iter().take(AT_ONCE.saturating_sub(reading.len())) {
+                (source.read, source.reading) = (Some(now), true);
+                let name = name.clone();
+                reading.spawn(async move {
+                    let set = read::read(&name).await;
+                    (name, set)
+                });
             }
             let idle = self.sources.values().filter(|source| !source.reading);
             let due = idle.map(|source| source.due).min().filter(|_| reading.len() < AT_ONCE);
@@ -199,7 +201,12 @@ impl KeyReader {
                         source.due = now;
                     }
                 }
-                Some(Ok((name, read))) = reading.join_next() => {
+                Some(joined) = reading.join_next() => {
+                    let Ok((name, read)) = joined else {
+                        // Which one it was is not known: all are read again when they are due.
+                        self.sources.values_mut().for_each(|source| source.reading = false);
+                        continue;
+                    };
                     let Some(source) = self.sources.get_mut(&name) else { continue };
                     source.finished(&name, read.as_ref().err().cloned());
                     if let Ok(set) = read {

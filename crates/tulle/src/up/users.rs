@@ -1,5 +1,5 @@
-//! Whom the services run as: under root, where nothing is said, the owner of the file, so that who can write it gets no rights
-//! that he has not.
+//! Whom the services run as: under root, where nothing is said, the owner of the file, so that a file that says nothing of it gives
+//! its owner no rights that he has not.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

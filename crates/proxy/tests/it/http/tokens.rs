@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tulle_model::snapshot::{
     AccessPolicy, AccessRule, Action, AppProtocol, ClaimHeader, ClaimMatch, JwtConditions, JwtIssuer,
-    JwtKeys, RequestConditions, TokenPlace,
+    JwtKeys, RequestConditions, TextMatch, TokenPlace, ValueMatch,
 };
 use tulle_proxy::clock::wall_millis;
 
@@ -185,6 +185,75 @@ async fn requests_enter_with_valid_tokens_alone() {
                 );
             }
         }
+    }
+}
+
+/// What an application is told of users comes of tokens, by whatever way: in other spellings, as an upgrade, and where
+/// rules look at the header itself.
+#[tokio::test]
+async fn nobody_says_himself_what_tokens_say() {
+    let signer = Signer::new();
+    let asks_for_root = ValueMatch { name: "x-user".into(), value: TextMatch::Exact("root".into()) };
+    let root = RequestConditions { headers: vec![asks_for_root], ..Default::default() };
+    let upgrades = RequestConditions { methods: vec!["GET".into()], ..Default::default() };
+    for way in [Way::SameNode, Way::Link] {
+        let heads = Arc::new(Mutex::new(Vec::<String>::new()));
+        let told = heads.clone();
+        let app = apps::script(move |mut stream| {
+            let told = told.clone();
+            async move {
+                let head = apps::read_head(&mut stream).await;
+                let is_upgrade = head.to_lowercase().contains("upgrade: websocket");
+                told.lock().push(head.to_lowercase());
+                let answer: &[u8] = match is_upgrade {
+                    true => b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+                    false => b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+                };
+                let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await;
+                let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 16]).await;
+            }
+        });
+        let mut path = path(way, AppProtocol::Http1, app.await).await;
+        let upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+        let forged = "x-user: root\r\nX_User: root\r\n";
+        let bearer = format!("authorization: Bearer {}\r\n", signer.token(json!({})));
+        let two =
+            format!("authorization: Bearer\t{}\r\n{bearer}", Signer::new().token(json!({ "sub": "root" })));
+        authorize(
+            &mut path,
+            way,
+            vec![policy("open", Action::Allow, &[signer.issuer(ISSUER)], &[upgrades.clone()])],
+        );
+        for (fields, status, user) in [
+            (format!("{forged}{bearer}"), "200", Some("x-user: ada")),
+            (forged.to_owned(), "200", None),
+            (format!("{upgrade}{forged}{bearer}"), "101", Some("x-user: ada")),
+            (format!("{upgrade}{forged}"), "101", None),
+            (two, "401", None),
+        ] {
+            let text = format!("GET /x HTTP/1.1\r\nhost: c\r\n{fields}\r\n");
+            let mut stream = tokio::net::TcpStream::connect(path.address).await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut stream, text.as_bytes()).await.unwrap();
+            let answer = timeout(SOON, apps::read_head(&mut stream)).await.unwrap();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{way:?} {fields} {answer}");
+            let came: Vec<String> = heads.lock().drain(..).collect();
+            assert_eq!(came.len(), usize::from(status != "401"), "{way:?} {fields}");
+            for head in came {
+                assert!(!head.contains("root"), "{way:?} {head}");
+                assert_eq!(head.contains("x-user:"), user.is_some(), "{way:?} {head}");
+                assert!(user.is_none_or(|user| head.contains(user)), "{way:?} {head}");
+            }
+        }
+        // A rule about the header is about what the application gets.
+        authorize(
+            &mut path,
+            way,
+            vec![policy("root", Action::Allow, &[signer.issuer(ISSUER)], &[root.clone()])],
+        );
+        let text = format!("GET /x HTTP/1.1\r\nhost: c\r\nconnection: close\r\n{forged}{bearer}\r\n");
+        let answer = timeout(SOON, apps::exchange(path.address, &text)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{way:?} {answer}");
+        assert!(heads.lock().is_empty());
     }
 }
 
