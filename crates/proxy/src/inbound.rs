@@ -304,7 +304,7 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use http::StatusCode;
+    use http::{HeaderName, StatusCode};
     use http_body::Frame;
     use http_body_util::{BodyExt, StreamBody};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -312,7 +312,10 @@ mod tests {
     use tulle_model::identity::{SpiffeId, TrustDomain};
     use tulle_model::name::{ServiceName, WorkloadName};
     use tulle_model::port_settings::Http1Settings;
-    use tulle_model::snapshot::{AppProtocol, Selected, ServedPort, Snapshot, WorkloadConfig};
+    use tulle_model::snapshot::{
+        AccessPolicy, Action, AppProtocol, ClaimHeader, JwtIssuer, JwtKeys, Selected, ServedPort, Snapshot,
+        TokenPlace, WorkloadConfig,
+    };
 
     use super::*;
     use crate::budget::Payer;
@@ -426,6 +429,55 @@ mod tests {
             assert_eq!((response.status(), response.headers().get(SPELLING)), (StatusCode::CREATED, None));
             assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hi");
         }
+    }
+
+    /// A worker where a policy takes tokens, whose holder applications know by `x-user`.
+    fn with_tokens() -> (Rc<Worker>, Caller) {
+        let issuer = JwtIssuer {
+            issuer: "a".to_owned(),
+            audiences: Vec::new(),
+            keys: JwtKeys { source: None, set: None },
+            place: TokenPlace::bearer(),
+            claim_headers: vec![ClaimHeader {
+                claim: "sub".into(),
+                header: HeaderName::from_static("x-user"),
+            }],
+        };
+        let policy = AccessPolicy {
+            name: "default/p".parse().unwrap(),
+            action: Action::Deny,
+            at: None,
+            issuers: vec![Arc::new(issuer)],
+            rules: Vec::new(),
+        };
+        let name = WorkloadName::new("default", "a");
+        let told = WorkloadConfig { policies: vec![policy].into(), ..WorkloadConfig::new(name.clone()) };
+        let mut snapshot = Snapshot::default();
+        snapshot.workloads.insert(name, Arc::new(told));
+        let worker = Worker::idle("n1", NodeState { snapshot: Arc::new(snapshot), ..NodeState::default() });
+        let account = worker.local.accounts.of(&Payer::Workload(WorkloadName::new("default", "b")));
+        (worker, Caller { account, asker: Asker::Nobody })
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_process_hears_of_users_from_tokens_alone() {
+        let (listener, port) = listen().await;
+        let (worker, caller) = with_tokens();
+        let (peer, workload) = (peer(), workload(port, false));
+        let entrance = entrance(&peer, &workload, port);
+        let (mut head, ()) = Request::get("http://s.test/x").body(()).unwrap().into_parts();
+        head.headers.insert("x-user", HeaderValue::from_static("root"));
+        let passed = pass_request(&worker, entrance, AppVersion::Http1, &head, Body::empty(), &caller);
+        let answering = answer(&listener, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        let (passed, (told, _tcp)) = tokio::join!(passed, answering);
+        assert_eq!(
+            (passed.unwrap().status(), told),
+            (StatusCode::OK, "GET /x HTTP/1.1\r\nhost: s.test\r\n\r\n".into())
+        );
+        // The client's own is left as it was, for another attempt.
+        assert_eq!(head.headers["x-user"], "root");
+        let connected = connect(&worker.local, entrance, &caller.account, Some(&mut head)).await;
+        assert!(connected.is_ok() && !head.headers.contains_key("x-user"));
     }
 
     /// Where the port asks for it, and HTTP/1 is spoken.

@@ -215,3 +215,167 @@ fn token_at<'h>(place: &TokenPlace, headers: &'h HeaderMap) -> Result<Option<&'h
     let text = value.to_str().map_err(|_| "stands in a header that is no text")?;
     Ok(place.token(text))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::header::AUTHORIZATION;
+    use jsonwebtoken::jwk::Jwk;
+    use jsonwebtoken::{Algorithm, EncodingKey, Header};
+    use serde_json::{Value, json};
+    use tokio::sync::mpsc;
+    use tulle_model::snapshot::{AccessPolicy, Action, ClaimHeader, Claims, JwtKeys};
+
+    use super::*;
+
+    const NOW: f64 = 1_800_000_000.0;
+
+    struct Signer(EncodingKey);
+
+    impl Signer {
+        fn new() -> Self {
+            Self(EncodingKey::from_ec_der(&rcgen::KeyPair::generate().unwrap().serialize_der()))
+        }
+
+        fn token(&self, issuer: &str, key: &str, more: Value) -> String {
+            let mut claims = json!({ "iss": issuer, "sub": "ada", "exp": NOW + 60.0 });
+            claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let header = Header { kid: Some(key.to_owned()), ..Header::new(Algorithm::ES256) };
+            jsonwebtoken::encode(&header, &claims, &self.0).unwrap()
+        }
+
+        fn issuer(&self, issuer: &str) -> JwtIssuer {
+            let mut key = Jwk::from_encoding_key(&self.0, Algorithm::ES256).unwrap();
+            key.common.key_id = Some("k".to_owned());
+            let set = json!({ "keys": [key] }).to_string();
+            JwtIssuer {
+                issuer: issuer.to_owned(),
+                audiences: Vec::new(),
+                keys: JwtKeys { source: Some("http://keys.test/".into()), set: Some(set.into()) },
+                place: TokenPlace::bearer(),
+                claim_headers: vec![ClaimHeader {
+                    claim: "sub".into(),
+                    header: HeaderName::from_static("x-user"),
+                }],
+            }
+        }
+    }
+
+    fn policy(action: Action, at: Option<Vec<u16>>, issuers: &[JwtIssuer]) -> AccessPolicy {
+        let issuers = issuers.iter().cloned().map(Arc::new).collect();
+        AccessPolicy { name: "shop/p".parse().unwrap(), action, at, issuers, rules: Vec::new() }
+    }
+
+    fn bearing(values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn a_token_is_judged_for_each_issuer() {
+        let (signer, stranger) = (Signer::new(), Signer::new());
+        let (asked, mut missing) = mpsc::channel(4);
+        let tokens = Tokens::new(asked);
+        let [a, b, c] = ["a", "b", "c"].map(|name| signer.issuer(name));
+        let policies = AccessPolicies::from(vec![
+            policy(Action::Allow, None, &[a.clone(), b]),
+            policy(Action::Audit, None, &[c]),
+        ]);
+        let of = |values: &[&str], now: f64| {
+            tokens.check(&policies, 80, &bearing(values), now).into_iter().map(|token| match token {
+                Token::Missing => "missing".to_owned(),
+                Token::Invalid(why) => why.to_owned(),
+                Token::Valid(claims) => claims.as_header("sub").unwrap(),
+            })
+        };
+        let of = |values: &[&str], now: f64| of(values, now).collect::<Vec<_>>();
+        let good = format!("Bearer {}", signer.token("a", "k", json!({})));
+        let not_taken = "is of an issuer whose tokens are not taken here";
+        // Twice, as what was valid once is remembered.
+        for _ in 0..2 {
+            assert_eq!(of(&[&good], NOW), ["ada", "missing", "missing"]);
+        }
+        assert_eq!(of(&[&good], NOW + 60.0)[0], "has expired");
+        assert_eq!(of(&[], NOW), ["missing", "missing", "missing"]);
+        assert_eq!(of(&["Basic x"], NOW), ["missing", "missing", "missing"]);
+        assert_eq!(of(&["Bearer é"], NOW)[0], "stands in a header that is no text");
+        assert_eq!(of(&[&good, &good], NOW)[0], "stands in a header that comes in several lines");
+        // Who only audits vouches for nobody.
+        let of_c = format!("Bearer {}", signer.token("c", "k", json!({})));
+        assert_eq!(of(&[&of_c], NOW), [not_taken, not_taken, "ada"]);
+        assert!(missing.try_recv().is_err());
+        let forged = format!("Bearer {}", stranger.token("a", "k", json!({})));
+        assert_eq!(of(&[&forged], NOW)[0], "has a signature that is not by its issuer's key");
+        assert!(missing.try_recv().is_err());
+        let unknown = format!("Bearer {}", signer.token("a", "new", json!({})));
+        for _ in 0..3 {
+            assert!(of(&[&unknown], NOW)[0].starts_with("is signed by a key that its issuer does not have"));
+        }
+        assert_eq!(missing.try_recv().as_deref(), Ok("http://keys.test/"));
+        assert!(missing.try_recv().is_err(), "once is enough for now");
+        let keyless = JwtIssuer { keys: JwtKeys { source: None, set: None }, ..a };
+        let policies = AccessPolicies::from(vec![policy(Action::Allow, None, &[keyless])]);
+        let unread = tokens.check(&policies, 80, &bearing(&[&good]), NOW);
+        assert!(matches!(unread[..], [Token::Invalid(why)] if why.starts_with("cannot be checked")));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let signer = Signer::new();
+        let tokens = Tokens::new(mpsc::channel(1).0);
+        let policies = AccessPolicies::from(vec![policy(Action::Allow, None, &[signer.issuer("a")])]);
+        let long = "x".repeat(8 << 10);
+        let mut sizes = Vec::new();
+        for number in 0..200 {
+            let token = signer.token("a", "k", json!({ "long": long, "number": number }));
+            let checked = tokens.check(&policies, 80, &bearing(&[&format!("Bearer {token}")]), NOW);
+            assert!(matches!(checked[..], [Token::Valid(_)]));
+            let cache = tokens.cache.borrow();
+            assert_eq!(cache.size, cache.valid.keys().map(String::len).sum::<usize>());
+            sizes.push(cache.size);
+        }
+        let most = sizes.iter().max().unwrap();
+        assert!((MOST_KEPT / 2..=MOST_KEPT).contains(most), "{most}");
+        for number in 0..MOST_SETS + 10 {
+            drop(tokens.set(&format!("{{\"keys\":[],\"n\":{number}}}").into()));
+        }
+        assert!(tokens.cache.borrow().sets.len() <= MOST_SETS);
+        assert!(tokens.cache.borrow().sets.len() > 1);
+    }
+
+    #[test]
+    fn applications_are_told_what_tokens_say_and_nothing_else() {
+        let signer = Signer::new();
+        let issuer = signer.issuer("a");
+        let policies = AccessPolicies::from(vec![policy(Action::Allow, Some(vec![80]), &[issuer.clone()])]);
+        let claims = Claims(json!({ "sub": "ada" }).as_object().unwrap().clone());
+        let client = || {
+            let fields = [("x-user", "root"), ("x_user", "root"), ("x-users", "kept")];
+            fields.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+        };
+        for (port, token, expected) in [
+            (80, Token::Valid(Arc::new(claims.clone())), vec![("x-user", "ada"), ("x-users", "kept")]),
+            (80, Token::Missing, vec![("x-users", "kept")]),
+            (81, Token::Missing, vec![("x-user", "root"), ("x-users", "kept"), ("x_user", "root")]),
+        ] {
+            let brought = Brought::new(&policies, port, &[token]);
+            assert_eq!(brought.changes_headers(), port == 80);
+            let mut headers = HeaderMap::from_iter(client());
+            brought.write_headers(&mut headers);
+            let mut told: Vec<_> =
+                headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+            told.sort_unstable();
+            assert_eq!(told, expected);
+        }
+        // What was found for an issuer is found for it alone.
+        let kept = Brought::new(&policies, 80, &[Token::Valid(Arc::new(claims))]).tokens;
+        assert_eq!(kept.headers().collect::<Vec<_>>(), [&AUTHORIZATION]);
+        assert!(matches!(kept.under(&policies).as_deref(), Some([Token::Valid(_)])));
+        let other = AccessPolicies::from(vec![policy(Action::Allow, None, &[signer.issuer("b"), issuer])]);
+        assert!(kept.under(&other).is_none());
+        assert_eq!(kept.under(&AccessPolicies::default()).as_deref(), Some(&[][..]));
+        assert!(KeptTokens::default().headers().next().is_none());
+    }
+}
