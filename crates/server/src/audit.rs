@@ -180,6 +180,8 @@ fn stamped(entry: AuditEntry) -> AuditEntry {
         time,
         user: short(&entry.user),
         groups: entry.groups.iter().take(32).map(|group| short(group)).collect(),
+        verb: short(&entry.verb),
+        subresource: short(&entry.subresource),
         object: legible_start(&entry.object, 1024).into_owned(),
         reason: legible_start(&entry.reason.replace('\n', " "), 1024).into_owned(),
         client: short(&entry.client),
@@ -303,7 +305,8 @@ mod tests {
         for user in ["ann", "bob", "ann\nINFO all is well"] {
             audit.write(entry(user, ALLOWED)).await;
         }
-        audit.write(entry("eve", DENIED)).await;
+        audit.write(AuditEntry { verb: "X".repeat(100_000), ..entry("eve", DENIED) }).await;
+        assert!(fs::metadata(folder.join("denied.jsonl")).unwrap().len() < 2000);
         let users = async |wanted: AuditFilter| {
             let entries = audit.read(AuditFilter { limit: 10, ..wanted }).await.unwrap();
             entries.into_iter().map(|entry| entry.user).collect::<Vec<_>>()

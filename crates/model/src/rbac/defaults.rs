@@ -1,13 +1,16 @@
 //! The roles and bindings that every mesh has (Kubernetes, "Default roles and role bindings"), and how they are kept: what is
 //! missing of them is put back when a server starts, and what was added stays.
 //!
-//! They differ from Kubernetes' on purpose: `edit` does not read Secrets.
+//! They differ from Kubernetes' on purpose: `edit` does not read Secrets. As there, nobody but who has a role of his own for it
+//! writes EndpointSlices: the addresses in one may be of another namespace (CVE-2021-25740).
+
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
 use super::{ADMINISTRATORS, AUTHENTICATED, covers, rules_of};
 use crate::kinds::role::PolicyRule;
-use crate::registry::KindId;
+use crate::registry::{Kind, KindId};
 
 /// An object whose annotation of this name is `false` is left as it is.
 pub const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
@@ -41,7 +44,6 @@ fn edit() -> Vec<Value> {
     let mut rules = view();
     rules.extend([
         rule(&[""], &["services"], &WRITE),
-        rule(&["discovery.k8s.io"], &["endpointslices"], &WRITE),
         rule(&[GATEWAY], &["*"], &WRITE),
         rule(
             &[TULLE],
@@ -137,6 +139,26 @@ pub fn objects() -> Vec<(KindId, Value)> {
         (KindId::ClusterRoleBinding, binding)
     });
     roles.into_iter().chain(bindings).collect()
+}
+
+/// The rules that a ClusterRole of a default's name has after the next start; none where it stays as it is.
+pub fn restored(kind: &Kind, name: &str, there: &Value) -> Option<Vec<PolicyRule>> {
+    let completed = completed(there, default_role(kind, name)?)?;
+    Some(rules_of(&completed))
+}
+
+/// The rules of the default role of that name.
+pub fn rules_of_default(kind: &Kind, name: &str) -> Option<Vec<PolicyRule>> {
+    default_role(kind, name).map(rules_of)
+}
+
+fn default_role(kind: &Kind, name: &str) -> Option<&'static Value> {
+    static ROLES: LazyLock<Vec<Value>> = LazyLock::new(|| {
+        let roles = objects().into_iter().filter(|(kind, _)| *kind == KindId::ClusterRole);
+        roles.map(|(_, role)| role).collect()
+    });
+    let named = |role: &&Value| role["metadata"]["name"] == name;
+    if kind.id == KindId::ClusterRole { ROLES.iter().find(named) } else { None }
 }
 
 /// What is there of a default object, with what is missing of it; none where nothing is, or somebody wants it as it is.

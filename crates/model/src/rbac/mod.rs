@@ -7,7 +7,7 @@ pub mod defaults;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -129,6 +129,8 @@ type Bindings = BTreeMap<ScopedName, Arc<Binding>>;
 #[derive(Debug, Default)]
 pub struct Rbac {
     roles: HashMap<ScopedName, Arc<[PolicyRule]>>,
+    /// Of default roles that lack something: what they have again with the next start.
+    restored: HashMap<ScopedName, Arc<[PolicyRule]>>,
     /// The subjects of each binding.
     subjects: HashMap<ScopedName, Vec<SubjectKey>>,
     bindings: HashMap<SubjectKey, Bindings>,
@@ -139,10 +141,16 @@ impl Rbac {
     pub fn set(&mut self, kind: &Kind, namespace: &str, name: &str, object: Option<&Value>) {
         let key = ScopedName::new(namespace, name);
         match kind.id {
-            KindId::Role | KindId::ClusterRole => match object {
-                Some(object) => drop(self.roles.insert(key, rules_of(object).into())),
-                None => drop(self.roles.remove(&key)),
-            },
+            KindId::Role | KindId::ClusterRole => {
+                match object.and_then(|object| defaults::restored(kind, name, object)) {
+                    Some(rules) => drop(self.restored.insert(key.clone(), rules.into())),
+                    None => drop(self.restored.remove(&key)),
+                }
+                match object {
+                    Some(object) => drop(self.roles.insert(key, rules_of(object).into())),
+                    None => drop(self.roles.remove(&key)),
+                }
+            }
             KindId::RoleBinding | KindId::ClusterRoleBinding => {
                 let read = object.and_then(|object| RoleBinding::deserialize(object).ok());
                 self.set_binding(key, read);
@@ -203,6 +211,11 @@ impl Rbac {
     /// The rules of a role.
     pub fn role(&self, role: &ScopedName) -> Option<&[PolicyRule]> {
         self.roles.get(role).map(|rules| &**rules)
+    }
+
+    /// The rules that a role gives whoever is bound to it, now or once the server has started again.
+    pub fn given(&self, role: &ScopedName) -> Option<&[PolicyRule]> {
+        self.restored.get(role).map(|rules| &**rules).or_else(|| self.role(role))
     }
 
     fn roles_of<'s>(
@@ -278,8 +291,8 @@ fn names_resource(resources: &[String], resource: &str, subresource: &str) -> bo
 /// Why somebody may not give away rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotCovered {
-    /// What he does not have himself.
-    Lacking(Vec<PolicyRule>),
+    /// What he does not have himself: some of it, and how much more there is.
+    Lacking { shown: Vec<PolicyRule>, more: usize },
     /// There is too much to compare.
     TooMuch,
 }
@@ -287,11 +300,9 @@ pub enum NotCovered {
 impl fmt::Display for NotCovered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lacking(rules) => {
-                for rule in rules.iter().take(SHOWN) {
-                    write!(f, "\n{rule}")?;
-                }
-                match rules.len().saturating_sub(SHOWN) {
+            Self::Lacking { shown, more } => {
+                shown.iter().try_for_each(|rule| write!(f, "\n{rule}"))?;
+                match more {
                     0 => Ok(()),
                     more => write!(f, "\nand {more} more"),
                 }
@@ -307,66 +318,122 @@ impl fmt::Display for NotCovered {
 /// # Errors
 /// What is lacking.
 pub fn covers(had: &[&PolicyRule], wanted: &[PolicyRule]) -> Result<(), NotCovered> {
+    let had: Vec<_> = had.iter().map(|rule| HadRule::new(rule)).collect();
     let mut left = MOST_COMPARISONS;
-    let mut lacking = Vec::new();
+    let (mut shown, mut more) = (Vec::new(), 0);
     for rule in wanted {
-        for_each_part(rule, &mut |part| {
-            left = left.checked_sub(had.len() + 1).ok_or(NotCovered::TooMuch)?;
-            if !had.iter().any(|had| covers_part(had, &part)) {
-                lacking.push(part);
+        for part in parts(rule) {
+            spend(&mut left, 1)?;
+            if covers_part(&had, &part, &mut left)? {
+                continue;
             }
-            Ok(())
-        })?;
+            match shown.len() {
+                SHOWN => more += 1,
+                _ => shown.push(part.rule()),
+            }
+        }
     }
-    if lacking.is_empty() { Ok(()) } else { Err(NotCovered::Lacking(lacking)) }
+    if shown.is_empty() { Ok(()) } else { Err(NotCovered::Lacking { shown, more }) }
 }
 
-/// Each of the smallest rules that a rule is made of: one verb, one resource of one group or one path.
-fn for_each_part(
-    rule: &PolicyRule,
-    take: &mut dyn FnMut(PolicyRule) -> Result<(), NotCovered>,
-) -> Result<(), NotCovered> {
-    let one = |text: &String| vec![text.clone()];
-    for verb in &rule.verbs {
-        for path in &rule.non_resource_urls {
-            let non_resource_urls = one(path);
-            take(PolicyRule { verbs: one(verb), non_resource_urls, ..PolicyRule::default() })?;
-        }
-        for group in &rule.api_groups {
-            for resource in &rule.resources {
-                take(PolicyRule {
-                    verbs: one(verb),
-                    api_groups: one(group),
-                    resources: one(resource),
-                    resource_names: rule.resource_names.clone(),
-                    non_resource_urls: Vec::new(),
-                })?;
-            }
-        }
-    }
+fn spend(left: &mut usize, comparisons: usize) -> Result<(), NotCovered> {
+    *left = left.checked_sub(comparisons).ok_or(NotCovered::TooMuch)?;
     Ok(())
 }
 
-fn covers_part(had: &PolicyRule, part: &PolicyRule) -> bool {
-    let all = |had: &[String], part: &[String]| part.iter().all(|wanted| has(had, wanted));
-    let resource = |wanted: &String| {
-        has(&had.resources, wanted)
-            || wanted
-                .split_once('/')
-                .is_some_and(|(_, sub)| had.resources.iter().any(|r| r.strip_prefix("*/") == Some(sub)))
-    };
-    let path = |wanted: &String| {
-        had.non_resource_urls.iter().any(|known| match known.strip_suffix('*') {
-            Some(start) => wanted.starts_with(start),
-            None => wanted == known,
-        })
-    };
-    let names = had.resource_names.is_empty()
-        || (!part.resource_names.is_empty()
-            && part.resource_names.iter().all(|name| had.resource_names.contains(name)));
-    all(&had.verbs, &part.verbs)
-        && all(&had.api_groups, &part.api_groups)
-        && part.resources.iter().all(resource)
-        && names
-        && part.non_resource_urls.iter().all(path)
+/// A rule that somebody has, and its names by which objects are found in it.
+struct HadRule<'a> {
+    rule: &'a PolicyRule,
+    names: HashSet<&'a str>,
+}
+
+impl<'a> HadRule<'a> {
+    fn new(rule: &'a PolicyRule) -> Self {
+        Self { rule, names: rule.resource_names.iter().map(String::as_str).collect() }
+    }
+}
+
+/// One of the smallest rules that a rule is made of: one verb, and one resource of one group or one path.
+struct RulePart<'a> {
+    verb: &'a String,
+    object: PartObject<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum PartObject<'a> {
+    Resource { group: &'a String, resource: &'a String, names: &'a [String] },
+    Path(&'a String),
+}
+
+impl RulePart<'_> {
+    /// As a rule for people to read: a list of names may be long.
+    fn rule(&self) -> PolicyRule {
+        let verbs = vec![self.verb.clone()];
+        match self.object {
+            PartObject::Path(path) => {
+                PolicyRule { verbs, non_resource_urls: vec![path.clone()], ..PolicyRule::default() }
+            }
+            PartObject::Resource { group, resource, names } => {
+                let mut resource_names: Vec<_> = names.iter().take(SHOWN).cloned().collect();
+                if names.len() > SHOWN {
+                    resource_names.push("…".to_owned());
+                }
+                PolicyRule {
+                    verbs,
+                    api_groups: vec![group.clone()],
+                    resources: vec![resource.clone()],
+                    resource_names,
+                    ..PolicyRule::default()
+                }
+            }
+        }
+    }
+}
+
+fn parts(rule: &PolicyRule) -> impl Iterator<Item = RulePart<'_>> {
+    let names = rule.resource_names.as_slice();
+    let resources = rule.api_groups.iter().flat_map(move |group| {
+        rule.resources.iter().map(move |resource| PartObject::Resource { group, resource, names })
+    });
+    let objects = rule.non_resource_urls.iter().map(PartObject::Path).chain(resources);
+    rule.verbs.iter().flat_map(move |verb| objects.clone().map(move |object| RulePart { verb, object }))
+}
+
+/// Whether one rule allows a part. What is quickly told apart comes first, long lists last; each is paid for.
+fn covers_part(had: &[HadRule<'_>], part: &RulePart<'_>, left: &mut usize) -> Result<bool, NotCovered> {
+    for HadRule { rule, names } in had {
+        spend(left, 1 + rule.verbs.len())?;
+        if !has(&rule.verbs, part.verb) {
+            continue;
+        }
+        let covered = match part.object {
+            PartObject::Path(path) => {
+                spend(left, rule.non_resource_urls.len())?;
+                names_path(&rule.non_resource_urls, path)
+            }
+            PartObject::Resource { group, resource, names: wanted } => {
+                spend(left, rule.api_groups.len())?;
+                if !has(&rule.api_groups, group) {
+                    continue;
+                }
+                spend(left, rule.resources.len())?;
+                covers_resource(&rule.resources, resource)
+                    && (names.is_empty() || {
+                        spend(left, wanted.len())?;
+                        !wanted.is_empty() && wanted.iter().all(|name| names.contains(name.as_str()))
+                    })
+            }
+        };
+        if covered {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn covers_resource(had: &[String], wanted: &str) -> bool {
+    has(had, wanted)
+        || wanted
+            .split_once('/')
+            .is_some_and(|(_, sub)| had.iter().any(|resource| resource.strip_prefix("*/") == Some(sub)))
 }

@@ -185,6 +185,50 @@ fn nobody_has_more_than_the_sum_of_his_rules() {
     assert_eq!(covers(&had.iter().collect::<Vec<_>>(), &[huge]), Err(NotCovered::TooMuch));
 }
 
+/// A short request has a short answer, and little work.
+#[test]
+fn long_lists_of_names_are_neither_compared_nor_told_without_end() {
+    let long = |name: &str, count: usize| (0..count).map(|n| format!("{name}{n}")).collect::<Vec<_>>();
+    let wanted = PolicyRule {
+        verbs: long("v", 64),
+        api_groups: vec![String::new()],
+        resources: long("r", 200),
+        resource_names: long("n", 1000),
+        ..Default::default()
+    };
+    let Err(NotCovered::Lacking { shown, more }) = covers(&[], std::slice::from_ref(&wanted)) else {
+        panic!()
+    };
+    assert_eq!((shown.len(), more), (SHOWN, 64 * 200 - SHOWN));
+    assert!(shown.iter().all(|rule| rule.resource_names.len() == SHOWN + 1), "{shown:?}");
+    // Rules of another verb or group cost next to nothing, however many names they have.
+    let others = vec![PolicyRule { verbs: vec!["w".to_owned()], ..wanted.clone() }; 100];
+    let lacking = covers(&others.iter().collect::<Vec<_>>(), std::slice::from_ref(&wanted));
+    assert!(matches!(lacking, Err(NotCovered::TooMuch | NotCovered::Lacking { .. })));
+    // What has to be compared is paid for by its length.
+    assert_eq!(covers(&[&wanted], std::slice::from_ref(&wanted)), Err(NotCovered::TooMuch));
+    let small = PolicyRule { verbs: long("v", 2), resources: long("r", 2), ..wanted.clone() };
+    assert_eq!(covers(&[&wanted], std::slice::from_ref(&small)), Ok(()));
+}
+
+/// What a binding gives is what its role has, and what a default one will have.
+#[test]
+fn a_default_role_gives_what_it_will_have() {
+    let mut rbac = Rbac::default();
+    let given = |rbac: &Rbac| rbac.given(&ScopedName::new("", "cluster-admin")).map(<[_]>::len);
+    for (kind, annotations, expected) in [
+        (KindId::ClusterRole, json!({}), Some(2)),
+        (KindId::ClusterRole, json!({ defaults::AUTOUPDATE: "true" }), Some(2)),
+        (KindId::ClusterRole, json!({ defaults::AUTOUPDATE: "false" }), Some(0)),
+    ] {
+        let emptied = json!({ "metadata": { "annotations": annotations }, "rules": [] });
+        set(&mut rbac, kind, "", "cluster-admin", emptied);
+        assert_eq!(given(&rbac), expected, "{annotations}");
+    }
+    rbac.set(KindId::ClusterRole.kind(), "", "cluster-admin", None);
+    assert_eq!((given(&rbac), rbac.restored.len()), (None, 0));
+}
+
 #[test]
 fn the_default_roles_keep_secrets_and_grow_from_view_to_admin() {
     let mut rbac = Rbac::default();
@@ -207,6 +251,8 @@ fn the_default_roles_keep_secrets_and_grow_from_view_to_admin() {
         ("get :shop/secrets/s", 1),
         ("list :shop/secrets", 1),
         ("create :shop/services", 2),
+        ("list discovery.k8s.io:shop/endpointslices", 3),
+        ("update discovery.k8s.io:shop/endpointslices/c", 0),
         ("update gateway.networking.k8s.io:shop/httproutes/r", 2),
         ("update gateway.networking.k8s.io:shop/httproutes.status/r", 2),
         ("update tulle.dev:shop/meshes/default", 0),

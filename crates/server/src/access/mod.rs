@@ -86,14 +86,15 @@ impl Access {
         look(&self.known.read().rbac)
     }
 
-    /// Whether somebody has all that a role in that namespace (empty: none) allows. `None` where there is no such role.
+    /// Whether somebody has all that a role in that namespace (empty: none) allows, or will when a default one is put right.
+    /// `None` where there is no such role.
     pub fn covers_role(
         &self,
         asker: Asker<'_>,
         namespace: &str,
         role: &ScopedName,
     ) -> Option<Result<(), NotCovered>> {
-        self.with(|rbac| rbac.role(role).map(|wanted| covers(&rbac.rules(asker, namespace), wanted)))
+        self.with(|rbac| rbac.given(role).map(|wanted| covers(&rbac.rules(asker, namespace), wanted)))
     }
 
     /// Tells of changes.
@@ -175,6 +176,14 @@ impl Access {
             let name = wanted["metadata"]["name"].as_str().unwrap_or_default();
             let made = match objects.get(kind, "", name).await? {
                 None => objects.create(kind, "", wanted.clone(), &options).await.map(drop),
+                // Its role cannot change.
+                Some(there) if there["roleRef"]["name"] != wanted["roleRef"]["name"] => {
+                    tracing::warn!(
+                        "the default {} \"{name}\" gives another role: it stays as it is",
+                        kind.kind
+                    );
+                    Ok(())
+                }
                 Some(there) => match tulle_model::rbac::defaults::completed(&there, &wanted) {
                     Some(_) => {
                         let complete = |current: &serde_json::Value| {
@@ -193,7 +202,9 @@ impl Access {
                     tracing::warn!(%error, "a default role is missing, and cannot be made now");
                     return Ok(false);
                 }
-                Err(error) => return Err(error),
+                Err(error @ ObjectError::Store(_)) => return Err(error),
+                // Whoever may change a role keeps nobody's server from starting by it.
+                Err(error) => tracing::warn!(%error, "a default role stays as it is"),
             }
         }
         Ok(true)

@@ -8,6 +8,7 @@ use http::request::Parts;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tulle_model::kinds::role_binding::RoleBinding;
+use tulle_model::rbac::defaults::{self, AUTOUPDATE};
 use tulle_model::rbac::{ApiAction, NotCovered, Permit, ResourceAction, covers, role_of, rules_of};
 use tulle_model::registry::{Kind, KindId};
 
@@ -15,6 +16,7 @@ use super::path::{Query, Route, Target};
 use super::status::Failure;
 use super::user::User;
 use crate::access::Access;
+use crate::audit::diff::masked;
 use crate::objects::{ObjectError, WriteCheck};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -42,11 +44,41 @@ struct Trail {
     asked: Option<(Option<Value>, Value)>,
 }
 
+/// Who acts as the request's user, and the groups that he has asked for.
+#[derive(Clone)]
+struct Impersonation {
+    by: User,
+    groups: Vec<String>,
+}
+
+impl Impersonation {
+    /// Whether he is still known, and may still act as the user.
+    fn is_good(&self, access: &Access, name: &str) -> bool {
+        let may = |action| access.decide(self.by.asker(), &ApiAction::Resource(action)).is_some();
+        self.by.is_good(access, SystemTime::now()) && impersonations(name, &self.groups).all(may)
+    }
+}
+
+/// What it takes to act as a user with groups.
+fn impersonations<'a>(name: &'a str, groups: &'a [String]) -> impl Iterator<Item = ResourceAction<'a>> {
+    let action = |resource, namespace, name| ResourceAction {
+        verb: "impersonate",
+        resource,
+        namespace,
+        name,
+        ..Default::default()
+    };
+    let user = match name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
+        Some((namespace, account)) => action("serviceaccounts", namespace, account),
+        None => action("users", "", name),
+    };
+    std::iter::once(user).chain(groups.iter().map(move |group| action("groups", "", group)))
+}
+
 /// A request's user.
 pub(super) struct Caller {
     pub(super) user: User,
-    /// Who acts as the user.
-    pub(super) impersonated_by: Option<String>,
+    impersonation: Option<Impersonation>,
     access: Access,
     trail: Arc<Mutex<Trail>>,
 }
@@ -63,7 +95,7 @@ pub(super) struct AuditTrail {
 
 impl Caller {
     pub(super) fn new(user: User, access: Access) -> Self {
-        Self { user, impersonated_by: None, access, trail: Arc::default() }
+        Self { user, impersonation: None, access, trail: Arc::default() }
     }
 
     pub(super) fn access(&self) -> &Access {
@@ -127,25 +159,31 @@ impl Caller {
             ));
         }
         self.require_impersonation(name, &groups)?;
-        let by = std::mem::replace(&mut self.user, User::new(name.clone(), groups, None));
-        self.impersonated_by = Some(by.name);
+        let by = std::mem::replace(&mut self.user, User::new(name.clone(), groups.clone(), None));
+        self.impersonation = Some(Impersonation { by, groups });
         Ok(())
     }
 
     /// Checks that the user may act as another one, or give him what it takes to act.
     pub(super) fn require_impersonation(&self, name: &str, groups: &[String]) -> Result<(), Failure> {
-        let require = |resource: &str, namespace: &str, name: &str| {
-            let action =
-                ResourceAction { verb: "impersonate", resource, namespace, name, ..Default::default() };
-            self.require(&ApiAction::Resource(action)).map(drop).inspect_err(|_| {
-                self.describe(&ApiAction::Resource(action));
-            })
-        };
-        match name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
-            Some((namespace, account)) => require("serviceaccounts", namespace, account)?,
-            None => require("users", "", name)?,
-        }
-        groups.iter().try_for_each(|group| require("groups", "", group))
+        impersonations(name, groups).try_for_each(|action| {
+            let action = ApiAction::Resource(action);
+            self.require(&action).map(drop).inspect_err(|_| self.describe(&action))
+        })
+    }
+
+    /// Who acts as the user.
+    pub(super) fn impersonated_by(&self) -> Option<&str> {
+        self.impersonation.as_ref().map(|impersonation| impersonation.by.name.as_str())
+    }
+
+    /// An object that was written as its writer may see it: whoever may write a Secret need not be allowed to read it. `name`
+    /// is empty for what is seen of many.
+    pub(super) fn visible(&self, verb: &str, target: &Target, name: &str, object: Value) -> Value {
+        let action = resource(verb, target.kind, "", scope(target, name), name);
+        let seen = target.kind.id != KindId::Secret
+            || self.access.decide(self.user.asker(), &ApiAction::Resource(action)).is_some();
+        if seen { object } else { masked(object) }
     }
 
     /// Asked of every write of an object: nobody gives away what he does not have, and what was written is remembered.
@@ -171,6 +209,30 @@ impl Caller {
             trail.lock().asked = Some((current.cloned(), object.clone()));
             Ok(())
         })
+    }
+
+    /// Asked before a deletion: a default role that is gone is back with the next start, with all that it allows, for whoever
+    /// is bound to it.
+    pub(super) fn check_comes_back(&self, kind: &'static Kind, name: &str) -> Result<(), ObjectError> {
+        let Some(rules) = defaults::rules_of_default(kind, name) else { return Ok(()) };
+        let (access, asker) = (&self.access, self.user.asker());
+        let escalates = ResourceAction {
+            verb: "escalate",
+            group: RBAC,
+            resource: kind.plural,
+            name,
+            ..Default::default()
+        };
+        if access.decide(asker, &ApiAction::Resource(escalates)).is_some() {
+            return Ok(());
+        }
+        let covered = access.with(|rbac| covers(&rbac.rules(asker, ""), &rules));
+        covered.map_err(|why| forbidden(kind, name, lacking(&self.user, &why)))
+    }
+
+    /// A write is tried, or tried again: what was asked for before came to nothing.
+    pub(super) fn tries(&self) {
+        self.trail.lock().asked = None;
     }
 
     /// Remembers that the write that was asked for last has succeeded.
@@ -216,10 +278,12 @@ impl Caller {
     pub(super) fn still(&self, target: &Target, name: &str) -> impl Fn() -> bool + Send + Sync + use<> {
         let (access, user, target, name) =
             (self.access.clone(), self.user.clone(), target.clone(), name.to_owned());
+        let impersonation = self.impersonation.clone();
         move || {
             let namespace = scope(&target, &name);
             let action = resource("watch", target.kind, target.subresource(), namespace, &name);
             user.is_good(&access, SystemTime::now())
+                && impersonation.as_ref().is_none_or(|by| by.is_good(&access, &user.name))
                 && access.decide(user.asker(), &ApiAction::Resource(action)).is_some()
         }
     }
@@ -254,6 +318,13 @@ fn forbidden(kind: &'static Kind, name: &str, message: String) -> ObjectError {
     ObjectError::Forbidden { kind, name: name.to_owned(), message }
 }
 
+fn lacking(user: &User, why: &NotCovered) -> String {
+    format!(
+        "user \"{}\" (groups={:?}) is attempting to grant RBAC permissions not currently held:{why}",
+        user.name, user.groups
+    )
+}
+
 /// Nobody gives away what he does not have (Kubernetes, "Privilege escalation prevention and bootstrapping").
 fn check_escalation(
     access: &Access,
@@ -270,19 +341,17 @@ fn check_escalation(
         let action = ResourceAction { verb, group: RBAC, resource, namespace, name, ..Default::default() };
         access.decide(asker, &ApiAction::Resource(action)).is_some()
     };
-    let lacking = |why: NotCovered| {
-        let message = format!(
-            "user \"{}\" (groups={:?}) is attempting to grant RBAC permissions not currently held:{why}",
-            user.name, user.groups
-        );
-        forbidden(kind, name, message)
-    };
+    let refused = |why: NotCovered| forbidden(kind, name, lacking(user, &why));
     if matches!(kind.id, KindId::Role | KindId::ClusterRole) {
-        if same(&["rules"]) || may("escalate", kind.plural, name) {
+        let updated = |object: &Value| object["metadata"]["annotations"][AUTOUPDATE] != "false";
+        // A default role that is let go of is completed with the next start.
+        let let_go = current.is_some_and(|current| !updated(current)) && updated(object);
+        let restored = let_go.then(|| defaults::restored(kind, name, object)).flatten();
+        if (same(&["rules"]) && restored.is_none()) || may("escalate", kind.plural, name) {
             return Ok(());
         }
-        let wanted = rules_of(object);
-        return access.with(|rbac| covers(&rbac.rules(asker, namespace), &wanted)).map_err(lacking);
+        let wanted = restored.unwrap_or_else(|| rules_of(object));
+        return access.with(|rbac| covers(&rbac.rules(asker, namespace), &wanted)).map_err(refused);
     }
     if same(&["roleRef", "subjects"]) {
         return Ok(());
@@ -295,7 +364,7 @@ fn check_escalation(
         return Ok(());
     }
     match access.covers_role(asker, namespace, &role) {
-        Some(covered) => covered.map_err(lacking),
+        Some(covered) => covered.map_err(refused),
         // It may come to be anything.
         None => Err(forbidden(
             kind,
@@ -314,7 +383,7 @@ pub(super) fn authorize(caller: &Caller, route: &Route, request: &Parts, path: &
         Route::Objects(target) => {
             let query = Query::parse(request.uri.query());
             let verb = verb(target, request, &query);
-            let named = named_by_selector(target, &query);
+            let named = named_by_selector(target, verb, &query);
             let name = target.name.as_deref().or(named.as_deref()).unwrap_or_default();
             let namespace = scope(target, name);
             let action = resource(verb, target.kind, target.subresource(), namespace, name);
@@ -359,9 +428,10 @@ fn verb(target: &Target, request: &Parts, query: &Query) -> &'static str {
     }
 }
 
-/// The one object that a list or watch is about, by its field selector: who may list the object of that name may.
-pub(super) fn named_by_selector(target: &Target, query: &Query) -> Option<String> {
-    if target.name.is_some() {
+/// The one object that a list, watch or deletion is about, by its field selector: who may list the object of that name may.
+pub(super) fn named_by_selector(target: &Target, verb: &str, query: &Query) -> Option<String> {
+    // What others are about is not chosen by a selector: an object in a body has a name of its own.
+    if target.name.is_some() || !matches!(verb, "list" | "watch" | "deletecollection") {
         return None;
     }
     let selector = query.get("fieldSelector")?;
@@ -370,4 +440,35 @@ pub(super) fn named_by_selector(target: &Target, query: &Query) -> Option<String
         (field.trim() == "metadata.name").then(|| value.trim_start_matches('=').trim())
     })?;
     (!name.is_empty()).then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::objects::Objects;
+    use crate::store::Store;
+
+    /// Somebody else was faster, and has written the same.
+    #[tokio::test]
+    async fn what_a_failed_attempt_wanted_was_not_written() {
+        let store = Store::in_memory();
+        let objects = Objects::open(store.clone()).await.unwrap();
+        let access = Access::open(objects, store).await.unwrap();
+        let caller = Caller::new(User::new("ann".to_owned(), Vec::new(), None), access);
+        let Ok(Route::Objects(target)) = super::super::path::parse("/api/v1/namespaces/shop/services/c")
+        else {
+            panic!()
+        };
+        let object = json!({ "metadata": { "name": "c" } });
+        for (tries_again, changes) in [(false, 1), (true, 0)] {
+            caller.trail.lock().asked = Some((None, object.clone()));
+            if tries_again {
+                caller.tries();
+            }
+            caller.wrote(&target, &object).await;
+            assert_eq!(caller.told().changes.len(), changes);
+        }
+    }
 }

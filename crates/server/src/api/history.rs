@@ -80,6 +80,7 @@ async fn rollback(
     };
     let object = revision.object;
     let restored = |current: &Value| {
+        caller.tries();
         let mut restored = object.clone();
         restored["apiVersion"] = kind.api_version().into();
         // What others wait for is theirs.

@@ -246,8 +246,7 @@ impl Api {
             path if let Some(node) = path.strip_prefix("tulle/v1alpha1/nodes/") => match request.method {
                 Method::DELETE => {
                     let revoke = Query::parse(request.uri.query()).flag("revoke");
-                    let workloads = nodes::remove(&self.views, node, revoke).await?;
-                    caller.note(serde_json::json!({ "revoked": revoke, "workloads": workloads }));
+                    let workloads = nodes::remove(&self.views, caller, node, revoke).await?;
                     reply::view(StatusCode::OK, &serde_json::json!({ "workloads": workloads }))
                 }
                 _ => Err(Failure::method_not_allowed()),

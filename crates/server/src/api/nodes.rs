@@ -1,7 +1,9 @@
 //! Nodes: objects that come by joining, and whose deletion removes what they ran.
 
 use http::StatusCode;
+use serde_json::{Value, json};
 
+use super::caller::Caller;
 use super::reply::Reply;
 use super::status::Failure;
 use super::write::{self, WriteRequest};
@@ -32,17 +34,34 @@ pub(super) async fn delete(
     let object = request.objects.delete(kind, "", name, &dry).await?.object;
     if !options.dry_run {
         let revoke = request.query.flag("revoke");
-        remove(views, name, revoke).await?;
+        remove(views, request.caller, name, revoke).await?;
         request.caller.deleted(kind, &object, true).await;
-        request.caller.note(serde_json::json!({ "revoked": revoke }));
     }
     Ok(write::deleted(kind, name, &object))
 }
 
-/// Removes a node; returns how many workloads it had.
-pub(super) async fn remove(views: &Views, node: &str, revoke: bool) -> Result<usize, Failure> {
+/// Removes a node; returns how many workloads it had. What half of it came to is written down, too.
+pub(super) async fn remove(
+    views: &Views,
+    caller: &Caller,
+    node: &str,
+    revoke: bool,
+) -> Result<usize, Failure> {
     let removed = if revoke { views.revoke(node).await } else { views.evict(node).await };
+    if let Some(outcome) = outcome(&removed, revoke) {
+        caller.note(outcome);
+    }
     removed.map_err(failure)
+}
+
+/// What has changed, for the audit log; none where nothing has.
+fn outcome(removed: &Result<usize, EvictError>, revoke: bool) -> Option<Value> {
+    match removed {
+        Ok(workloads) => Some(json!({ "revoked": revoke, "workloads": workloads })),
+        Err(EvictError::Unknown(_) | EvictError::Connected(_)) => None,
+        // Where it failed half-way, the words say what is left.
+        Err(error) => Some(json!({ "revoke": revoke, "unfinished": error.to_string() })),
+    }
 }
 
 fn failure(error: EvictError) -> Failure {
@@ -61,6 +80,15 @@ fn failure(error: EvictError) -> Failure {
 mod tests {
     use super::*;
     use crate::store::StoreError;
+
+    #[test]
+    fn half_a_removal_is_told() {
+        let unfinished = EvictError::Unfinished { node: "n1".to_owned(), left: 2 };
+        let told = outcome(&Err(unfinished), true).unwrap();
+        assert!(told["unfinished"].as_str().unwrap().starts_with("2 workloads"), "{told}");
+        assert_eq!(outcome(&Ok(3), false), Some(json!({ "revoked": false, "workloads": 3 })));
+        assert_eq!(outcome(&Err(EvictError::Connected("n1".to_owned())), false), None);
+    }
 
     /// Nobody is told that a node is deleted whose object is still there.
     #[test]

@@ -77,7 +77,7 @@ fn about(caller: Option<&Caller>, request: &Parts, code: StatusCode) -> AuditEnt
     AuditEntry {
         user: caller.map(|caller| caller.user.name.clone()).unwrap_or_default(),
         groups: caller.map(|caller| caller.user.groups.clone()).unwrap_or_default(),
-        impersonated_by: caller.and_then(|caller| caller.impersonated_by.clone()),
+        impersonated_by: caller.and_then(Caller::impersonated_by).map(str::to_owned),
         code: code.as_u16(),
         client: client.to_owned(),
         ..AuditEntry::default()

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -15,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Api;
+use super::reply::{self, Reply};
+use super::status::Failure;
 use super::user::User;
 use crate::strangers::{Stranger, Strangers};
 
@@ -108,7 +112,8 @@ async fn connection(
     let anonymous = Arc::new(AtomicBool::new(user.is_none()));
     let stranger = Mutex::new(user.is_none().then_some(stranger));
     let still_anonymous = anonymous.clone();
-    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+    let writes = Arc::new(Semaphore::new(STREAMS as usize));
+    let service = service_fn(move |request: Request<Incoming>| {
         let by_token = match &user {
             Some(_) => None,
             None => User::of_token(request.headers(), &api.views.access, SystemTime::now()).map(Arc::new),
@@ -120,7 +125,8 @@ async fn connection(
             stranger.spoke();
         }
         let (api, user) = (api.clone(), user.clone().or(by_token));
-        async move { Ok::<_, std::convert::Infallible>(api.handle(user.as_deref(), request).await) }
+        let writes = writes.clone();
+        async move { Ok::<_, std::convert::Infallible>(handle(api, user, request, writes).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
@@ -150,6 +156,33 @@ async fn connection(
     };
     if let Err(error) = result {
         tracing::debug!(%error, "a connection to the API failed");
+    }
+}
+
+/// Answers a request. One that may change something goes on when its client hangs up: what was changed is written down.
+/// `writes` bounds how many a connection has of these.
+async fn handle(
+    api: Api,
+    user: Option<Arc<User>>,
+    request: Request<Incoming>,
+    writes: Arc<Semaphore>,
+) -> Reply {
+    if matches!(*request.method(), Method::GET | Method::HEAD) || user.is_none() {
+        return api.handle(user.as_deref(), request).await;
+    }
+    let permit = writes.acquire_owned().await;
+    let handling = tokio::spawn(async move {
+        let reply = api.handle(user.as_deref(), request).await;
+        drop(permit);
+        reply
+    });
+    match handling.await {
+        Ok(reply) => reply,
+        Err(error) => {
+            tracing::error!(%error, "a request to the API was not answered");
+            let message = "the request was not answered: the server's log says why";
+            reply::failure(&Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message))
+        }
     }
 }
 

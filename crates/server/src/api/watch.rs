@@ -54,7 +54,7 @@ pub(super) async fn start(
     let WatchRequest { objects, caller, target, query, rendering } = *reading;
     // From before it was decided on: no change is missed.
     let changes = caller.access().changes();
-    let name = target.name.clone().or_else(|| named_by_selector(target, query)).unwrap_or_default();
+    let name = target.name.clone().or_else(|| named_by_selector(target, "watch", query)).unwrap_or_default();
     let allowed = Box::new(caller.still(target, &name));
     let mut selector = Selector::parse(query, target.kind)?;
     if let Some(name) = &target.name {

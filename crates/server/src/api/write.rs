@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tulle_model::registry::{Kind, KindId};
 
 use super::body;
-use super::caller::Caller;
+use super::caller::{Caller, named_by_selector};
 use super::delete_options;
 use super::path::{Query, Target};
 use super::render::Rendering;
@@ -49,7 +49,8 @@ impl WriteRequest<'_> {
         let object = body::object(self.headers, content)?;
         let options = self.options()?;
         let (kind, namespace) = (self.target.kind, self.target.namespace());
-        let written = self.objects.replace(kind, namespace, name, object, &options).await?;
+        let written =
+            self.objects.modify(kind, namespace, name, &options, |_| Ok(self.tried(object.clone()))).await?;
         Ok(self.written(written, &options).await)
     }
 
@@ -66,7 +67,9 @@ impl WriteRequest<'_> {
         let options = self.options()?;
         let written = self
             .objects
-            .modify(kind, namespace, name, &options, |current| patch::apply(kind, current, &patch))
+            .modify(kind, namespace, name, &options, |current| {
+                patch::apply(kind, current, &patch).map(|object| self.tried(object))
+            })
             .await?;
         Ok(self.written(written, &options).await)
     }
@@ -92,13 +95,15 @@ impl WriteRequest<'_> {
     pub(super) async fn delete(&self, name: &str, content: &[u8]) -> Result<Reply, Failure> {
         let options = self.delete_options(content)?;
         let (kind, namespace) = (self.target.kind, self.target.namespace());
+        self.caller.check_comes_back(kind, name)?;
         let deleted = self.objects.delete(kind, namespace, name, &options).await?;
         if !options.dry_run {
             self.caller.deleted(kind, &deleted.object, deleted.gone).await;
         }
         // As in Kubernetes, a Service that is gone is shown once more.
         if !deleted.gone || kind.id == KindId::Service {
-            return Ok(reply::json(StatusCode::OK, &self.rendering.object(kind, deleted.object)));
+            let shown = self.caller.visible("get", self.target, name, deleted.object);
+            return Ok(reply::json(StatusCode::OK, &self.rendering.object(kind, shown)));
         }
         Ok(self::deleted(kind, name, &deleted.object))
     }
@@ -108,6 +113,7 @@ impl WriteRequest<'_> {
         let options = self.delete_options(content)?;
         let selector = Selector::parse(self.query, self.target.kind)?;
         let kind = self.target.kind;
+        let named = named_by_selector(self.target, "list", self.query).unwrap_or_default();
         let list = self.objects.list(kind, self.target.namespace.as_deref()).await?;
         let mut items = Vec::new();
         let text =
@@ -115,6 +121,7 @@ impl WriteRequest<'_> {
         let chosen: Vec<Value> = list.items.into_iter().filter(|object| selector.matches(object)).collect();
         // All, or nothing where one of them must stay.
         chosen.iter().try_for_each(|object| check_deletable(kind, &text(object, "name")))?;
+        chosen.iter().try_for_each(|object| self.caller.check_comes_back(kind, &text(object, "name")))?;
         for object in chosen {
             let (namespace, name) = (text(&object, "namespace"), text(&object, "name"));
             match self.objects.delete(kind, &namespace, &name, &options).await {
@@ -122,7 +129,7 @@ impl WriteRequest<'_> {
                     if !options.dry_run {
                         self.caller.deleted(kind, &deleted.object, deleted.gone).await;
                     }
-                    items.push(deleted.object);
+                    items.push(self.caller.visible("list", self.target, &named, deleted.object));
                 }
                 // Somebody else was faster.
                 Err(ObjectError::NotFound { .. }) => {}
@@ -133,12 +140,20 @@ impl WriteRequest<'_> {
         Ok(reply::json(StatusCode::OK, &self.rendering.list(kind, items, metadata)))
     }
 
+    /// What an attempt at a write wants.
+    fn tried(&self, object: Value) -> Value {
+        self.caller.tries();
+        object
+    }
+
     async fn written(&self, written: Written, options: &WriteOptions) -> Reply {
         if !options.dry_run {
             self.caller.wrote(self.target, &written.object).await;
         }
         let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
-        let mut response = reply::json(code, &self.rendering.object(self.target.kind, written.object));
+        let name = written.object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let shown = self.caller.visible("get", self.target, &name, written.object);
+        let mut response = reply::json(code, &self.rendering.object(self.target.kind, shown));
         reply::warn(&mut response, &written.warnings);
         response
     }

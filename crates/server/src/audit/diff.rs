@@ -1,5 +1,7 @@
 //! What changed of an object, for people who may not see all of it.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tulle_model::registry::{Kind, KindId};
 
@@ -33,6 +35,17 @@ pub fn redacted(kind: &Kind, mut object: Value) -> Value {
         hide(&mut object, &Value::Null);
     }
     object
+}
+
+/// A Secret without its values for who may not see them, in the form of one: clients decode them.
+pub fn masked(mut secret: Value) -> Value {
+    hide(&mut secret, &Value::Null);
+    for value in
+        secret.get_mut("data").and_then(Value::as_object_mut).into_iter().flat_map(|data| data.values_mut())
+    {
+        *value = STANDARD.encode(REDACTED).into();
+    }
+    secret
 }
 
 /// The JSON patch (RFC 6902) that leads from one to the other, with the status where nothing else changed. Values of Secrets are

@@ -247,6 +247,17 @@ const ATTEMPTS: &[Attempt] = &[
     ("named", "update/status", "services/shop/c", 200),
     ("named", "update", "services/shop/c", 403),
     ("named", "patch/status", "services/shop/c", 403),
+    // Of a body's object a selector says nothing.
+    ("chooser", "list?metadata.name=s", "secrets/shop", 200),
+    ("chooser", "create?metadata.name=s", "secrets/shop", 403),
+    ("lord", "get", "namespaces/shop", 200),
+    ("lord", "create", "namespaces", 403),
+    ("lord", "create?metadata.name=shop", "namespaces", 403),
+    // The addresses in an EndpointSlice may be of another namespace.
+    ("viewer", "list", "endpointslices.discovery.k8s.io/shop", 200),
+    ("editor", "list", "endpointslices.discovery.k8s.io/shop", 200),
+    ("editor", "create", "endpointslices.discovery.k8s.io/shop", 403),
+    ("owner", "create", "endpointslices.discovery.k8s.io/shop", 403),
     // Who may change what is there makes nothing new by applying it.
     ("patcher", "apply", "services/shop/c", 200),
     ("patcher", "apply", "services/shop/new", 403),
@@ -277,15 +288,19 @@ async fn attempts_get_what_their_roles_allow_and_the_audit_log_names_each() {
         { "apiGroups": [""], "resources": ["*/status"], "verbs": ["update"] },
     ]);
     let patches = json!([{ "apiGroups": [""], "resources": ["services"], "verbs": ["patch"] }]);
-    for (name, rules) in [("named", rules), ("patcher", patches)] {
+    let chosen =
+        json!([{ "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["s"], "verbs": ["*"] }]);
+    for (name, rules) in [("named", rules), ("patcher", patches), ("chooser", chosen)] {
         users.api.post(&format!("{RBAC}/namespaces/shop/roles"), &role(name, &rules)).await.expect(201);
         let binding = binding("RoleBinding", name, "Role", name);
         users.api.post(&format!("{RBAC}/namespaces/shop/rolebindings"), &binding).await.expect(201);
     }
-    for user in ["nobody", "viewer", "editor", "owner", "named", "patcher", "hosts"] {
+    for user in ["nobody", "viewer", "editor", "owner", "named", "patcher", "chooser", "lord", "hosts"] {
         users.add(user, &[]).await;
     }
-    for (user, role) in [("viewer", "view"), ("editor", "edit"), ("owner", "admin")] {
+    for (user, role) in
+        [("viewer", "view"), ("editor", "edit"), ("owner", "admin"), ("lord", "cluster-admin")]
+    {
         users.bind(user, role, "shop").await;
     }
     users.bind("hosts", "node", "").await;
@@ -294,12 +309,16 @@ async fn attempts_get_what_their_roles_allow_and_the_audit_log_names_each() {
     assert!(refused >= 60, "{refused}");
     for (index, &(user, verb, object, expected)) in ATTEMPTS.iter().enumerate() {
         let at = format!("{user} {verb} {object}");
+        let (verb, selector) = verb.split_once('?').unwrap_or((verb, ""));
         let (verb, status) = match verb.split_once('/') {
             Some((verb, _)) => (verb, "/status"),
             None => (verb, ""),
         };
         let mut path = format!("{}{status}", path_of(object));
         let name = object.rsplit('/').next().unwrap();
+        if !selector.is_empty() {
+            path.push_str(&format!("?fieldSelector={}", selector.replace('=', "%3D")));
+        }
         if matches!(verb, "list" | "watch") && object == "secrets/shop/s" {
             path = format!("{}?fieldSelector=metadata.name%3Ds", path_of("secrets/shop"));
         }
@@ -643,6 +662,176 @@ async fn a_watch_ends_with_the_right_to_it() {
             users.bind("ann", "view", "default").await;
         }
     }
+}
+
+/// Who acts as another one sees for as long as he is known, and may act so.
+#[tokio::test]
+async fn a_watch_of_somebody_elses_ends_with_who_acts_as_him() {
+    let mut users = Users::start().await;
+    users.bind("bob", "view", "default").await;
+    let rules = json!([{ "apiGroups": [""], "resources": ["users"], "verbs": ["impersonate"], "resourceNames": ["bob"] }]);
+    let actor = json!({ "metadata": { "name": "actor" }, "rules": rules });
+    users.api.post(&format!("{RBAC}/clusterroles"), &actor).await.expect(201);
+    for ends in ["binding", "token"] {
+        let token = users.add("ann", &[]).await;
+        if ends == "binding" {
+            users.bind("ann", "actor", "").await;
+        }
+        let bearer = format!("Bearer {}", users.tokens["ann"]);
+        let headers = [("authorization", bearer.as_str()), ("impersonate-user", "bob")];
+        let watch = format!("{SERVICES}?watch=true&resourceVersion=1");
+        let mut events = users.api.watch_with(&users.connection, &watch, &headers).await;
+        users.api.post(SERVICES, &service(ends)).await.expect(201);
+        while events.next_name().await.1 != ends {}
+        let path = match ends {
+            "binding" => format!("{RBAC}/clusterrolebindings/ann-actor"),
+            _ => format!("/tulle/v1alpha1/usertokens/{}", token["id"].as_str().unwrap()),
+        };
+        users.api.delete(&path, &Value::Null).await.expect(200);
+        let last = events.next().await.unwrap();
+        assert_eq!(last["object"]["reason"], "Forbidden", "{ends}: {last}");
+        if ends == "binding" {
+            users.bind("ann", "actor", "").await;
+        }
+    }
+}
+
+/// Whoever writes Secrets and may not read them sees no value in any answer.
+#[tokio::test]
+async fn writing_a_secret_shows_nothing_of_it() {
+    let mut users = Users::start().await;
+    let writes = json!([{ "apiGroups": [""], "resources": ["secrets"],
+        "verbs": ["create", "update", "patch", "delete", "deletecollection"] }]);
+    let writer = json!({ "metadata": { "name": "writer" }, "rules": writes });
+    users.api.post(&format!("{RBAC}/clusterroles"), &writer).await.expect(201);
+    for (user, role) in [("keeper", "writer"), ("owner", "admin")] {
+        users.add(user, &[]).await;
+        users.bind(user, role, "default").await;
+    }
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let (one, kept) = (format!("{secrets}/s"), format!("{secrets}/kept"));
+    let mut finalized = secret("kept");
+    finalized["metadata"]["finalizers"] = json!(["example.com/x"]);
+    users.api.post(secrets, &finalized).await.expect(201);
+    let dry = "?dryRun=All";
+    let label = json!({ "metadata": { "labels": { "a": "b" } } });
+    let (plain, merge, apply) =
+        ("application/json", "application/merge-patch+json", "application/apply-patch+yaml");
+    let applied =
+        json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "s", "labels": { "c": "d" } } });
+    for (method, path, type_, body, code) in [
+        (Method::POST, format!("{secrets}{dry}"), plain, secret("s"), 201),
+        (Method::POST, secrets.to_owned(), plain, secret("s"), 201),
+        (Method::PUT, one.clone(), plain, secret("s"), 200),
+        (Method::PATCH, format!("{one}{dry}"), merge, label.clone(), 200),
+        (Method::PATCH, one.clone(), merge, label.clone(), 200),
+        (Method::PATCH, format!("{one}?fieldManager=x&force=true"), apply, applied, 200),
+        (Method::DELETE, format!("{one}{dry}"), plain, Value::Null, 200),
+        (Method::DELETE, kept.clone(), plain, Value::Null, 200),
+        (Method::DELETE, format!("{secrets}{dry}"), plain, Value::Null, 200),
+        (Method::DELETE, secrets.to_owned(), plain, Value::Null, 200),
+    ] {
+        let at = format!("{method} {path}");
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let text = users.ask("keeper", method, &path, type_, body).await.expect(code).to_string();
+        assert!(!text.contains(VALUE) && !text.contains(VALUE_BASE64), "{at}: {text}");
+    }
+    let made = users.json("keeper", Method::POST, secrets, &secret("s")).await.expect(201);
+    assert_eq!(made["data"]["password"], "KHJlZGFjdGVkKQ==", "{made}");
+    let read = users.ask("owner", Method::PATCH, &one, merge, label.to_string()).await.expect(200);
+    assert_eq!(read["data"]["password"], VALUE_BASE64, "{read}");
+}
+
+/// A default role that was emptied is whole again with the next start, for whoever was bound to it meanwhile.
+#[tokio::test]
+async fn nobody_waits_for_a_default_role_to_be_put_right() {
+    let mut users = Users::start().await;
+    users.add("smith", &[]).await;
+    let rules = json!([{ "apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles", "clusterrolebindings"],
+        "verbs": ["get", "create", "update", "patch", "delete", "deletecollection"] }]);
+    let smith = json!({ "metadata": { "name": "smith" }, "rules": rules });
+    users.api.post(&format!("{RBAC}/clusterroles"), &smith).await.expect(201);
+    users.bind("smith", "smith", "").await;
+    let (roles, bindings) = (format!("{RBAC}/clusterroles"), format!("{RBAC}/clusterrolebindings"));
+    let whole = format!("{roles}/cluster-admin");
+    let merge = "application/merge-patch+json";
+    let patch =
+        async |change: Value| users.ask("smith", Method::PATCH, &whole, merge, change.to_string()).await;
+    let updated = |to: &str| json!({ "metadata": { "annotations": { "rbac.authorization.kubernetes.io/autoupdate": to } } });
+    let bound = binding("ClusterRoleBinding", "smith", "ClusterRole", "cluster-admin");
+    patch(json!({ "rules": [] })).await.expect(200);
+    users.json("smith", Method::POST, &bindings, &bound).await.fails(403, "Forbidden");
+    // One that stays empty gives nothing, and has to stay so.
+    patch(updated("false")).await.expect(200);
+    users.json("smith", Method::POST, &bindings, &bound).await.expect(201);
+    patch(updated("true")).await.fails(403, "Forbidden");
+    patch(json!({ "metadata": { "annotations": null } })).await.fails(403, "Forbidden");
+    users.json("smith", Method::DELETE, &whole, &Value::Null).await.fails(403, "Forbidden");
+    users.json("smith", Method::DELETE, &roles, &Value::Null).await.fails(403, "Forbidden");
+    users.json("smith", Method::DELETE, &format!("{roles}/smith"), &Value::Null).await.expect(200);
+}
+
+/// Whatever came of a request whose client has gone: what was changed is in the log.
+#[tokio::test]
+async fn who_hangs_up_is_written_down() {
+    let users = Users::start().await;
+    for n in 0..40 {
+        let wanted = service(&format!("hung{n}"));
+        let sent = async { drop(users.api.post(SERVICES, &wanted).await) };
+        // Some before the server has it, some in the middle, some after.
+        let _ = tokio::time::timeout(Duration::from_micros(100 * n), sent).await;
+    }
+    let settled = async {
+        loop {
+            let there = users.api.get(SERVICES).await.expect(200);
+            let there = there["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|service| service["metadata"]["name"].as_str().unwrap().starts_with("hung"));
+            let log =
+                users.api.get(&format!("{AUDIT}?limit=10000&object=services/default/hung")).await.expect(200);
+            if there.count() == log["entries"].as_array().unwrap().len() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), settled).await.unwrap();
+}
+
+/// Whoever may change roles cannot keep the server from starting.
+#[tokio::test]
+async fn a_default_that_cannot_be_put_right_stays_as_it_is() {
+    let home = tempfile::tempdir().unwrap();
+    let start =
+        async || tulle_server::Server::start(tulle_server::ServerConfig::local(home.path())).await.unwrap();
+    let server = start().await;
+    let (roles, bindings) = (
+        tulle_model::registry::KindId::ClusterRole.kind(),
+        tulle_model::registry::KindId::ClusterRoleBinding.kind(),
+    );
+    let options = tulle_server::objects::WriteOptions::controller();
+    // There is no room for another rule in it.
+    let full = |current: &Value| {
+        let mut full = current.clone();
+        full["rules"] = vec![json!({ "apiGroups": ["x"], "resources": ["y"], "verbs": ["z"] }); 1000].into();
+        Ok(full)
+    };
+    server.objects.modify(roles, "", "view", &options, full).await.unwrap();
+    let delete = tulle_server::objects::DeleteOptions::default();
+    server.objects.delete(bindings, "", "system:discovery", &delete).await.unwrap();
+    let mut other = binding("ClusterRoleBinding", "ann", "ClusterRole", "view");
+    other["metadata"]["name"] = json!("system:discovery");
+    server.objects.create(bindings, "", other, &options).await.unwrap();
+    server.objects.delete(roles, "", "system:basic-user", &delete).await.unwrap();
+    server.shutdown().await;
+    let server = start().await;
+    let there = server.objects.require(bindings, "", "system:discovery").await.unwrap();
+    assert_eq!(there["subjects"].as_array().unwrap().len(), 1, "{there}");
+    // Those that follow are made all the same.
+    assert!(server.objects.get(roles, "", "system:basic-user").await.unwrap().is_some());
+    server.shutdown().await;
 }
 
 #[tokio::test]
