@@ -135,11 +135,12 @@ async fn pass(
 ) -> Result<Response<Body>, UpstreamError> {
     let Entrance { workload, port, .. } = entrance;
     let with_claims = entered.tells_claims().then(|| {
-        let mut head = head.clone();
+        // Of most requests there is none, and its place would be in each stream.
+        let mut head = Box::new(head.clone());
         entered.tell_claims(&mut head.headers);
         head
     });
-    let head = with_claims.as_ref().unwrap_or(head);
+    let head = with_claims.as_deref().unwrap_or(head);
     let passed = worker.apps.request(entrance.process(), version, head, body, caller).await;
     let mut response = passed.inspect_err(|error| {
         tracing::debug!(workload = %workload.name, port, %error, "a request did not get through");
