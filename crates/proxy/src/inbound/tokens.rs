@@ -349,7 +349,8 @@ mod tests {
     fn applications_are_told_what_tokens_say_and_nothing_else() {
         let signer = Signer::new();
         let issuer = signer.issuer("a");
-        let policies = AccessPolicies::from(vec![policy(Action::Allow, Some(vec![80]), &[issuer.clone()])]);
+        let policies =
+            AccessPolicies::from(vec![policy(Action::Allow, Some(vec![80]), std::slice::from_ref(&issuer))]);
         let claims = Claims(json!({ "sub": "ada" }).as_object().unwrap().clone());
         let client = || {
             let fields = [("x-user", "root"), ("x_user", "root"), ("x-users", "kept")];

@@ -222,7 +222,7 @@ async fn nobody_says_himself_what_tokens_say() {
         authorize(
             &mut path,
             way,
-            vec![policy("open", Action::Allow, &[signer.issuer(ISSUER)], &[upgrades.clone()])],
+            vec![policy("open", Action::Allow, &[signer.issuer(ISSUER)], std::slice::from_ref(&upgrades))],
         );
         for (fields, status, user) in [
             (format!("{forged}{bearer}"), "200", Some("x-user: ada")),
@@ -248,7 +248,7 @@ async fn nobody_says_himself_what_tokens_say() {
         authorize(
             &mut path,
             way,
-            vec![policy("root", Action::Allow, &[signer.issuer(ISSUER)], &[root.clone()])],
+            vec![policy("root", Action::Allow, &[signer.issuer(ISSUER)], std::slice::from_ref(&root))],
         );
         let text = format!("GET /x HTTP/1.1\r\nhost: c\r\nconnection: close\r\n{forged}{bearer}\r\n");
         let answer = timeout(SOON, apps::exchange(path.address, &text)).await.unwrap();
