@@ -322,13 +322,10 @@ impl<'a, 'r> Question<'a, 'r> {
         }
         let path = self.path();
         let Candidates { about_it, perhaps } = self.candidates(action);
-        let perhaps = perhaps.about(path).filter(|place| self.is_from(*place));
-        let about_it = about_it.into_iter().flatten().flat_map(|places| places.about(path));
-        let mut first: Option<Place> = None;
-        for place in about_it.chain(perhaps) {
-            if first.is_none_or(|first| place < first) && self.is_about(place) {
-                first = Some(place);
-            }
+        let mut first = perhaps.first(path, |place| self.is_about(place) && self.is_from(place));
+        for places in about_it.into_iter().flatten() {
+            let found = places.first(path, |place| self.is_about(place));
+            first = [first, found].into_iter().flatten().min();
         }
         first.map(|place| self.matched(place))
     }

@@ -59,6 +59,14 @@ impl Places {
         self.all.is_empty()
     }
 
+    /// The first that is so of those that may be about a path in its normal form; of all of them where none is given.
+    pub fn first(&self, path: Option<&str>, is_so: impl Fn(Place) -> bool) -> Option<Place> {
+        let first_of = |places: &[Place]| places.iter().copied().find(|place| is_so(*place));
+        let (Some(index), Some(path)) = (&self.by_path, path) else { return first_of(&self.all) };
+        let of_path = self_and_above(path).filter_map(|above| first_of(index.below.get(above)?));
+        of_path.chain(first_of(&index.others)).min()
+    }
+
     /// Those that may be about a path in its normal form, in no order, maybe several times; all of them where none is given.
     pub fn about<'p>(&'p self, path: Option<&'p str>) -> impl Iterator<Item = Place> + 'p {
         let (listed, by_path) = match (&self.by_path, path) {
