@@ -171,11 +171,6 @@ impl<'t> Unverified<'t> {
         self.claims.get("iss").and_then(Value::as_str)
     }
 
-    /// The name of the key by which it says that it is signed.
-    pub fn key_id(&self) -> Option<&str> {
-        self.header.kid.as_deref()
-    }
-
     fn algorithm(&self) -> Result<Algorithm, InvalidToken> {
         algorithm(&self.header.alg)
             .ok_or(invalid("is signed in a way that is not taken (RS, PS, ES and EdDSA are)"))
@@ -195,11 +190,9 @@ impl<'t> Unverified<'t> {
             Some(time) => time.as_f64().map(Some).ok_or(invalid("has a time that is no number")),
         };
         let until = time("exp")?.ok_or(invalid("does not say until when it is valid (`exp`)"))?;
-        if until <= now {
-            return Err(invalid("has expired"));
-        }
-        if time("nbf")?.is_some_and(|from| from > now + AHEAD) {
-            return Err(invalid("is not valid yet"));
+        let life = Life { from: time("nbf")?.unwrap_or(f64::MIN), until };
+        if let Some(problem) = life.problem_at(now) {
+            return Err(problem);
         }
         let is_for = |audience: &String| match self.claims.get("aud") {
             Some(Value::String(one)) => one == audience,
@@ -209,8 +202,7 @@ impl<'t> Unverified<'t> {
         if !issuer.audiences.is_empty() && !issuer.audiences.iter().any(is_for) {
             return Err(invalid("is for another audience"));
         }
-        let from = time("nbf")?.unwrap_or(f64::MIN);
-        Ok(Verified { claims: Arc::new(Claims(self.claims.clone())), from, until })
+        Ok(Verified { claims: Arc::new(Claims(self.claims.clone())), life })
     }
 }
 
@@ -218,20 +210,29 @@ impl<'t> Unverified<'t> {
 #[derive(Debug)]
 pub struct Verified {
     pub claims: Arc<Claims>,
-    /// In seconds since the epoch: from when it is valid, but for what clocks may differ.
-    from: f64,
-    /// In seconds since the epoch.
-    until: f64,
+    life: Life,
 }
 
 impl Verified {
     /// Why it is not valid at another time, if so.
     pub fn problem_at(&self, now: f64) -> Option<InvalidToken> {
-        match () {
-            () if self.until <= now => Some(invalid("has expired")),
-            () if self.from > now + AHEAD => Some(invalid("is not valid yet")),
-            () => None,
+        self.life.problem_at(now)
+    }
+}
+
+/// When a token is valid, in seconds since the epoch (RFC 7519, sections 4.1.4 and 4.1.5).
+#[derive(Debug, Clone, Copy)]
+struct Life {
+    from: f64,
+    until: f64,
+}
+
+impl Life {
+    fn problem_at(self, now: f64) -> Option<InvalidToken> {
+        if self.until <= now {
+            return Some(invalid("has expired"));
         }
+        (self.from > now + AHEAD).then_some(invalid("is not valid yet"))
     }
 }
 

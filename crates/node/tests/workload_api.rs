@@ -96,12 +96,17 @@ async fn next<T>(stream: &mut Streaming<T>) -> Result<Option<T>, Status> {
     timeout(SOON, stream.message()).await.expect("nothing comes")
 }
 
+/// A server, and the home of a node beside it.
+async fn served(folder: &Path) -> (Server, PathBuf) {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let server = Server::start(ServerConfig::local(folder.join("s"))).await.unwrap();
+    (server, folder.join("n"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_gets_what_its_workload_has_and_nothing_without_one() {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(ServerConfig::local(folder.path().join("s"))).await.unwrap();
-    let home = folder.path().join("n");
+    let (server, home) = served(folder.path()).await;
     let node = start(&server, &home).await;
     let cart = add(&home, "cart").await;
     let path = socket(&cart);
@@ -192,10 +197,8 @@ async fn a_process_gets_what_its_workload_has_and_nothing_without_one() {
 /// A node that is started again has the keys of tokens from disk, and its workloads their certificates.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_needs_no_server() {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(ServerConfig::local(folder.path().join("s"))).await.unwrap();
-    let home = folder.path().join("n");
+    let (server, home) = served(folder.path()).await;
     let node = start(&server, &home).await;
     let cart = add(&home, "cart").await;
     let mut api = connect(&socket(&cart)).await;

@@ -6,7 +6,6 @@
 
 pub mod diff;
 
-use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -102,12 +101,14 @@ impl AuditFilter {
 #[derive(Clone)]
 pub struct Audit {
     folder: PathBuf,
-    queue: mpsc::Sender<Task>,
+    queue: mpsc::Sender<QueuedEntry>,
     lost: Arc<AtomicU64>,
 }
 
-enum Task {
-    Write(Box<AuditEntry>, Option<oneshot::Sender<()>>),
+/// An entry that is to be written, and who waits for that.
+struct QueuedEntry {
+    entry: Box<AuditEntry>,
+    done: Option<oneshot::Sender<()>>,
 }
 
 impl Audit {
@@ -116,12 +117,12 @@ impl Audit {
     /// # Errors
     /// Where there is no thread for it.
     pub fn open(folder: &Path) -> io::Result<Self> {
-        let (queue, mut tasks) = mpsc::channel(WAITING);
+        let (queue, mut waiting) = mpsc::channel(WAITING);
         let lost = Arc::new(AtomicU64::new(0));
         let (at, losing) = (folder.to_owned(), lost.clone());
         std::thread::Builder::new().name("tulle-audit".to_owned()).spawn(move || {
             let mut logs = [AuditLog::new(&at, "changes"), AuditLog::new(&at, "denied")];
-            while let Some(Task::Write(entry, done)) = tasks.blocking_recv() {
+            while let Some(QueuedEntry { entry, done }) = waiting.blocking_recv() {
                 let log = &mut logs[usize::from(entry.decision == DENIED)];
                 if let Err(error) = log.write(&entry) {
                     losing.fetch_add(1, Ordering::Relaxed);
@@ -141,14 +142,14 @@ impl Audit {
     /// Writes an entry, and returns when it is in the file.
     pub async fn write(&self, entry: AuditEntry) {
         let (done, written) = oneshot::channel();
-        if self.queue.send(Task::Write(Box::new(stamped(entry)), Some(done))).await.is_ok() {
+        if self.queue.send(QueuedEntry { entry: Box::new(stamped(entry)), done: Some(done) }).await.is_ok() {
             let _ = written.await;
         }
     }
 
     /// Has an entry written, for who cannot wait; where too many wait it is lost, and counted.
     pub fn note(&self, entry: AuditEntry) {
-        if self.queue.try_send(Task::Write(Box::new(stamped(entry)), None)).is_err() {
+        if self.queue.try_send(QueuedEntry { entry: Box::new(stamped(entry)), done: None }).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -279,7 +280,7 @@ fn read(folder: &Path, wanted: &AuditFilter) -> io::Result<Vec<AuditEntry>> {
             break;
         }
     }
-    Ok(VecDeque::from(found).into())
+    Ok(found)
 }
 
 #[cfg(test)]

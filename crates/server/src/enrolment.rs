@@ -7,8 +7,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use tonic::Status;
 use tulle_model::legible::legible_start;
@@ -18,6 +16,7 @@ use crate::ca::mesh::NODE_LIFETIME;
 use crate::ca::seal::{hex, unhex};
 use crate::store::{Precondition, Store, StoreError, Stored};
 use crate::timestamp::seconds;
+use crate::token_secret;
 
 /// Outside of the API's keys: no API request reaches these.
 const TOKENS: &str = "/tulle/tokens/";
@@ -217,10 +216,10 @@ impl Enrolment {
             ));
         }
         let id = hex(&rand::random::<[u8; 8]>());
-        let secret = rand::random::<[u8; 32]>();
+        let secret = token_secret::new();
         let expires = now + request.ttl;
         let kept = KeptToken {
-            secret_sha256: hex(digest(&SHA256, &secret).as_ref()),
+            secret_sha256: token_secret::hash(&secret),
             identities: request.identities,
             node: request.node,
             replace: request.replace,
@@ -260,8 +259,7 @@ impl Enrolment {
         let key = format!("{TOKENS}{}", hex(&id));
         let stored = self.store.get(&key).await?.ok_or_else(unknown)?;
         let kept: KeptToken = decode(&stored.value)?;
-        let hash = hex(digest(&SHA256, &secret).as_ref());
-        if verify_slices_are_equal(hash.as_bytes(), kept.secret_sha256.as_bytes()).is_err() {
+        if !token_secret::is_it(&secret, &kept.secret_sha256) {
             return Err(unknown());
         }
         if let Some(problem) = kept.problem(seconds(now)) {

@@ -27,6 +27,7 @@ mod strangers;
 mod summaries;
 pub mod telemetry;
 mod timestamp;
+mod token_secret;
 pub mod views;
 
 pub use founding::StateError;

@@ -101,11 +101,7 @@ impl Credential {
     /// The chain, the key and the roots in DER; certificates one after the other.
     pub fn to_der(&self) -> Result<[Vec<u8>; 3], base64::DecodeError> {
         let joined = |texts: &[String]| {
-            texts
-                .iter()
-                .map(|text| BASE64_STANDARD.decode(text))
-                .collect::<Result<Vec<_>, _>>()
-                .map(|all| all.concat())
+            certificates(texts).map(|all| all.iter().flat_map(|one| one.iter().copied()).collect())
         };
         Ok([joined(&self.chain)?, BASE64_STANDARD.decode(&self.key)?, joined(&self.roots)?])
     }

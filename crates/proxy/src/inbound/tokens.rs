@@ -1,7 +1,7 @@
 //! Tokens that requests bring (RFC 7519), checked before policies are asked. What was found valid is kept for a while, as most
 //! requests bring one that came before.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -117,17 +117,20 @@ impl Tokens {
         // Those that only audit vouch for nobody.
         let there: Vec<&JwtIssuer> =
             policies.issuers_at(port).map(|(_, place)| &*policies.issuers()[place]).collect();
-        policies.issuers().iter().map(|issuer| self.for_issuer(&there, issuer, headers, now)).collect()
+        let mut places: Vec<TokenAt<'_>> = Vec::new();
+        let mut tokens = Vec::new();
+        for issuer in policies.issuers() {
+            let known = places.iter().position(|at| *at.place == issuer.place).unwrap_or_else(|| {
+                places.push(TokenAt::new(&issuer.place, headers));
+                places.len() - 1
+            });
+            tokens.push(self.for_issuer(&there, issuer, &places[known], now));
+        }
+        tokens
     }
 
-    fn for_issuer(
-        &self,
-        there: &[&JwtIssuer],
-        issuer: &Arc<JwtIssuer>,
-        headers: &HeaderMap,
-        now: f64,
-    ) -> Token {
-        let text = match token_at(&issuer.place, headers) {
+    fn for_issuer(&self, there: &[&JwtIssuer], issuer: &Arc<JwtIssuer>, at: &TokenAt<'_>, now: f64) -> Token {
+        let text = match at.text {
             Ok(Some(text)) => text,
             Ok(None) => return Token::Missing,
             Err(why) => return Token::Invalid(why),
@@ -138,7 +141,7 @@ impl Tokens {
                 Some(problem) => Token::Invalid(problem.why),
             };
         }
-        let token = match Unverified::read(text) {
+        let token = match at.read.get_or_init(|| Unverified::read(text)) {
             Ok(token) => token,
             Err(problem) => return Token::Invalid(problem.why),
         };
@@ -202,6 +205,20 @@ impl Tokens {
             cache.asked.insert(source.clone(), now);
             let _ = self.unknown_keys.try_send(source.clone());
         }
+    }
+}
+
+/// What stands at a place, for all issuers that look there.
+struct TokenAt<'h> {
+    place: &'h TokenPlace,
+    text: Result<Option<&'h str>, &'static str>,
+    /// Taken apart, where that was needed.
+    read: OnceCell<Result<Unverified<'h>, InvalidToken>>,
+}
+
+impl<'h> TokenAt<'h> {
+    fn new(place: &'h TokenPlace, headers: &'h HeaderMap) -> Self {
+        Self { place, text: token_at(place, headers), read: OnceCell::new() }
     }
 }
 

@@ -4,14 +4,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use super::Access;
 use crate::ca::seal::{hex, unhex};
 use crate::store::{Precondition, StoreError};
 use crate::timestamp::seconds;
+use crate::token_secret;
 
 /// Outside of the API's keys: no API request reaches these.
 pub(super) const TOKENS: &str = "/tulle/api-tokens/";
@@ -72,9 +71,7 @@ pub(super) struct KeptApiToken {
 
 impl KeptApiToken {
     pub(super) fn is_good(&self, secret: &[u8], now: SystemTime) -> bool {
-        let hash = hex(digest(&SHA256, secret).as_ref());
-        seconds(now) < self.expires
-            && verify_slices_are_equal(hash.as_bytes(), self.secret_sha256.as_bytes()).is_ok()
+        seconds(now) < self.expires && token_secret::is_it(secret, &self.secret_sha256)
     }
 
     fn known(&self, id: &str) -> KnownApiToken {
@@ -106,9 +103,9 @@ impl Access {
             return Err(TokenError::TooMany);
         }
         let id = hex(&rand::random::<[u8; 8]>());
-        let secret = rand::random::<[u8; 32]>();
+        let secret = token_secret::new();
         let kept = KeptApiToken {
-            secret_sha256: hex(digest(&SHA256, &secret).as_ref()),
+            secret_sha256: token_secret::hash(&secret),
             user: request.user,
             groups: request.groups,
             made: seconds(now),

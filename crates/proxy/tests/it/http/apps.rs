@@ -34,6 +34,14 @@ pub fn chunks(parts: Vec<&'static str>, trailers: Option<HeaderMap>) -> TestBody
     BodyExt::boxed(StreamBody::new(futures_util::stream::iter(frames)))
 }
 
+/// Answers a call of gRPC with one message, and goes on.
+pub async fn call_without_end(_: Request<Incoming>) -> Response<TestBody> {
+    let first = futures_util::stream::once(async { Ok(Frame::data(Bytes::from_static(b"\0\0\0\0\x01x"))) });
+    let answers = futures_util::StreamExt::chain(first, futures_util::stream::pending());
+    let answer = Response::builder().header("content-type", "application/grpc");
+    answer.body(BodyExt::boxed(StreamBody::new(answers))).unwrap()
+}
+
 /// A server of HTTP/1.1 and HTTP/2 that runs until the test ends.
 pub async fn serve<F, R>(service: F) -> SocketAddr
 where
