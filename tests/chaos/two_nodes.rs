@@ -56,19 +56,22 @@ pub struct Load {
     pub requests: u64,
     pub failures: Vec<Value>,
     /// Milliseconds.
-    pub p50: f64,
     pub p99: f64,
+    /// The 50th and 99th percentile of each of its URLs.
+    pub each: Vec<[f64; 2]>,
 }
 
 impl Load {
     pub fn of(process: &Process) -> Self {
-        process.wait(Duration::from_secs(120));
+        process.wait(Duration::from_secs(180));
         let text = process.stdout();
         let line = text.lines().find(|line| line.contains("\"statuses\"")).expect("the load's result");
         let value: Value = serde_json::from_str(line).unwrap();
         let requests = value["statuses"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
         let failures = value["failures"].as_array().unwrap().clone();
-        let [p50, p99] = ["p50", "p99"].map(|which| value["latencies"][which].as_f64().unwrap());
-        Self { requests, failures, p50, p99 }
+        let of = |summary: &Value| ["p50", "p99"].map(|which| summary[which].as_f64().unwrap());
+        let each = value["each"].as_array().unwrap().iter().map(of).collect();
+        let [_, p99] = of(&value["latencies"]);
+        Self { requests, failures, p99, each }
     }
 }

@@ -173,6 +173,20 @@ const CASES: &[Case] = &[
         )
     },
     Case {
+        beside: &["shop/reports 80=9515"],
+        ..case(
+            "docs/security.md AuthorizationPolicy/reports",
+            &[
+                "GET http://reports.shop/reports/1 x-team:default => 200 by:cart",
+                "GET http://reports.shop/reports/1 x-team:bank => 403 reason:no-allow-policy",
+                "GET http://reports.shop/reports/1 => 403 reason:no-allow-policy",
+                "GET http://reports.shop/other x-team:default => 403 reason:no-allow-policy",
+                "tests> GET http://reports.shop/reports/1 x-team:tests => 200 by:cart",
+                "tests> GET http://reports.shop/reports/1 x-team:default => 403 reason:no-allow-policy",
+            ],
+        )
+    },
+    Case {
         beside: &["shop/account 80=9515"],
         ..case(
             "docs/security.md AuthorizationPolicy/account",

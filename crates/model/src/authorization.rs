@@ -12,11 +12,12 @@ use std::net::IpAddr;
 
 use http::HeaderMap;
 
+use crate::condition::{CelCondition, Facts, RequestFacts};
 use crate::decision::{Decider, Decision, Effect};
 use crate::host::folded;
 use crate::identity::SpiffeId;
 use crate::name::WorkloadName;
-use crate::path;
+use crate::path::{self, Ambiguities};
 use crate::routing::{join_values, path_matches, text_matches};
 use crate::snapshot::{
     AccessPolicies, AccessPolicy, AccessRule, Action, Candidates, JwtConditions, Place, RequestConditions,
@@ -197,7 +198,7 @@ pub fn decide<'a>(
     if matches!(visitor, Visitor::Outside(_)) && config.strict.is_at(port) {
         return Err(Denial::Plaintext);
     }
-    match by_policies(&config.policies, visitor, port, seen) {
+    match by_policies(&config.policies, config.allowed_paths, visitor, port, seen) {
         Ok(None) if config.denies_by_default => Err(Denial::ByDefault),
         verdict => verdict,
     }
@@ -206,15 +207,16 @@ pub fn decide<'a>(
 /// The same by the policies alone.
 fn by_policies<'a>(
     policies: &'a AccessPolicies,
+    allowed_paths: Ambiguities,
     visitor: Visitor<'_>,
     port: u16,
     seen: Traffic<'_>,
 ) -> Verdict<'a> {
     let by_path = policies.by_path(port);
     if let (Traffic::Request(request), Some(policy)) = (seen, by_path)
-        && let Some(why) = path::ambiguity(request.path)
+        && let Some(found) = path::ambiguity_but(request.path, allowed_paths)
     {
-        return Err(Denial::AmbiguousPath(policy, why));
+        return Err(Denial::AmbiguousPath(policy, found.why()));
     }
     if let Traffic::Request(request) = seen
         && policies.with_tokens(port).is_some()
@@ -339,13 +341,18 @@ impl<'a, 'r> Question<'a, 'r> {
         let Candidates { about_it, perhaps } = self.candidates(Action::Allow);
         let perhaps = perhaps.about(path).filter(|place| self.is_from(*place));
         let about_it = about_it.into_iter().flatten().flat_map(|places| places.about(path));
-        let lacks_it = |(policy, rule): Place| {
-            let mut conditions = self.policies[policy].rules[rule].request.as_deref()?.clone();
-            conditions.jwt.take()?;
+        let lacks_it = |(policy, place): Place| {
+            let rule = &self.policies[policy].rules[place];
             let mut tokens = self.policies.issuers_of(policy).map(|(place, _)| request.tokens.get(place));
             let has_none = tokens.all(|token| matches!(token, None | Some(Token::Missing)));
-            (has_none && self.is_at((policy, rule)) && holds(&conditions, &request, &self.path, true))
-                .then(|| Denial::TokenMissing(&self.policies[policy]))
+            let is_like = |conditions| holds(conditions, &request, &self.path, true);
+            let is_so = |when: &CelCondition| when.asks_for_token() || self.is_so(policy, when);
+            (rule.asks_for_token()
+                && has_none
+                && self.is_at((policy, place))
+                && rule.request.as_deref().is_none_or(is_like)
+                && rule.when.as_ref().is_none_or(is_so))
+            .then(|| Denial::TokenMissing(&self.policies[policy]))
         };
         about_it.chain(perhaps).find_map(lacks_it)
     }
@@ -393,9 +400,12 @@ impl<'a, 'r> Question<'a, 'r> {
     }
 
     fn is_like(&self, (policy, rule): Place) -> bool {
-        let AccessRule { request: Some(conditions), .. } = &self.policies[policy].rules[rule] else {
-            return true;
-        };
+        let AccessRule { request, when, .. } = &self.policies[policy].rules[rule];
+        request.as_ref().is_none_or(|conditions| self.has_request(policy, conditions))
+            && when.as_ref().is_none_or(|when| self.is_so(policy, when))
+    }
+
+    fn has_request(&self, policy: usize, conditions: &RequestConditions) -> bool {
         let action = self.policies[policy].action;
         match self.seen {
             Traffic::Request(request) => {
@@ -405,6 +415,42 @@ impl<'a, 'r> Question<'a, 'r> {
             Traffic::Bytes => false,
             Traffic::Requests => action == Action::Allow,
             Traffic::Forgotten => action == Action::Deny,
+        }
+    }
+
+    /// A condition of which nobody can say whether it is so keeps out: it holds for rules that deny, and for no others.
+    #[cold]
+    fn is_so(&self, policy: usize, when: &CelCondition) -> bool {
+        let action = self.policies[policy].action;
+        let request = match self.seen {
+            _ if !when.reads_requests() => None,
+            Traffic::Request(request) => Some(request),
+            Traffic::Bytes => return false,
+            Traffic::Requests => return action == Action::Allow,
+            Traffic::Forgotten => return action == Action::Deny,
+        };
+        let host = request.map(|request| host_of(request.authority));
+        let about = request.zip(host.as_deref()).map(|(RequestSeen { method, headers, .. }, host)| {
+            let path = if self.path.is_empty() { "/" } else { &*self.path };
+            RequestFacts { method, path, host, headers }
+        });
+        let source = match self.visitor {
+            Visitor::Mesh(identity) => Ok(identity),
+            Visitor::Outside(address) => Err(address),
+        };
+        let holds = |token| {
+            let facts = Facts { source, port: self.port, request: about, token };
+            when.holds(&facts).unwrap_or(action == Action::Deny)
+        };
+        let tokens = request.map_or(&[][..], |request| request.tokens);
+        let mut valid =
+            self.policies.issuers_of(policy).filter_map(|(place, issuer)| match tokens.get(place) {
+                Some(Token::Valid(claims)) => Some((&*issuer.issuer, &**claims)),
+                _ => None,
+            });
+        match when.asks_for_token().then(|| valid.next()).flatten() {
+            Some(first) => std::iter::once(first).chain(valid).any(|token| holds(Some(token))),
+            None => holds(None),
         }
     }
 

@@ -9,6 +9,7 @@ pub mod balance;
 pub mod clock;
 pub mod columns;
 pub mod compile;
+pub mod condition;
 pub mod decision;
 pub mod detect;
 pub mod document;

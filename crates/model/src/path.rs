@@ -8,7 +8,12 @@
 //! Dot segments are where readings differ most, and with them what a path stands below. A port whose rules
 //! go by paths therefore refuses requests that have any ([`has_dot_segments`]).
 
+mod ambiguity;
+
 use std::borrow::Cow;
+
+pub(crate) use self::ambiguity::ambiguity_but;
+pub use self::ambiguity::{Ambiguities, Ambiguity, ambiguity};
 
 /// The normal form of a path without its query. A path that is in it already costs one look through.
 pub fn normal_form(path: &str) -> Cow<'_, str> {
@@ -149,50 +154,6 @@ pub fn has_dot_segments(path: &str) -> bool {
         };
     }
     matches!(dots, Dots::Found | Dots::At(1 | 2))
-}
-
-/// Why servers may read a path differently, if so: then a decision that goes by it may be about another resource than
-/// the one that is served. Of `/a%2Fb` some serve `b` below `a`, of `/a;x/b` and `/a//b` some serve `/a/b`.
-pub fn ambiguity(path: &str) -> Option<&'static str> {
-    let bytes = path.as_bytes();
-    // What has no escape says what it is.
-    let is_encoded = bytes.contains(&b'%');
-    let mut decoded = Vec::new();
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let rest = &bytes[at..];
-        let Some(encoded) = escape(rest) else {
-            match byte {
-                b'\\' => return Some("has a backslash"),
-                b';' => return Some("has parameters (`;`)"),
-                b'%' => return Some("has a `%` that begins no escape"),
-                b'/' if rest.get(1) == Some(&b'/') => return Some("has an empty segment (`//`)"),
-                _ if is_encoded => decoded.push(byte),
-                _ => {}
-            }
-            at += 1;
-            continue;
-        };
-        match encoded {
-            0 => return Some("has an encoded NUL (`%00`)"),
-            b'/' => return Some("has an encoded slash (`%2F`)"),
-            b'\\' => return Some("has an encoded backslash (`%5C`)"),
-            b'.' => return Some("has an encoded dot (`%2E`)"),
-            b';' | b'?' | b'#' => return Some("has an encoded delimiter (`;`, `?` or `#`)"),
-            ..=b' ' | 0x7f if encoded != b' ' => return Some("has an encoded control character"),
-            _ => decoded.push(encoded),
-        }
-        at += 3;
-    }
-    // Who decodes twice reads another one.
-    if (0..decoded.len()).any(|at| escape(&decoded[at..]).is_some()) {
-        return Some("has an escape that is encoded itself (`%25XX`)");
-    }
-    if has_dot_segments(path) {
-        return Some("has a dot segment (`.` or `..`)");
-    }
-    // Overlong forms of other characters among them.
-    std::str::from_utf8(&decoded).is_err().then_some("has bytes that are no UTF-8")
 }
 
 /// What a segment has been so far.
@@ -442,58 +403,6 @@ mod tests {
                 let name = segment.split(|byte| *byte == b';').next().unwrap();
                 prop_assert!(name != b"." && name != b"..", "{}", path);
             }
-        }
-    }
-
-    #[test]
-    fn what_servers_read_differently_is_ambiguous() {
-        for plain in [
-            "",
-            "/",
-            "*",
-            "/a",
-            "/a/",
-            "/a.b/..c",
-            "/%C3%A9",
-            "/\u{e9}",
-            "/a%20b",
-            "/a%25",
-            "/a%25zz",
-            "/a~-_!$&'()*+,=:@",
-        ] {
-            assert_eq!(ambiguity(plain), None, "{plain}");
-        }
-        for (path, why) in [
-            ("/a%2Fb", "slash"),
-            ("/a%2fb", "slash"),
-            ("/a\\b", "backslash"),
-            ("/a%5Cb", "backslash"),
-            ("/a%2eb", "dot"),
-            ("/%2E%2E/a", "dot"),
-            ("/a/../b", "dot segment"),
-            ("/a/./b", "dot segment"),
-            ("/a/..", "dot segment"),
-            ("//a", "empty segment"),
-            ("/a//b", "empty segment"),
-            ("/a//", "empty segment"),
-            ("/a;x=1/b", "parameters"),
-            ("/a%3bx", "delimiter"),
-            ("/a%3Fx", "delimiter"),
-            ("/a%23x", "delimiter"),
-            ("/a%00", "NUL"),
-            ("/a%0d%0ab", "control"),
-            ("/a%7f", "control"),
-            ("/a%", "no escape"),
-            ("/a%2", "no escape"),
-            ("/a%zz", "no escape"),
-            ("/a%252fb", "encoded itself"),
-            ("/a%2561", "encoded itself"),
-            ("/a%25%36%31", "encoded itself"),
-            ("/a%25%32%66", "encoded itself"),
-            ("/a%c0%afb", "UTF-8"),
-            ("/a%ff", "UTF-8"),
-        ] {
-            assert!(ambiguity(path).is_some_and(|found| found.contains(why)), "{path} {:?}", ambiguity(path));
         }
     }
 }

@@ -443,6 +443,7 @@ mod tests {
                 claim: "sub".into(),
                 header: HeaderName::from_static("x-user"),
             }],
+            max_stream_age: None,
         };
         let policy = AccessPolicy {
             name: "default/p".parse().unwrap(),

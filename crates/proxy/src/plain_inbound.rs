@@ -198,7 +198,7 @@ mod tests {
         let worker = worker(&name);
         let paths = vec![PathMatch::Prefix("/public".into())];
         let request = Some(Box::new(RequestConditions { paths, ..Default::default() }));
-        let rules = vec![AccessRule { index: 0, sources: None, ports: None, request }];
+        let rules = vec![AccessRule { index: 0, sources: None, ports: None, request, when: None }];
         let policy = AccessPolicy {
             name: "shop/p".parse().unwrap(),
             action: Action::Allow,

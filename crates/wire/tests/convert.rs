@@ -11,8 +11,10 @@ use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use proptest::prelude::*;
 use prost::Message;
+use tulle_model::condition::CelCondition;
 use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::NamespacedName;
+use tulle_model::path::Ambiguities;
 use tulle_model::port_settings::Http1Settings;
 use tulle_model::snapshot::{
     AccessPolicy, AccessRule, Action, AllowedOrigins, AppProtocol, Backend, BackendTarget, ClaimHeader,
@@ -201,14 +203,15 @@ fn workloads() -> impl Strategy<Value = WorkloadConfig> {
     let strict = (any::<bool>(), prop::collection::vec(1u16.., 0..3));
     let strict = strict.prop_map(|(everywhere, except)| Strictness { everywhere, except });
     let services = prop::collection::vec(selected, 0..4);
-    (names(), services, any::<bool>(), policies, strict, any::<bool>()).prop_map(
-        |(name, services, inbound_capture, policies, strict, denies_by_default)| WorkloadConfig {
+    (names(), services, any::<bool>(), policies, strict, any::<(bool, bool)>()).prop_map(
+        |(name, services, inbound_capture, policies, strict, (denies_by_default, slash))| WorkloadConfig {
             name,
             services,
             inbound_capture,
             policies: policies.into(),
             strict,
             denies_by_default,
+            allowed_paths: Ambiguities::named(slash.then_some("EncodedSlash")),
         },
     )
 }
@@ -223,9 +226,18 @@ fn policies() -> impl Strategy<Value = AccessPolicy> {
     let outside = prop::collection::vec(range, 0..3).prop_map(Source::Outside);
     let sources = prop::option::of(prop::collection::vec(prop_oneof![identity, outside], 0..3));
     let request = prop::option::of(request_conditions().prop_map(Box::new));
-    let rule = (0usize..100, sources, ports(), request);
-    let rule =
-        rule.prop_map(|(index, sources, ports, request)| AccessRule { index, sources, ports, request });
+    let when = prop::option::of(
+        "[a-z]{1,4}"
+            .prop_map(|team| CelCondition::new(&format!("request.headers['x-team'] == '{team}'")).unwrap()),
+    );
+    let rule = (0usize..100, sources, ports(), request, when);
+    let rule = rule.prop_map(|(index, sources, ports, request, when)| AccessRule {
+        index,
+        sources,
+        ports,
+        request,
+        when,
+    });
     let issuers = prop::collection::vec(jwt_issuers().prop_map(Arc::new), 0..2);
     (names(), action, ports(), issuers, prop::collection::vec(rule, 0..3))
         .prop_map(|(name, action, at, issuers, rules)| AccessPolicy { name, action, at, issuers, rules })
@@ -238,13 +250,16 @@ fn jwt_issuers() -> impl Strategy<Value = JwtIssuer> {
     let claim_header = ("[a-z]{1,4}", header()).prop_map(|(claim, header)| ClaimHeader { claim, header });
     let keys = (text(), text()).prop_map(|(source, set)| JwtKeys { source, set });
     let place = (header(), "[a-z ]{0,4}").prop_map(|(header, prefix)| TokenPlace { header, prefix });
-    ("[a-z:/]{1,8}", texts(), keys, place, prop::collection::vec(claim_header, 0..3)).prop_map(
-        |(issuer, audiences, keys, place, claim_headers)| JwtIssuer {
+    let age = prop::option::of(any::<u32>().prop_map(|age| Duration::from_millis(age.into())));
+    let rest = (prop::collection::vec(claim_header, 0..3), age);
+    ("[a-z:/]{1,8}", texts(), keys, place, rest).prop_map(
+        |(issuer, audiences, keys, place, (claim_headers, max_stream_age))| JwtIssuer {
             issuer,
             audiences,
             keys,
             place,
             claim_headers,
+            max_stream_age,
         },
     )
 }

@@ -49,6 +49,7 @@ fn issuer(audiences: &[&str]) -> JwtIssuer {
         keys: JwtKeys { source: None, set: None },
         place: TokenPlace::bearer(),
         claim_headers: Vec::new(),
+        max_stream_age: None,
     }
 }
 

@@ -1,10 +1,14 @@
 //! What policies decide, and that the index leaves nothing out.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::identity::TrustDomain;
-use crate::snapshot::{IdentityPattern, PathMatch, Pattern, ServerName, TextMatch};
+use crate::snapshot::{
+    Claims, IdentityPattern, JwtIssuer, JwtKeys, PathMatch, Pattern, ServerName, TextMatch, TokenPlace,
+};
 
 fn identity(namespace: &str, account: &str) -> SpiffeId {
     SpiffeId::workload(&TrustDomain::new("mesh.test").unwrap(), namespace, account).unwrap()
@@ -19,8 +23,9 @@ type Says = (Option<Vec<Source>>, Option<Vec<u16>>);
 
 fn policy(name: &str, action: Action, rules: Vec<Says>) -> AccessPolicy {
     let rules = rules.into_iter().enumerate();
-    let rules =
-        rules.map(|(index, (sources, ports))| AccessRule { index, sources, ports, request: None }).collect();
+    let rules = rules
+        .map(|(index, (sources, ports))| AccessRule { index, sources, ports, request: None, when: None })
+        .collect();
     AccessPolicy { name: name.parse().unwrap(), action, at: None, issuers: Vec::new(), rules }
 }
 
@@ -31,7 +36,13 @@ fn a_deny_wins_and_who_is_allowed_somewhere_needs_to_be() {
     let allow = |name, rules| policy(name, Action::Allow, rules);
     let outcome = |policies: &[AccessPolicy], namespace: &str, account: &str, port| {
         let caller = identity(namespace, account);
-        match by_policies(&policies.to_vec().into(), Visitor::Mesh(&caller), port, Traffic::Bytes) {
+        match by_policies(
+            &policies.to_vec().into(),
+            Ambiguities::default(),
+            Visitor::Mesh(&caller),
+            port,
+            Traffic::Bytes,
+        ) {
             Ok(None) => "open".to_owned(),
             Ok(Some(matched)) => matched.decision(Effect::Routed).to_string(),
             Err(denial) => format!("{} {}", denial.reason(), denial.decision()),
@@ -86,8 +97,14 @@ fn addresses_count_outside_of_the_mesh_alone() {
         [policy("shop/o", Action::Allow, vec![(Some(vec![Source::Outside(ranges)]), None)])]
     };
     let enters = |policies: &[AccessPolicy], from: &str| {
-        by_policies(&policies.to_vec().into(), Visitor::Outside(from.parse().unwrap()), 80, Traffic::Bytes)
-            .is_ok()
+        by_policies(
+            &policies.to_vec().into(),
+            Ambiguities::default(),
+            Visitor::Outside(from.parse().unwrap()),
+            80,
+            Traffic::Bytes,
+        )
+        .is_ok()
     };
     let office = outside(&["192.0.2.0/24", "2001:db8::/32"]);
     for (from, expected) in [
@@ -101,11 +118,27 @@ fn addresses_count_outside_of_the_mesh_alone() {
     }
     assert!(enters(&outside(&[]), "203.0.113.9"));
     let mesh = identity("shop", "web");
-    assert!(by_policies(&outside(&[]).to_vec().into(), Visitor::Mesh(&mesh), 80, Traffic::Bytes).is_err());
+    assert!(
+        by_policies(
+            &outside(&[]).to_vec().into(),
+            Ambiguities::default(),
+            Visitor::Mesh(&mesh),
+            80,
+            Traffic::Bytes
+        )
+        .is_err()
+    );
     let anybody_of_the_mesh =
         [policy("shop/m", Action::Allow, vec![(Some(vec![pattern("spiffe://*/**")]), None)])];
     assert!(
-        by_policies(&anybody_of_the_mesh.to_vec().into(), Visitor::Mesh(&mesh), 80, Traffic::Bytes).is_ok()
+        by_policies(
+            &anybody_of_the_mesh.to_vec().into(),
+            Ambiguities::default(),
+            Visitor::Mesh(&mesh),
+            80,
+            Traffic::Bytes
+        )
+        .is_ok()
     );
     assert!(!enters(&anybody_of_the_mesh, "192.0.2.7"));
 }
@@ -125,7 +158,8 @@ fn each_policy_that_audits_is_named_once() {
 
 /// A rule of a policy that goes by requests.
 fn of_requests(action: Action, request: RequestConditions) -> AccessPolicies {
-    let rule = AccessRule { index: 0, sources: None, ports: None, request: Some(Box::new(request)) };
+    let rule =
+        AccessRule { index: 0, sources: None, ports: None, request: Some(Box::new(request)), when: None };
     let name = "shop/p".parse().unwrap();
     vec![AccessPolicy { name, action, at: None, issuers: Vec::new(), rules: vec![rule] }].into()
 }
@@ -182,7 +216,10 @@ fn a_rule_that_allows_takes_words_as_written_and_one_that_denies_in_all_their_fo
     ] {
         let seen = Traffic::Request(RequestSeen { method, path, authority, headers, tokens: &[] });
         let visitor = Visitor::Outside([192, 0, 2, 1].into());
-        let is_in = |action| by_policies(&of_requests(action, conditions.clone()), visitor, 80, seen).is_ok();
+        let is_in = |action| {
+            by_policies(&of_requests(action, conditions.clone()), Ambiguities::default(), visitor, 80, seen)
+                .is_ok()
+        };
         let found = (is_in(Action::Allow), !is_in(Action::Deny));
         assert_eq!(found, (allows, denies), "{method} {authority}{path} {headers:?} {conditions:?}");
     }
@@ -209,7 +246,7 @@ fn where_requests_are_looked_at_nothing_else_enters() {
     let audit = of_requests(Action::Audit, paths);
     let visitor = Visitor::Outside([192, 0, 2, 1].into());
     let reason = |policies: &AccessPolicies, seen| {
-        by_policies(policies, visitor, 80, seen).err().map(|denial| denial.reason())
+        by_policies(policies, Ambiguities::default(), visitor, 80, seen).err().map(|denial| denial.reason())
     };
     let (by, none, bad) = (
         || Some("denied-by=shop/p".to_owned()),
@@ -237,6 +274,103 @@ fn where_requests_are_looked_at_nothing_else_enters() {
         (&of_requests(Action::Allow, methods), request("/b//a"), None),
     ] {
         assert_eq!(reason(policies, seen), expected, "{policies:?} {seen:?}");
+    }
+}
+
+/// A condition that is not so, or of which nobody can say, keeps out.
+#[test]
+fn conditions_are_asked_of_whatever_they_can_be_asked_of() {
+    let issuer = JwtIssuer {
+        issuer: "https://a".into(),
+        audiences: Vec::new(),
+        keys: JwtKeys { source: None, set: None },
+        place: TokenPlace::bearer(),
+        claim_headers: Vec::new(),
+        max_stream_age: None,
+    };
+    let policies = |action, when: &str| {
+        let when = Some(CelCondition::new(when).unwrap());
+        let rule = AccessRule { index: 0, sources: None, ports: None, request: None, when };
+        let issuers = vec![Arc::new(issuer.clone())];
+        let issuers = if rule.asks_for_token() { issuers } else { Vec::new() };
+        AccessPolicies::from(vec![AccessPolicy {
+            name: "shop/p".parse().unwrap(),
+            action,
+            at: None,
+            issuers,
+            rules: vec![rule],
+        }])
+    };
+    let web = identity("shop", "web");
+    let (none, admin) = (HeaderMap::new(), headers(&[("x-role", "admin")]));
+    let claims = |groups: &str| {
+        let claims = serde_json::json!({ "groups": [groups] });
+        vec![Token::Valid(Arc::new(Claims(claims.as_object().unwrap().clone())))]
+    };
+    let (staff, guests) = (claims("staff"), claims("guests"));
+    let request = |path, headers, tokens| {
+        Traffic::Request(RequestSeen { method: "GET", path, authority: "C.shop:80", headers, tokens })
+    };
+    let (get, of_admin) = (request("/a", &none, &[]), request("/%61", &admin, &[]));
+    let (of_staff, of_guests) = (request("/a", &none, &staff), request("/a", &none, &guests));
+    let (in_, by, nobody) = ("in", "denied-by=shop/p", "no-allow-policy");
+    // What becomes of it where that allows, and where it denies.
+    for (when, seen, allow, deny) in [
+        ("source.namespace == 'shop'", Traffic::Bytes, in_, by),
+        ("source.namespace == 'bank'", Traffic::Bytes, nobody, in_),
+        ("destination.port == 81", Traffic::Requests, nobody, in_),
+        ("source.serviceAccount == 'web'", Traffic::Forgotten, in_, by),
+        ("1 / 0 == 1", Traffic::Bytes, nobody, by),
+        ("request.path == '/a' && request.host == 'c.shop'", of_admin, in_, by),
+        ("request.path == '/a'", Traffic::Bytes, by, by),
+        ("request.path == '/a'", Traffic::Requests, in_, in_),
+        ("request.path == '/a'", Traffic::Forgotten, nobody, by),
+        ("request.path == '/a'", request("/a//b", &none, &[]), "bad-request", "bad-request"),
+        ("request.method == 'GET'", request("/a//b", &none, &[]), in_, by),
+        ("request.headers['x-role'] == 'admin'", of_admin, in_, by),
+        // The header is not there.
+        ("request.headers['x-role'] == 'admin'", get, nobody, by),
+        ("'staff' in jwt.claims.groups", of_staff, in_, by),
+        ("'staff' in jwt.claims.groups", of_guests, nobody, in_),
+        ("'staff' in jwt.claims.groups", get, "token-required", by),
+        ("'staff' in jwt.claims.groups && request.method == 'PUT'", get, "token-required", in_),
+    ] {
+        for (action, expected) in [(Action::Allow, allow), (Action::Deny, deny)] {
+            let policies = policies(action, when);
+            let found = by_policies(&policies, Ambiguities::default(), Visitor::Mesh(&web), 80, seen);
+            let found = found.map_or_else(Denial::reason, |_| in_.to_owned());
+            assert_eq!(found, expected, "{action:?} {when} {seen:?}");
+        }
+    }
+}
+
+/// What paths may have, they are compared with.
+#[test]
+fn a_mesh_may_let_paths_pass_that_servers_read_differently() {
+    let below = RequestConditions { paths: vec![PathMatch::Prefix("/a".into())], ..Default::default() };
+    let policies = of_requests(Action::Allow, below);
+    let config = WorkloadConfig {
+        policies,
+        allowed_paths: Ambiguities::named(["EncodedSlash", "EncodedNul"]),
+        ..WorkloadConfig::new("shop/c-0".parse().unwrap())
+    };
+    let none = HeaderMap::new();
+    for (path, expected) in [
+        ("/a/b%2Fc", "in"),
+        ("/b%2Fa", "no-allow-policy"),
+        ("/a/b;c", "bad-request"),
+        ("/a/%2e", "bad-request"),
+        ("/a/%00", "bad-request"),
+    ] {
+        let seen = Traffic::Request(RequestSeen {
+            method: "GET",
+            path,
+            authority: "c",
+            headers: &none,
+            tokens: &[],
+        });
+        let found = decide(&config, Visitor::Outside([192, 0, 2, 1].into()), 80, seen);
+        assert_eq!(found.map_or_else(Denial::reason, |_| "in".to_owned()), expected, "{path}");
     }
 }
 
@@ -274,7 +408,7 @@ fn any_policies() -> impl Strategy<Value = Vec<AccessPolicy>> {
             paths: paths.into_iter().map(any_path).collect(),
             ..Default::default()
         });
-        AccessRule { index: 0, sources, ports, request: request.map(Box::new) }
+        AccessRule { index: 0, sources, ports, request: request.map(Box::new), when: None }
     });
     let action = prop_oneof![Just(Action::Allow), Just(Action::Deny), Just(Action::Audit)];
     let policy = (action, ports(), prop::collection::vec(rule, 0..5)).prop_map(|(action, at, mut rules)| {
@@ -372,7 +506,7 @@ proptest! {
                 None => Traffic::Bytes,
             };
             let (expected, audited) = naive(&policies, visitor, port, request);
-            let found = by_policies(&all, visitor, port, seen);
+            let found = by_policies(&all, Ambiguities::default(), visitor, port, seen);
             let found = found.map(|m| m.map(|m| (m.policy, m.rule))).map_err(|denial| denial.reason());
             prop_assert_eq!(found, expected);
             let found: Vec<_> = audits(&all, visitor, port, seen).into_iter().map(|m| (m.policy, m.rule)).collect();

@@ -90,6 +90,7 @@ impl Compiler {
             inbound_capture: mesh.inbound_capture.unwrap_or(holds_off),
             strict: mesh.strict,
             denies_by_default: mesh.denies_by_default,
+            allowed_paths: mesh.allowed_paths,
         };
         Some(LocalWorkload { node, config: Arc::new(config) })
     }

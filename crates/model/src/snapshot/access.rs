@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{JwtConditions, JwtIssuer, PathMatch, ServerName, ValueMatch};
+use crate::condition::CelCondition;
 use crate::identity::{SCHEME, SpiffeId, TrustDomain, is_segment};
 use crate::name::{NamespacedName, dns_subdomain_problem};
 
@@ -48,6 +49,26 @@ pub struct AccessRule {
     pub ports: Option<Vec<u16>>,
     /// What requests must be like; `None`: connections may be of anything.
     pub request: Option<Box<RequestConditions>>,
+    /// What must be so besides.
+    pub when: Option<CelCondition>,
+}
+
+impl AccessRule {
+    /// Whether it looks at requests.
+    pub(crate) fn reads_requests(&self) -> bool {
+        self.request.is_some() || self.when.as_ref().is_some_and(CelCondition::reads_requests)
+    }
+
+    pub(crate) fn goes_by_path(&self) -> bool {
+        let request = self.request.as_ref();
+        request.is_some_and(|request| !request.paths.is_empty() || !request.calls.is_empty())
+            || self.when.as_ref().is_some_and(CelCondition::goes_by_path)
+    }
+
+    pub(crate) fn asks_for_token(&self) -> bool {
+        self.request.as_ref().is_some_and(|request| request.jwt.is_some())
+            || self.when.as_ref().is_some_and(CelCondition::asks_for_token)
+    }
 }
 
 /// What a rule asks of a request: all that is said must hold.
@@ -64,12 +85,6 @@ pub struct RequestConditions {
     /// All of them.
     pub headers: Vec<ValueMatch>,
     pub jwt: Option<JwtConditions>,
-}
-
-impl RequestConditions {
-    pub(crate) fn goes_by_path(&self) -> bool {
-        !self.paths.is_empty() || !self.calls.is_empty()
-    }
 }
 
 /// Who comes.

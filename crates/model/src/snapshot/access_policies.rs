@@ -1,6 +1,7 @@
 //! The policies of a workload, so kept that a decision looks at few of their rules.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::HeaderName;
 use serde_json::Value;
@@ -134,18 +135,19 @@ impl From<Vec<AccessPolicy>> for AccessPolicies {
             for (number, rule) in policy.rules.iter().enumerate() {
                 all.rules[policy.action as usize].add(rule, (index, number));
                 let ports = [at, rule.ports.as_deref()];
-                let Some(request) = rule.request.as_ref().filter(|_| policy.action.holds_off()) else {
+                if !(policy.action.holds_off() && rule.reads_requests()) {
                     continue;
-                };
-                for header in &request.headers {
-                    if let Ok(name) = HeaderName::from_bytes(header.name.as_bytes())
-                        && !headers.contains(&name)
-                    {
+                }
+                let asked = rule.request.iter().flat_map(|request| &request.headers);
+                let asked = asked.filter_map(|header| HeaderName::from_bytes(header.name.as_bytes()).ok());
+                let in_condition = rule.when.iter().flat_map(|when| when.headers().iter().cloned());
+                for name in asked.chain(in_condition) {
+                    if !headers.contains(&name) {
                         headers.push(name);
                     }
                 }
                 all.reading.add(index, ports);
-                if request.goes_by_path() {
+                if rule.goes_by_path() {
                     all.by_path.add(index, ports);
                 }
             }
@@ -228,6 +230,11 @@ impl AccessPolicies {
         policies
             .filter(move |(policy, _)| policy.action.holds_off() && at(policy))
             .flat_map(|(policy, own)| own.iter().map(move |place| (policy, *place)))
+    }
+
+    /// How long what came to that port with a token may go on; `None`: for as long as it likes.
+    pub fn max_stream_age(&self, port: u16) -> Option<Duration> {
+        self.issuers_at(port).filter_map(|(_, place)| self.issuers[place].max_stream_age).min()
     }
 
     /// Those of a policy, by its place.

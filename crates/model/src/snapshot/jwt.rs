@@ -1,6 +1,7 @@
 //! Tokens that AuthorizationPolicies ask for (RFC 7519): whose they are, and what their claims must be.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderName;
 use serde_json::{Map, Value};
@@ -15,6 +16,8 @@ pub struct JwtIssuer {
     pub keys: JwtKeys,
     pub place: TokenPlace,
     pub claim_headers: Vec<ClaimHeader>,
+    /// How long what goes on for long may do so where its policy asks for tokens; `None`: for as long as it likes.
+    pub max_stream_age: Option<Duration>,
 }
 
 /// The keys of an issuer.

@@ -2,6 +2,7 @@
 
 use super::Snapshot;
 use crate::name::{ServiceName, WorkloadName};
+use crate::path::Ambiguities;
 use crate::port_settings::Http1Settings;
 use crate::snapshot::{AccessPolicies, AppProtocol};
 
@@ -19,6 +20,8 @@ pub struct WorkloadConfig {
     pub strict: Strictness,
     /// Whether nobody may enter whom no policy allows.
     pub denies_by_default: bool,
+    /// What paths may have that servers read differently, where rules go by paths.
+    pub allowed_paths: Ambiguities,
 }
 
 /// At which ports of a workload something is so.
@@ -74,6 +77,7 @@ impl WorkloadConfig {
             policies: AccessPolicies::default(),
             strict: Strictness::default(),
             denies_by_default: false,
+            allowed_paths: Ambiguities::default(),
         }
     }
 

@@ -189,6 +189,12 @@ fn bounded_rule(rule: &AccessRule, knows_address: bool, matches: bool) -> Access
             }
         }
     }
+    if rule.when.as_ref().is_some_and(|when| when.asks_beyond(knows_address)) {
+        rule.when = None;
+        if !matches {
+            rule.sources = Some(Vec::new());
+        }
+    }
     if let Some(sources) = rule.sources.as_mut().filter(|_| !knows_address) {
         let is_range = |source: &Source| matches!(source, Source::Outside(ranges) if !ranges.is_empty());
         if matches {

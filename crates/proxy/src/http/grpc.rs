@@ -58,7 +58,7 @@ impl Messages {
     }
 
     /// What a body ends with that broke so: UNAVAILABLE, so that the caller tries again, DEADLINE_EXCEEDED where its time
-    /// is over, PERMISSION_DENIED where a policy ended it. `None`: with a reset, as a
+    /// is over, PERMISSION_DENIED where a policy ended it, UNAUTHENTICATED where its token is too old. `None`: with a reset, as a
     /// message is cut, or the application said itself what happened.
     #[cold]
     pub fn trailers(&self, error: &(dyn std::error::Error + 'static)) -> Option<HeaderMap> {
@@ -70,6 +70,8 @@ impl Messages {
             ("4", "tulle: timeout")
         } else if error.downcast_ref() == Some(&Withdrawn::Denied) {
             ("7", "tulle: denied")
+        } else if error.downcast_ref() == Some(&Withdrawn::Old) {
+            ("16", "tulle: a valid token is needed again")
         } else {
             ("14", "tulle: the connection broke before the answer's end")
         };
@@ -108,6 +110,7 @@ mod tests {
         assert_eq!(messages.trailers(&lost).unwrap()[STATUS], "14");
         assert_eq!(messages.trailers(&Error::ResetHere(ErrorCode::PROTOCOL_ERROR)).unwrap()[STATUS], "14");
         assert_eq!(messages.trailers(&Withdrawn::Denied).unwrap()[STATUS], "7");
+        assert_eq!(messages.trailers(&Withdrawn::Old).unwrap()[STATUS], "16");
         assert_eq!(messages.trailers(&Withdrawn::Gone).unwrap()[STATUS], "14");
         assert_eq!(messages.trailers(&Error::Reset(ErrorCode::CANCEL)), None);
         messages.pass(&[0, 0]);

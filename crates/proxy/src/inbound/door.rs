@@ -203,15 +203,18 @@ pub(crate) async fn follow(local: Rc<Local>) {
     let mut changes = local.state.subscribe();
     loop {
         changes.mark_unchanged();
-        let count = local.visits.withdraw(&local.view());
+        let now = tokio::time::Instant::now().into_std();
+        let view = local.view();
+        let count = local.visits.withdraw(&view) + local.visits.withdraw_old(&view, now);
+        drop(view);
         if count > 0 {
-            tracing::info!(
-                count,
-                "connections to workloads are ended: the configuration no longer lets them in"
-            );
+            tracing::info!(count, "connections to workloads are ended: policies no longer let them in");
         }
-        if changes.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() {
+                return;
+            },
+            () = local.visits.some_are_old() => {}
         }
     }
 }

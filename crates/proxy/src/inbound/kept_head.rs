@@ -85,7 +85,7 @@ mod tests {
         let value = TextMatch::Exact("1".to_owned());
         let headers = vec![ValueMatch { name: header.to_owned(), value }];
         let request = Some(Box::new(RequestConditions { headers, ..Default::default() }));
-        let rules = vec![AccessRule { index: 0, sources: None, ports: None, request }];
+        let rules = vec![AccessRule { index: 0, sources: None, ports: None, request, when: None }];
         let name = "shop/p".parse().unwrap();
         vec![AccessPolicy { name, action: Action::Deny, at: None, issuers: Vec::new(), rules }].into()
     }

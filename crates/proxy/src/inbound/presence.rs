@@ -19,6 +19,8 @@ pub enum Withdrawn {
     PortClosed,
     #[error("an AuthorizationPolicy no longer lets this caller in")]
     Denied,
+    #[error("it came with a token, and is older than `spec.jwt.maxStreamAge` of an AuthorizationPolicy")]
+    Old,
 }
 
 impl Withdrawn {

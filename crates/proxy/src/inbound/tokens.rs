@@ -59,6 +59,10 @@ impl KeptTokens {
         policies.issuers().iter().map(of).collect()
     }
 
+    pub fn have_valid(&self) -> bool {
+        self.0.iter().any(|(_, token)| matches!(token, Token::Valid(_)))
+    }
+
     /// Where the valid ones came.
     pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
         let valid = self.0.iter().filter(|(_, token)| matches!(token, Token::Valid(_)));
@@ -273,6 +277,7 @@ mod tests {
                     claim: "sub".into(),
                     header: HeaderName::from_static("x-user"),
                 }],
+                max_stream_age: None,
             }
         }
     }

@@ -4,16 +4,18 @@
 //! An entry is there for as long as the request or connection that it is for, and costs what a few pointers do: there
 //! are no more of them than of those, which the budget bounds.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use http::request::Parts;
 use http::{HeaderMap, Method};
 use slab::Slab;
+use tokio::sync::Notify;
 use tulle_model::authorization::Traffic;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
@@ -89,6 +91,9 @@ pub struct Visits {
     open: RefCell<Slab<OpenVisit>>,
     /// By address: nothing else is at that of one that is held.
     served: RefCell<FastMap<*const LocalWorkload, Rc<Served>>>,
+    /// When the first of those has to end that may not grow old.
+    next_end: Cell<Option<Instant>>,
+    sooner: Notify,
 }
 
 /// A visit that goes on, with what can end it.
@@ -121,9 +126,28 @@ struct Lasting {
     /// Where policies look at requests.
     head: Option<KeptHead>,
     upgrade: Option<Upgrade>,
+    /// Since when it is there, of what came with a valid token.
+    since: Option<Instant>,
 }
 
 impl OpenVisit {
+    fn withdraw(&mut self, why: Withdrawn) {
+        self.withdrawn = Some(why);
+        tracing::debug!(
+            peer = %self.peer, workload = %self.served.workload.name, port = self.port,
+            let_in_by = self.generation, "to be ended: {why}"
+        );
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
+        }
+    }
+
+    /// When it has to end by its age.
+    fn end(&self, config: &WorkloadConfig) -> Option<Instant> {
+        let since = self.kept.as_ref()?.since?;
+        since.checked_add(config.policies.max_stream_age(self.port)?)
+    }
+
     /// `tokens`: where those of a request are put.
     fn seen<'s>(&'s self, config: Option<&WorkloadConfig>, tokens: &'s mut Vec<Token>) -> Traffic<'s> {
         let head = self.kept.as_ref().and_then(|kept| kept.head.as_ref());
@@ -249,21 +273,47 @@ impl Visits {
                     entry.seen(now.config.as_deref(), &mut tokens),
                 )
             {
-                entry.withdrawn = Some(why);
+                entry.withdraw(why);
                 count += 1;
-                tracing::debug!(
-                    peer = %entry.peer, workload = %entry.served.workload.name, port = entry.port,
-                    let_in_by = entry.generation, generation = state.snapshot.generation, "to be ended: {why}"
-                );
-                if let Some(waiting) = entry.waiting.take() {
-                    waiting.wake();
-                }
             }
         }
         for served in served.values() {
             *served.seen.borrow_mut() = now(served);
         }
         count
+    }
+
+    /// Withdraws what came with a token, and is older than policies allow. How much that was.
+    pub fn withdraw_old(&self, state: &NodeState, now: Instant) -> usize {
+        let (mut count, mut next) = (0, None::<Instant>);
+        for (_, entry) in self.open.borrow_mut().iter_mut() {
+            let config = state.snapshot.workloads.get(&entry.served.workload.name);
+            let Some(end) = config.and_then(|config| entry.end(config)) else { continue };
+            if entry.withdrawn.is_some() {
+                continue;
+            }
+            if end > now {
+                next = Some(next.map_or(end, |next| next.min(end)));
+                continue;
+            }
+            entry.withdraw(Withdrawn::Old);
+            count += 1;
+        }
+        self.next_end.set(next);
+        count
+    }
+
+    /// Ready when [`Visits::withdraw_old`] has something to do.
+    pub async fn some_are_old(&self) {
+        loop {
+            match self.next_end.get() {
+                None => self.sooner.notified().await,
+                Some(end) => tokio::select! {
+                    () = self.sooner.notified() => {}
+                    () = tokio::time::sleep_until(end.into()) => return,
+                },
+            }
+        }
     }
 
     /// Forgets workloads that are gone or have changed, and gives back what memory a busy time took. To be asked from
@@ -328,7 +378,18 @@ impl Entered {
         {
             entry.withdrawn.get_or_insert(Withdrawn::Denied);
         }
-        entry.kept.get_or_insert_default().head = KeptHead::new(head, &config.policies, kept);
+        let lasting = entry.kept.get_or_insert_default();
+        lasting.head = KeptHead::new(head, &config.policies, kept);
+        if kept.have_valid() && lasting.since.is_none() {
+            lasting.since = Some(tokio::time::Instant::now().into_std());
+            let visits = &self.visits;
+            if let Some(end) = entry.end(config)
+                && visits.next_end.get().is_none_or(|next| end < next)
+            {
+                visits.next_end.set(Some(end));
+                visits.sooner.notify_one();
+            }
+        }
     }
 
     /// It leaves HTTP: what it asked for is kept.
@@ -351,213 +412,4 @@ impl Drop for Entered {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use tulle_model::identity::TrustDomain;
-    use tulle_model::snapshot::{AccessPolicy, AccessRule, Action, IdentityPattern, Source};
-
-    use super::*;
-
-    fn identity(account: &str) -> SpiffeId {
-        SpiffeId::workload(&TrustDomain::new("mesh.test").unwrap(), "default", account).unwrap()
-    }
-
-    fn workload(name: &str) -> Arc<LocalWorkload> {
-        Arc::new(LocalWorkload {
-            name: WorkloadName::new("default", name),
-            service: name.into(),
-            identity: identity(name),
-            app_address: Ipv4Addr::LOCALHOST.into(),
-            ports: vec![80],
-            certificate: None,
-            draining: false,
-        })
-    }
-
-    /// Entries are asked for in another order than they were made.
-    #[test]
-    fn what_has_entered_is_there_until_it_leaves() {
-        let (visits, metrics) = (Rc::new(Visits::default()), WorkerMetrics::new(Arc::default()));
-        let (a, b) = (workload("a"), workload("b"));
-        let (mesh, plain) = (Peer::Mesh(identity("x")), Peer::Plain("192.0.2.1:5".parse().unwrap()));
-        let visit = |peer: &Peer, workload: &str, generation| Visit {
-            peer: peer.clone(),
-            workload: WorkloadName::new("default", workload),
-            port: 80,
-            generation,
-            upgrade: None,
-        };
-        let enter = |peer, workload, generation| {
-            visits.enter(&metrics, Entrance::to(peer, workload, 80), generation, false, None)
-        };
-        let first = enter(&mesh, &a, 1);
-        let second = enter(&plain, &b, 1);
-        let third = enter(&mesh, &a, 2);
-        let in_flight = |of: &Arc<LocalWorkload>| metrics.registry().in_flight(&of.name);
-        assert_eq!((in_flight(&a), in_flight(&b)), (2, 1));
-        drop(first);
-        assert_eq!(visits.list(), [visit(&plain, "b", 1), visit(&mesh, "a", 2)]);
-        drop(third);
-        assert_eq!((in_flight(&a), in_flight(&b)), (0, 1));
-        drop(second);
-        assert_eq!((visits.list(), in_flight(&b)), (vec![], 0));
-    }
-
-    /// What is renewed goes on counting where the one before did.
-    #[test]
-    fn workloads_that_are_gone_are_forgotten_when_nothing_is_in_flight() {
-        let (visits, metrics) = (Rc::new(Visits::default()), WorkerMetrics::new(Arc::default()));
-        let (old, new) = (workload("a"), workload("a"));
-        let peer = Peer::Mesh(identity("x"));
-        let enter = |workload| visits.enter(&metrics, Entrance::to(&peer, workload, 80), 1, false, None);
-        let mut state = NodeState::default();
-        state.workloads.insert(new.name.clone(), new.clone());
-        let (first, second) = (enter(&old), enter(&new));
-        assert_eq!(metrics.registry().in_flight(&new.name), 2);
-        let known = |state| {
-            visits.forget(state);
-            visits.served.borrow().len()
-        };
-        assert_eq!(known(&state), 2);
-        drop(first);
-        assert_eq!(known(&state), 1);
-        drop(second);
-        assert_eq!(known(&state), 1);
-        assert_eq!(known(&NodeState::default()), 0);
-    }
-
-    /// A state with these workloads.
-    fn state(workloads: &[&Arc<LocalWorkload>]) -> NodeState {
-        let mut state = NodeState::default();
-        for &workload in workloads {
-            state.workloads.insert(workload.name.clone(), workload.clone());
-        }
-        state
-    }
-
-    #[test]
-    fn a_change_withdraws_what_it_would_not_let_in_and_nothing_else() {
-        let changed = |change: &dyn Fn(&mut LocalWorkload)| {
-            let mut workload = Arc::into_inner(workload("a")).unwrap();
-            change(&mut workload);
-            Arc::new(workload)
-        };
-        let (mesh, plain) = (Peer::Mesh(identity("x")), Peer::Plain("192.0.2.1:5".parse().unwrap()));
-        for (case, now, withdrawn) in [
-            ("renewed", Some(changed(&|_| ())), [None, None]),
-            ("draining", Some(changed(&|workload| workload.draining = true)), [None, None]),
-            ("more ports", Some(changed(&|workload| workload.ports.push(81))), [None, None]),
-            (
-                "other ports",
-                Some(changed(&|workload| workload.ports = vec![81])),
-                [Some(Withdrawn::PortClosed), None],
-            ),
-            (
-                "another of its name",
-                Some(changed(&|workload| workload.identity = identity("other"))),
-                [Some(Withdrawn::Gone), Some(Withdrawn::Gone)],
-            ),
-            ("gone", None, [Some(Withdrawn::Gone), Some(Withdrawn::Gone)]),
-        ] {
-            let (visits, metrics) = (Rc::new(Visits::default()), WorkerMetrics::new(Arc::default()));
-            let (a, b) = (workload("a"), workload("b"));
-            let enter =
-                |peer, workload| visits.enter(&metrics, Entrance::to(peer, workload, 80), 1, false, None);
-            let entered = [enter(&mesh, &a), enter(&plain, &a)];
-            let elsewhere = enter(&mesh, &b);
-            let cx = Context::from_waker(Waker::noop());
-            let poll = |entered: &Entered| match entered.poll_withdrawn(&cx) {
-                Poll::Ready(why) => Some(why),
-                Poll::Pending => None,
-            };
-            assert_eq!(visits.withdraw(&state(&[&a, &b])), 0);
-            assert_eq!(entered.each_ref().map(poll), [None, None], "{case}");
-            let now: Vec<_> = now.iter().chain([&b]).collect();
-            assert_eq!(visits.withdraw(&state(&now)), withdrawn.iter().flatten().count(), "{case}");
-            assert_eq!(entered.each_ref().map(poll), withdrawn, "{case}");
-            assert_eq!(poll(&elsewhere), None, "{case}");
-            assert_eq!(visits.withdraw(&state(&now)), 0, "{case}: once");
-            // It stays so, whatever comes.
-            visits.withdraw(&state(&[&a, &b]));
-            assert_eq!(entered.each_ref().map(poll), withdrawn, "{case}");
-        }
-    }
-
-    #[test]
-    fn a_policy_withdraws_whom_it_would_not_let_in() {
-        let pattern = IdentityPattern::new("spiffe://*/ns/default/sa/x").unwrap();
-        let policy = |action, sources| AccessPolicy {
-            name: "default/p".parse().unwrap(),
-            action,
-            at: None,
-            issuers: Vec::new(),
-            rules: vec![AccessRule { index: 0, sources, ports: None, request: None }],
-        };
-        let (visits, metrics) = (Rc::new(Visits::default()), WorkerMetrics::new(Arc::default()));
-        let (a, b) = (workload("a"), workload("b"));
-        let peers = [
-            Peer::Mesh(identity("x")),
-            Peer::Mesh(identity("y")),
-            Peer::Plain("192.0.2.1:5".parse().unwrap()),
-        ];
-        let entered = peers.each_ref().map(|peer| {
-            [&a, &b].map(|workload| visits.enter(&metrics, Entrance::to(peer, workload, 80), 1, false, None))
-        });
-        let state = |policies: Vec<AccessPolicy>| {
-            let mut state = state(&[&a, &b]);
-            let policies = policies.into();
-            let config = WorkloadConfig { policies, ..WorkloadConfig::new(a.name.clone()) };
-            let mut snapshot = tulle_model::snapshot::Snapshot::default();
-            snapshot.workloads.insert(a.name.clone(), Arc::new(config));
-            state.snapshot = Arc::new(snapshot);
-            state
-        };
-        let identity = |pattern: &IdentityPattern| Some(vec![Source::Identity(pattern.clone())]);
-        assert_eq!(visits.withdraw(&state(vec![policy(Action::Audit, None)])), 0);
-        assert_eq!(visits.withdraw(&state(vec![policy(Action::Deny, identity(&pattern))])), 1);
-        assert_eq!(visits.withdraw(&state(vec![policy(Action::Allow, identity(&pattern))])), 2);
-        let cx = Context::from_waker(Waker::noop());
-        for [of_a, of_b] in &entered {
-            assert_eq!(of_a.poll_withdrawn(&cx), Poll::Ready(Withdrawn::Denied));
-            assert_eq!(of_b.poll_withdrawn(&cx), Poll::Pending);
-        }
-    }
-
-    #[tokio::test(flavor = "local")]
-    async fn who_waits_for_it_is_woken_by_the_state_itself() {
-        let a = workload("a");
-        let worker = crate::worker::Worker::idle("n1", state(&[&a]));
-        let local = worker.local.clone();
-        tokio::task::spawn_local(super::super::door::follow(local.clone()));
-        let peer = Peer::Mesh(identity("x"));
-        let entrance = Entrance::to(&peer, &a, 80);
-        let entered = local.visits.enter(&local.metrics, entrance, 1, false, None);
-        let mut polled = 0;
-        let withdrawn = std::future::poll_fn(|cx| {
-            polled += 1;
-            if polled == 1 {
-                local.state.publish(state(&[]));
-            }
-            entered.poll_withdrawn(cx)
-        });
-        assert_eq!(withdrawn.await, Withdrawn::Gone);
-        assert_eq!(polled, 2);
-    }
-
-    #[test]
-    fn a_busy_time_leaves_no_memory_taken() {
-        let (visits, metrics) = (Rc::new(Visits::default()), WorkerMetrics::new(Arc::default()));
-        let (peer, workload) = (Peer::Mesh(identity("x")), workload("a"));
-        let entrance = Entrance::to(&peer, &workload, 80);
-        let many: Vec<_> = (0..1000).map(|_| visits.enter(&metrics, entrance, 1, false, None)).collect();
-        drop(many);
-        visits.forget(&NodeState::default());
-        assert_eq!(visits.open.borrow().capacity(), 0);
-    }
-
-    #[test]
-    fn an_entry_is_small() {
-        assert!(size_of::<OpenVisit>() <= 80, "{}", size_of::<OpenVisit>());
-    }
-}
+mod tests;

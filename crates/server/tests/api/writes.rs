@@ -128,6 +128,12 @@ async fn unknown_fields_of_a_policy_are_refused_whatever_is_asked_for() {
         ),
         (json!({ "grpc": { "methods": [{}] } }), "grpc.methods[0].service"),
         (json!({ "grpc": { "methods": [{ "service": "a b" }] } }), "grpc.methods[0].service"),
+        (json!({ "when": "request.method = 'GET'" }), "when"),
+        (json!({ "when": "request.methods == 'GET'" }), "when"),
+        (json!({ "when": "" }), "when"),
+        (json!({ "when": ["true"] }), "when"),
+        // Nobody says whose tokens are meant.
+        (json!({ "when": "jwt.claims.sub == 'a'" }), "when"),
     ] {
         let status = api.post(path, &policy(rule.clone())).await.fails(422, "Invalid");
         let found = status["details"]["causes"][0]["field"].as_str().unwrap_or_default();

@@ -1,8 +1,10 @@
 //! Policies that say who may enter a workload.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderName;
+use tulle_model::condition::CelCondition;
 use tulle_model::snapshot::{
     AccessPolicy, AccessRule, Action, ClaimHeader, ClaimMatch, IdentityPattern, JwtConditions, JwtIssuer,
     JwtKeys, PathMatch, RequestConditions, ServerName, Source, TokenPlace,
@@ -66,7 +68,12 @@ impl From<&AccessRule> for wire::AuthorizationRule {
             sources: sources
                 .map(|sources| wire::Sources { sources: sources.iter().map(wire::Source::from).collect() }),
             ports: rule.ports.as_deref().map(ports_message),
-            needs: rule.request.iter().map(|_| REQUEST.to_owned()).collect(),
+            needs: {
+                let request = rule.request.as_ref().map(|_| REQUEST);
+                let when = rule.when.as_ref().map(|_| WHEN);
+                request.into_iter().chain(when).map(str::to_owned).collect()
+            },
+            when: rule.when.as_ref().map(|when| when.text().to_owned()).unwrap_or_default(),
             request: rule.request.as_deref().map(wire::RequestConditions::from),
         }
     }
@@ -77,6 +84,9 @@ const JWT: &str = "jwt";
 
 /// What a node must understand of a rule that looks at requests.
 const REQUEST: &str = "request";
+
+/// What a node must understand of a rule that has a condition in CEL.
+const WHEN: &str = "when";
 
 impl From<&RequestConditions> for wire::RequestConditions {
     fn from(conditions: &RequestConditions) -> Self {
@@ -138,10 +148,13 @@ impl TryFrom<wire::AuthorizationRule> for AccessRule {
     type Error = ConvertError;
 
     fn try_from(rule: wire::AuthorizationRule) -> Result<Self> {
-        understood(rule.needs.iter().filter(|need| *need != REQUEST))?;
-        if rule.request.is_none() && rule.needs.iter().any(|need| need == REQUEST) {
-            return Err(error("request", "it is missing, and the rule would be about more without it"));
+        understood(rule.needs.iter().filter(|need| *need != REQUEST && *need != WHEN))?;
+        for (field, is_missing) in [(REQUEST, rule.request.is_none()), (WHEN, rule.when.is_empty())] {
+            if is_missing && rule.needs.iter().any(|need| need == field) {
+                return Err(error(field, "it is missing, and the rule would be about more without it"));
+            }
         }
+        let condition = |text: String| CelCondition::new(&text).map_err(|problem| error(WHEN, problem));
         let sources = rule.sources.map(|sources| list("sources", sources.sources, Source::try_from));
         Ok(Self {
             index: rule.index as usize,
@@ -152,6 +165,7 @@ impl TryFrom<wire::AuthorizationRule> for AccessRule {
                 .map(|conditions| RequestConditions::try_from(conditions).map(Box::new))
                 .transpose()
                 .map_err(|e| within("request", e))?,
+            when: Some(rule.when).filter(|text| !text.is_empty()).map(condition).transpose()?,
         })
     }
 }
@@ -171,6 +185,7 @@ impl From<&JwtIssuer> for wire::JwtIssuer {
             header: issuer.place.header.as_str().to_owned(),
             prefix: issuer.place.prefix.clone(),
             claim_headers: issuer.claim_headers.iter().map(claim_header).collect(),
+            max_stream_age_ms: issuer.max_stream_age.map(|age| age.as_millis() as u64),
         }
     }
 }
@@ -189,6 +204,7 @@ impl TryFrom<wire::JwtIssuer> for JwtIssuer {
             keys: JwtKeys { source: text(issuer.source), set: text(issuer.keys) },
             place: TokenPlace { header: header_name("header", &issuer.header)?, prefix: issuer.prefix },
             claim_headers: list("claim_headers", issuer.claim_headers, claim_header)?,
+            max_stream_age: issuer.max_stream_age_ms.map(Duration::from_millis),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! What a node is told of a workload that it runs.
 
+use tulle_model::path::Ambiguities;
 use tulle_model::snapshot as model;
 
 use super::{
@@ -18,6 +19,7 @@ impl From<&model::WorkloadConfig> for wire::Workload {
             strict: workload.strict.everywhere,
             strict_except: workload.strict.except.iter().copied().map(u32::from).collect(),
             denies_by_default: workload.denies_by_default,
+            allowed_paths: workload.allowed_paths.names().map(str::to_owned).collect(),
         }
     }
 }
@@ -36,6 +38,7 @@ impl TryFrom<wire::Workload> for model::WorkloadConfig {
                 except: list("strict_except", workload.strict_except, |port| port_number("", port))?,
             },
             denies_by_default: workload.denies_by_default,
+            allowed_paths: Ambiguities::named(workload.allowed_paths.iter().map(String::as_str)),
         })
     }
 }

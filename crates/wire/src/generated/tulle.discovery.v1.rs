@@ -405,6 +405,9 @@ pub struct Workload {
     /// Nobody may enter whom no policy allows.
     #[prost(bool, tag = "8")]
     pub denies_by_default: bool,
+    /// What paths may have that servers read differently, where rules go by paths. A node that does not know a kind refuses it.
+    #[prost(string, repeated, tag = "9")]
+    pub allowed_paths: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// tulle_model::snapshot::AccessPolicy: an AuthorizationPolicy, as it applies to a workload.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -447,6 +450,9 @@ pub struct JwtIssuer {
     pub prefix: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "7")]
     pub claim_headers: ::prost::alloc::vec::Vec<ClaimHeader>,
+    /// How long what goes on for long may do so; any time where it is missing.
+    #[prost(uint64, optional, tag = "8")]
+    pub max_stream_age_ms: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClaimHeader {
@@ -486,6 +492,9 @@ pub struct AuthorizationRule {
     /// What requests must be like; `needs` says so, too.
     #[prost(message, optional, tag = "5")]
     pub request: ::core::option::Option<RequestConditions>,
+    /// A condition in CEL, which must hold besides; `needs` says so, too. Empty where there is none.
+    #[prost(string, tag = "6")]
+    pub when: ::prost::alloc::string::String,
 }
 /// Where a list is empty, all; of the headers, all must be so.
 #[derive(Clone, PartialEq, ::prost::Message)]

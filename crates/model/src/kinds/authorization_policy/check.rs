@@ -9,6 +9,7 @@ use super::check_request::check_request;
 use super::form::{
     AccessRuleForm, AuthorizationForm, Operator, Requirement, Selector, SourceForm, TargetForm,
 };
+use crate::condition::CelCondition;
 use crate::name::{MESH, NamespacedName, ServiceName, dns_label_problem, dns_subdomain_problem};
 use crate::snapshot::{Action, IdentityPattern};
 use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
@@ -164,7 +165,22 @@ fn check_rule(rule: &Field<'_>, own: &str, issuers: &[&str], errors: &mut Errors
         }
     };
     let ports = rule.get("networkAttributes").map(|network| check_ports(&network, errors)).transpose()?;
-    Ok(AccessRuleForm { sources, ports: ports.flatten(), request: check_request(rule, issuers, errors)? })
+    let request = check_request(rule, issuers, errors)?;
+    let when = rule.get("when").map(|when| check_condition(&when, issuers, errors)).transpose()?;
+    Ok(AccessRuleForm { sources, ports: ports.flatten(), request, when })
+}
+
+/// `issuers`: those of the policy.
+fn check_condition(when: &Field<'_>, issuers: &[&str], errors: &mut Errors) -> Read<CelCondition> {
+    let condition = CelCondition::new(when.str().ok_or(Unreadable)?).map_err(|problem| {
+        errors.invalid(when, problem);
+        Unreadable
+    })?;
+    if condition.asks_for_token() && issuers.is_empty() {
+        errors.push(when, Code::Forbidden, "asks for a token: `spec.jwt` must say whose are taken");
+        return Err(Unreadable);
+    }
+    Ok(condition)
 }
 
 fn check_ports(network: &Field<'_>, errors: &mut Errors) -> Read<Option<Vec<u16>>> {

@@ -4,13 +4,16 @@ use http::{HeaderName, Uri};
 use serde_json::Value;
 
 use super::check_request::check_each;
+use crate::kinds::route::check::check_duration;
 use crate::snapshot::{ClaimHeader, ClaimMatch, JwtConditions, JwtIssuer, JwtKeys, TokenPlace, uneditable};
 use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
 
 /// `for_mesh`: the policy targets the Mesh.
 pub(super) fn check_jwt(jwt: &Field<'_>, for_mesh: bool, errors: &mut Errors) -> Read<Vec<JwtIssuer>> {
-    let issuers =
-        check_each(jwt, "issuers", errors, |issuer, errors| check_issuer(issuer, for_mesh, errors))?;
+    let max_stream_age = check_duration(jwt, "maxStreamAge", errors)?;
+    let issuers = check_each(jwt, "issuers", errors, |issuer, errors| {
+        Ok(JwtIssuer { max_stream_age, ..check_issuer(issuer, for_mesh, errors)? })
+    })?;
     if issuers.is_empty() {
         errors.required(jwt.path.field("issuers"), "is missing: whose tokens are taken");
         return Err(Unreadable);
@@ -45,7 +48,7 @@ fn check_issuer(issuer: &Field<'_>, for_mesh: bool, errors: &mut Errors) -> Read
         }
         Ok(ClaimHeader { claim, header })
     })?;
-    Ok(JwtIssuer { issuer: name, audiences, keys, place, claim_headers })
+    Ok(JwtIssuer { issuer: name, audiences, keys, place, claim_headers, max_stream_age: None })
 }
 
 fn check_keys(keys: &Field<'_>, for_mesh: bool, errors: &mut Errors) -> Read<JwtKeys> {

@@ -3,7 +3,7 @@
 use super::check_jwt::check_jwt_rule;
 use crate::kinds::grpc_route::check::check_method;
 use crate::kinds::http_route::check::{check_value_matches, path_problem};
-use crate::path::{ambiguity, normal_form};
+use crate::path::{Ambiguity, ambiguity, normal_form};
 use crate::snapshot::{PathMatch, Pattern, RequestConditions, ServerName};
 use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
 use crate::validate::syntax::{header_name_problem, hostname_problem};
@@ -89,7 +89,7 @@ fn check_path(path: &Field<'_>, errors: &mut Errors) -> Read<PathMatch> {
         errors.invalid(&value, format!("{} is no path: it {problem}", shown(value.value)));
         return Err(Unreadable);
     }
-    if let Some(why) = ambiguity(text) {
+    if let Some(why) = ambiguity(text).map(Ambiguity::why) {
         errors.invalid(&value, format!("{} {why}: such requests are refused", shown(value.value)));
         return Err(Unreadable);
     }
@@ -117,7 +117,7 @@ fn template(text: &str) -> Result<PathMatch, String> {
             if let Some(problem) = path_problem(&path) {
                 return Err(problem);
             }
-            if let Some(why) = ambiguity(&path) {
+            if let Some(why) = ambiguity(&path).map(Ambiguity::why) {
                 return Err(format!("{why}: such requests are refused"));
             }
             pattern.push_str(&regex::escape(&normal_form(&path)));

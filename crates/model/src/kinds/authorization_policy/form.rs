@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::condition::CelCondition;
 use crate::identity::TrustDomain;
 use crate::kinds::service::form::Labels;
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
@@ -41,6 +42,7 @@ pub(crate) struct AccessRuleForm {
     pub sources: Option<Vec<SourceForm>>,
     pub ports: Option<Vec<u16>>,
     pub request: Option<Box<RequestConditions>>,
+    pub when: Option<CelCondition>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,7 +153,7 @@ impl AccessRuleForm {
                 asked.map(|served| served.target_port).collect()
             }
         });
-        AccessRule { index, sources, ports, request: self.request.clone() }
+        AccessRule { index, sources, ports, request: self.request.clone(), when: self.when.clone() }
     }
 }
 

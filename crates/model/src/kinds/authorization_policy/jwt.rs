@@ -10,6 +10,11 @@ pub struct AuthorizationJwt {
     /// Any of these.
     #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "atomic"))]
     pub issuers: Vec<AuthorizationIssuer>,
+    /// How long a stream, an upgrade or a tunnel that came with a token may go on, e.g. `1h`: then it ends, and begins anew with a
+    /// token that is valid then. Left out, it goes on after its token has expired, for as long as policies let it in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(pattern(r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"))]
+    pub max_stream_age: Option<String>,
 }
 
 /// Who signs tokens, and where requests bring them.

@@ -140,6 +140,12 @@ pub struct AuthorizationRule {
     /// Which token they bring, of the issuers in `spec.jwt`; `{}` is any of these. Where a rule says so, nothing but HTTP enters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwt: Option<AuthorizationJwtRule>,
+    /// A condition in CEL, over `request.method`, `request.path`, `request.host`, `request.headers['name']`, `source.principal`,
+    /// `source.namespace`, `source.serviceAccount`, `source.trustDomain`, `source.address`, `destination.port`, `jwt.issuer` and
+    /// `jwt.claims`, e.g. `request.headers['x-team'] == source.namespace`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub when: Option<String>,
 }
 
 /// What requests are like: all that it says must hold.

@@ -9,6 +9,7 @@ use super::MESH;
 use super::form::{MeshForm, StrictForm};
 use crate::identity::LONGEST_TRUST_DOMAIN;
 use crate::name::{dns_label_problem, dns_subdomain_problem};
+use crate::path::Ambiguities;
 use crate::snapshot::EgressPolicy;
 use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
 
@@ -34,6 +35,14 @@ pub(crate) fn check(mesh: &Field<'_>, errors: &mut Errors) -> Read<MeshForm> {
         mtls.map(|mtls| by_namespace(&mtls, errors, check_strictness)).transpose()?.unwrap_or_default();
     let authorization = spec.get("authorization");
     let own_default = authorization.as_ref().map(denies).transpose()?.flatten();
+    let allowed_paths = match &authorization {
+        None => Ambiguities::default(),
+        Some(of) => {
+            let kinds: Vec<_> = of.read_items("allowAmbiguousPaths")?.collect();
+            let names: Vec<_> = kinds.iter().map(|kind| kind.str().ok_or(Unreadable)).collect::<Read<_>>()?;
+            Ambiguities::named(names)
+        }
+    };
     let denying_namespaces = authorization
         .map(|of| by_namespace(&of, errors, |entry| denies(entry)?.ok_or(Unreadable)))
         .transpose()?
@@ -56,6 +65,7 @@ pub(crate) fn check(mesh: &Field<'_>, errors: &mut Errors) -> Read<MeshForm> {
         strict_namespaces,
         denies: own_default,
         denying_namespaces,
+        allowed_paths,
     })
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::decision::Decider;
+use crate::path::Ambiguities;
 use crate::policy::{Policies, Policy, Target};
 use crate::snapshot::{EgressPolicy, MeshSettings, Strictness};
 
@@ -18,6 +19,7 @@ pub(crate) struct MeshForm {
     pub strict_namespaces: BTreeMap<Arc<str>, StrictForm>,
     pub denies: Option<bool>,
     pub denying_namespaces: BTreeMap<Arc<str>, bool>,
+    pub allowed_paths: Ambiguities,
 }
 
 /// Where what comes in plain is refused; `None`: it does not say.
@@ -81,6 +83,7 @@ pub(crate) fn settings(policies: &Policies<MeshForm>, has_policies: bool) -> Mes
 pub(crate) struct OfWorkloads {
     pub strict: Strictness,
     pub denies_by_default: bool,
+    pub allowed_paths: Ambiguities,
     /// Whether what comes past the mesh is to be captured; `None`: where something is held off.
     pub inbound_capture: Option<bool>,
 }
@@ -92,6 +95,7 @@ pub(crate) fn of_workloads(policies: &Policies<MeshForm>, namespace: &str) -> Of
     OfWorkloads {
         strict: mesh.strictness(namespace),
         denies_by_default: mesh.denies_by_default(namespace),
+        allowed_paths: mesh.allowed_paths,
         inbound_capture: mesh.inbound_capture,
     }
 }

@@ -128,6 +128,20 @@ pub struct MeshAuthorization {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub namespaces: Vec<MeshAuthorizationNamespace>,
+    /// What paths may have that servers read differently, where policies go by paths: such requests get 400 otherwise. Rules compare
+    /// them as they came, so that the application may read a path that no rule was asked about. An encoded NUL never passes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 12),
+        extend("x-kubernetes-list-type" = "set", "items" = {
+            "type": "string",
+            "enum": [
+                "Backslash", "Parameters", "InvalidEscape", "EmptySegment", "EncodedSlash", "EncodedBackslash",
+                "EncodedDot", "EncodedDelimiter", "EncodedControl", "EncodedTwice", "DotSegment", "InvalidUtf8"
+            ]
+        })
+    )]
+    pub allow_ambiguous_paths: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -29,7 +29,7 @@ fn policy(name: &str, action: Action, account: Option<&str>) -> AccessPolicy {
         action,
         at: None,
         issuers: Vec::new(),
-        rules: vec![AccessRule { index: 0, sources, ports: None, request: None }],
+        rules: vec![AccessRule { index: 0, sources, ports: None, request: None, when: None }],
     }
 }
 

@@ -23,7 +23,8 @@ const WAYS: [Way; 2] = [Way::SameNode, Way::Link];
 
 /// A policy about requests of anybody.
 fn policy(name: &str, action: Action, request: RequestConditions) -> AccessPolicy {
-    let rule = AccessRule { index: 0, sources: None, ports: None, request: Some(Box::new(request)) };
+    let rule =
+        AccessRule { index: 0, sources: None, ports: None, request: Some(Box::new(request)), when: None };
     AccessPolicy {
         name: format!("default/{name}").parse().unwrap(),
         action,

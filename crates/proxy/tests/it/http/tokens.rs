@@ -49,6 +49,7 @@ impl Signer {
             keys: JwtKeys { source: None, set: Some(set.into()) },
             place: TokenPlace::bearer(),
             claim_headers: vec![ClaimHeader { claim: "sub".into(), header: "x-user".parse().unwrap() }],
+            max_stream_age: None,
         }
     }
 }
@@ -59,6 +60,7 @@ fn policy(name: &str, action: Action, issuers: &[JwtIssuer], rules: &[RequestCon
         sources: None,
         ports: None,
         request: Some(Box::new(request.clone())),
+        when: None,
     };
     AccessPolicy {
         name: format!("default/{name}").parse().unwrap(),
@@ -286,6 +288,51 @@ async fn an_issuer_of_one_policy_is_none_of_another() {
             assert_eq!((answer.status, reason), expected, "{way:?} {role}");
             assert_eq!(seen.lock().drain(..).count(), usize::from(expected.0 == 200));
         }
+    }
+}
+
+/// A policy may say how long streams go on that came with a token: they end then, and others begin with a valid one.
+#[tokio::test]
+async fn streams_end_when_they_are_as_old_as_their_policy_allows() {
+    let signer = Signer::new();
+    for way in [Way::SameNode, Way::Link] {
+        let app = apps::serve(apps::call_without_end);
+        let mut path = path(way, AppProtocol::Http2, app.await).await;
+        let allow = |age: Option<Duration>| {
+            let issuer = JwtIssuer { max_stream_age: age, ..signer.issuer(ISSUER) };
+            let open = RequestConditions { methods: vec!["POST".into()], ..Default::default() };
+            vec![policy("p", Action::Allow, &[issuer], &[claiming("sub", "ada"), open])]
+        };
+        let call = |token: Option<String>| {
+            let mut call = Request::post("http://c:80/S/M").header("content-type", "application/grpc");
+            if let Some(token) = token {
+                call = call.header("authorization", format!("Bearer {token}"));
+            }
+            call.header("te", "trailers").body(chunks(vec![], None)).unwrap()
+        };
+        authorize(&mut path, way, allow(Some(Duration::from_millis(700))));
+        let begin = async |path: &Path, token: Option<String>| {
+            let answer = http2(path.address).await.send_request(call(token)).await.unwrap();
+            let mut answer = answer.into_body();
+            let first = timeout(SOON, answer.frame()).await.unwrap().unwrap().unwrap();
+            assert_eq!(first.into_data().unwrap().len(), 6, "{way:?}");
+            answer
+        };
+        let began = std::time::Instant::now();
+        let mut with_token = begin(&path, Some(signer.token(json!({})))).await;
+        let mut without = begin(&path, None).await;
+        let last = timeout(SOON, with_token.frame()).await.unwrap().unwrap().unwrap();
+        let took = began.elapsed();
+        assert_eq!(last.into_trailers().unwrap()["grpc-status"], "16", "{way:?}");
+        assert!(took >= Duration::from_millis(700) && took < Duration::from_millis(1700), "{way:?} {took:?}");
+        assert!(timeout(Duration::from_millis(300), without.frame()).await.is_err(), "{way:?} it goes on");
+        // What is there already is held against a new age, too.
+        authorize(&mut path, way, allow(None));
+        let mut ageless = begin(&path, Some(signer.token(json!({})))).await;
+        assert!(timeout(Duration::from_millis(900), ageless.frame()).await.is_err(), "{way:?} it goes on");
+        authorize(&mut path, way, allow(Some(Duration::from_millis(1))));
+        let last = timeout(Duration::from_secs(1), ageless.frame()).await.unwrap().unwrap().unwrap();
+        assert_eq!(last.into_trailers().unwrap()["grpc-status"], "16", "{way:?}");
     }
 }
 
