@@ -2,6 +2,7 @@
 //! `cargo xtask chaos` runs them in full and prints their figures; every test run has the short form.
 #![allow(clippy::unwrap_used)]
 
+mod agreed;
 mod budget;
 mod changes;
 mod clock;

@@ -87,7 +87,7 @@ async fn unknown_fields_of_a_policy_are_refused_whatever_is_asked_for() {
     let cidr = json!({ "sources": [{ "type": "External", "external": { "cidr": ["192.0.2.0/24"] } }] });
     for rule in [
         json!({ "http": { "path": "/admin" } }),
-        json!({ "when": [] }),
+        json!({ "unless": [] }),
         json!({ "networkAttributes": { "port": [80] } }),
         cidr,
     ] {
