@@ -92,11 +92,7 @@ impl KeySet {
             let why = "is signed by a key that its issuer does not have, as far as it is known here";
             return Err(InvalidToken { why, unknown_key: true });
         }
-        let (signature, signed) = (token.signature, token.signed.as_bytes());
-        let is_by = |key: &&Key| {
-            matches!(jsonwebtoken::crypto::verify(signature, signed, &key.key, algorithm), Ok(true))
-        };
-        match candidates.iter().any(is_by) {
+        match candidates.iter().any(|key| token.is_signed_by(&key.key, algorithm)) {
             true => Ok(()),
             false => Err(invalid("has a signature that is not by its issuer's key")),
         }
@@ -171,6 +167,44 @@ impl<'t> Unverified<'t> {
         self.claims.get("iss").and_then(Value::as_str)
     }
 
+    /// How it says that it is signed (RFC 7518).
+    pub(crate) fn named_algorithm(&self) -> &str {
+        &self.header.alg
+    }
+
+    /// By which key it says that it is signed.
+    pub(crate) fn key_id(&self) -> Option<&str> {
+        self.header.kid.as_deref()
+    }
+
+    /// What it says.
+    pub(crate) fn claims(&self) -> &Map<String, Value> {
+        &self.claims
+    }
+
+    /// Whether it is signed in that way by that key.
+    pub(crate) fn is_signed_by(&self, key: &DecodingKey, algorithm: Algorithm) -> bool {
+        let verified = jsonwebtoken::crypto::verify(self.signature, self.signed.as_bytes(), key, algorithm);
+        matches!(verified, Ok(true))
+    }
+
+    /// A time, in seconds since the epoch, perhaps with a fraction (RFC 7519, section 2).
+    pub(crate) fn time(&self, claim: &str) -> Result<Option<f64>, InvalidToken> {
+        match self.claims.get(claim) {
+            None => Ok(None),
+            Some(time) => time.as_f64().map(Some).ok_or(invalid("has a time that is no number")),
+        }
+    }
+
+    /// Whether it is for that audience (RFC 7519, section 4.1.3).
+    pub(crate) fn is_for(&self, audience: &str) -> bool {
+        match self.claims.get("aud") {
+            Some(Value::String(one)) => one == audience,
+            Some(Value::Array(several)) => several.iter().any(|one| one.as_str() == Some(audience)),
+            _ => false,
+        }
+    }
+
     fn algorithm(&self) -> Result<Algorithm, InvalidToken> {
         algorithm(&self.header.alg)
             .ok_or(invalid("is signed in a way that is not taken (RS, PS, ES and EdDSA are)"))
@@ -185,21 +219,12 @@ impl<'t> Unverified<'t> {
             return Err(invalid("is of another issuer"));
         }
         keys.check(self)?;
-        let time = |claim: &str| match self.claims.get(claim) {
-            None => Ok(None),
-            Some(time) => time.as_f64().map(Some).ok_or(invalid("has a time that is no number")),
-        };
-        let until = time("exp")?.ok_or(invalid("does not say until when it is valid (`exp`)"))?;
-        let life = Life { from: time("nbf")?.unwrap_or(f64::MIN), until };
+        let until = self.time("exp")?.ok_or(invalid("does not say until when it is valid (`exp`)"))?;
+        let life = Life { from: self.time("nbf")?.unwrap_or(f64::MIN), until };
         if let Some(problem) = life.problem_at(now) {
             return Err(problem);
         }
-        let is_for = |audience: &String| match self.claims.get("aud") {
-            Some(Value::String(one)) => one == audience,
-            Some(Value::Array(several)) => several.iter().any(|one| one.as_str() == Some(audience)),
-            _ => false,
-        };
-        if !issuer.audiences.is_empty() && !issuer.audiences.iter().any(is_for) {
+        if !issuer.audiences.is_empty() && !issuer.audiences.iter().any(|audience| self.is_for(audience)) {
             return Err(invalid("is for another audience"));
         }
         Ok(Verified { claims: Arc::new(Claims(self.claims.clone())), life })

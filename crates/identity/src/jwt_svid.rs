@@ -1,15 +1,20 @@
 //! The check of JWT-SVIDs (JWT-SVID standard), by the keys that the mesh's server publishes (RFC 7517): one algorithm, ES256,
-//! a key that the token names, one of its audiences, an end, a subject that is a workload of the mesh.
+//! a key that the token names, one of its audiences, an end, a subject that is a workload of the mesh. How a token is taken
+//! apart and its signature checked is the same for all ([`crate::jwt`]).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::{Map, Value};
 use tulle_model::identity::{SpiffeId, Subject, TrustDomain};
+use tulle_model::legible::legible_start;
+
+use crate::jwt::Unverified;
 
 /// How JWT-SVIDs of a mesh are signed (ECDSA P-256 with SHA-256; RFC 7518, section 3.4).
 pub const ALGORITHM: Algorithm = Algorithm::ES256;
+const ALGORITHM_NAME: &str = "ES256";
 
 /// What marks keys of JWT-SVIDs among those of a bundle (JWT-SVID standard, section 6.1).
 pub const USE: &str = "jwt-svid";
@@ -102,42 +107,38 @@ impl JwtKeys {
         domain: &TrustDomain,
         now: SystemTime,
     ) -> Result<JwtSvid, JwtRefusal> {
-        use jsonwebtoken::errors::ErrorKind;
-        let unreadable = |e: jsonwebtoken::errors::Error| JwtRefusal::Unreadable(e.to_string());
-        let header = decode_header(token).map_err(unreadable)?;
+        let token = Unverified::read(token).map_err(|e| JwtRefusal::Unreadable(e.to_string()))?;
         // The algorithm is ours to choose, whatever a token says (section 2).
-        if header.alg != ALGORITHM {
-            return Err(JwtRefusal::Algorithm(format!("{:?}", header.alg)));
+        if token.named_algorithm() != ALGORITHM_NAME {
+            let named = legible_start(token.named_algorithm(), 16).into_owned();
+            return Err(JwtRefusal::Algorithm(named));
         }
-        let key = self.by_id.get(&header.kid.ok_or(JwtRefusal::NoKey)?).ok_or(JwtRefusal::UnknownKey)?;
-        let mut validation = Validation::new(ALGORITHM);
-        validation.set_audience(&[audience]);
-        validation.set_required_spec_claims(&["aud", "exp", "sub"]);
-        // Of the clock of this host: the mesh's is asked below.
-        validation.validate_exp = false;
-        let claims = decode::<Map<String, Value>>(token, key, &validation).map(|data| data.claims);
-        let claims = claims.map_err(|e| match e.kind() {
-            ErrorKind::InvalidSignature => JwtRefusal::Signature,
-            ErrorKind::InvalidAudience => JwtRefusal::Audience,
-            ErrorKind::MissingRequiredClaim(name) => JwtRefusal::Missing(name.clone()),
-            _ => unreadable(e),
-        })?;
+        let key = self.by_id.get(token.key_id().ok_or(JwtRefusal::NoKey)?).ok_or(JwtRefusal::UnknownKey)?;
+        if !token.is_signed_by(key, ALGORITHM) {
+            return Err(JwtRefusal::Signature);
+        }
+        let missing = |claim: &str| JwtRefusal::Missing(claim.to_owned());
+        let claims = token.claims();
+        if let Some(claim) = ["aud", "sub"].into_iter().find(|claim| !claims.contains_key(*claim)) {
+            return Err(missing(claim));
+        }
+        if !token.is_for(audience) {
+            return Err(JwtRefusal::Audience);
+        }
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64();
-        // RFC 7519, section 4.1.4 and 4.1.5: seconds, perhaps with a fraction.
-        let time = |name: &str| claims.get(name).and_then(Value::as_f64);
-        match time("exp") {
-            None => return Err(JwtRefusal::Missing("exp".to_owned())),
-            Some(end) if end <= now => return Err(JwtRefusal::Expired),
-            Some(_) => {}
+        let until = token.time("exp").ok().flatten().ok_or_else(|| missing("exp"))?;
+        if until <= now {
+            return Err(JwtRefusal::Expired);
         }
-        if claims.contains_key("nbf") && time("nbf").is_none_or(|start| start > now) {
+        // The server that signs has the mesh's time, so that none is ahead.
+        if token.time("nbf").map_or(true, |from| from.is_some_and(|from| from > now)) {
             return Err(JwtRefusal::Early);
         }
         let subject = claims.get("sub").and_then(Value::as_str).and_then(|sub| sub.parse::<SpiffeId>().ok());
         let is_ours =
             |id: &SpiffeId| id.trust_domain() == *domain && matches!(id.subject(), Subject::Workload { .. });
         let identity = subject.filter(is_ours).ok_or_else(|| JwtRefusal::Subject(domain.clone()))?;
-        Ok(JwtSvid { identity, claims })
+        Ok(JwtSvid { identity, claims: claims.clone() })
     }
 }
 
@@ -225,6 +226,7 @@ mod tests {
             (token(&other, &header(Some("two")), &claims()), "a", NOW, JwtRefusal::UnknownKey),
             (token(&key, &header(None), &claims()), "a", NOW, JwtRefusal::NoKey),
             (hmac, "a", NOW, JwtRefusal::Algorithm("HS256".to_owned())),
+            (none, "a", NOW, JwtRefusal::Algorithm("none".to_owned())),
             (token(&key, &one, &without("aud")), "a", NOW, missing("aud")),
             (token(&key, &one, &without("exp")), "a", NOW, missing("exp")),
             (token(&key, &one, &with("exp", json!("soon"))), "a", NOW, missing("exp")),
@@ -237,7 +239,7 @@ mod tests {
         ] {
             assert_eq!(check(&token, audience, second).unwrap_err(), refusal, "{token}");
         }
-        for nonsense in ["", ".", "..", "a.b.c", &none, &format!("{good}.x"), body] {
+        for nonsense in ["", ".", "..", "a.b.c", &format!("{good}.x"), body] {
             let refusal = check(nonsense, "a", NOW).unwrap_err();
             assert!(matches!(refusal, JwtRefusal::Unreadable(_)), "{nonsense}: {refusal}");
         }
