@@ -45,11 +45,7 @@ fn edit() -> Vec<Value> {
     rules.extend([
         rule(&[""], &["services"], &WRITE),
         rule(&[GATEWAY], &["*"], &WRITE),
-        rule(
-            &[TULLE],
-            &["authorizationpolicies", "workloads", "trafficpolicies", "externalservices", "flows"],
-            &WRITE,
-        ),
+        rule(&[TULLE], &["authorizationpolicies", "workloads", "externalservices"], &WRITE),
     ]);
     rules
 }

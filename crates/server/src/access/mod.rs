@@ -184,16 +184,14 @@ impl Access {
                     );
                     Ok(())
                 }
-                Some(there) => match tulle_model::rbac::defaults::completed(&there, &wanted) {
-                    Some(_) => {
-                        let complete = |current: &serde_json::Value| {
-                            let completed = tulle_model::rbac::defaults::completed(current, &wanted);
-                            Ok(completed.unwrap_or_else(|| current.clone()))
-                        };
-                        objects.modify(kind, "", name, &options, complete).await.map(drop)
-                    }
-                    None => Ok(()),
-                },
+                // Nothing is written where nothing is missing.
+                Some(_) => {
+                    let complete = |current: &serde_json::Value| {
+                        let completed = tulle_model::rbac::defaults::completed(current, &wanted);
+                        Ok(completed.unwrap_or_else(|| current.clone()))
+                    };
+                    objects.modify(kind, "", name, &options, complete).await.map(drop)
+                }
             };
             match made {
                 Ok(()) | Err(ObjectError::AlreadyExists { .. }) => {}
