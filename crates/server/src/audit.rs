@@ -1,7 +1,8 @@
 //! The audit log: who changed what through the API, and who was refused.
 //!
-//! One JSON object a line, in files of the server's home that their owner alone can read: `changes.jsonl` and `denied.jsonl`, apart
-//! so that whoever is refused a million times pushes nobody's change out. Each is rotated at [`LARGEST`] bytes, and the
+//! One JSON object a line, in files of the server's home that their owner alone can read: `changes.jsonl`, `denied.jsonl`, and
+//! `anonymous.jsonl` for refusals of whoever has not shown who he is. They are apart so that whoever is refused a million times
+//! pushes nobody's change out, and a stranger no refusal of somebody known. Each is rotated at [`LARGEST`] bytes, and the
 //! oldest of [`FILES`] files goes. No value of a Secret and no token is in them ([`diff`]).
 
 pub mod diff;
@@ -11,7 +12,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,6 +25,8 @@ const LARGEST: u64 = 16 << 20;
 const FILES: usize = 8;
 /// How many entries may wait to be written.
 const WAITING: usize = 1024;
+/// How many of these may be of strangers.
+const STRANGERS_WAITING: usize = 128;
 /// How many characters of what a client says of itself are kept.
 const LONGEST_TEXT: usize = 256;
 
@@ -40,7 +43,8 @@ pub struct AuditEntry {
     /// Who acted as the user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub impersonated_by: Option<String>,
-    /// `create`, `update`, `patch`, `delete`, …; of paths the method in lower case; `subscribe`, `discover` and `sign` of a node.
+    /// `create`, `update`, `patch`, `delete`, …; of paths the method in lower case; of a node `join`, `subscribe`, `discover`,
+    /// `sign`, `report` and `readkeys`.
     pub verb: String,
     /// What was asked for: `services/shop/cart`, `httproutes.gateway.networking.k8s.io/shop/cart`, `/metrics`.
     pub object: String,
@@ -63,15 +67,45 @@ pub struct AuditEntry {
 impl AuditEntry {
     /// What a node was refused that its certificate names.
     pub fn of_node(node: &str, verb: &str, object: String, reason: String) -> Self {
-        Self {
-            user: format!("system:node:{node}"),
-            groups: vec!["system:nodes".to_owned()],
-            verb: verb.to_owned(),
-            object,
-            code: 403,
-            decision: DENIED.to_owned(),
-            reason,
-            ..Self::default()
+        let groups = vec!["system:nodes".to_owned()];
+        Self { groups, ..Self::of_peer(format!("system:node:{node}"), verb, object, reason) }
+    }
+
+    /// What somebody was refused at the nodes' port; [`ANONYMOUS`] who has shown no certificate.
+    pub fn of_peer(user: String, verb: &str, object: String, reason: String) -> Self {
+        let (verb, decision) = (verb.to_owned(), DENIED.to_owned());
+        Self { user, verb, object, code: 403, decision, reason, ..Self::default() }
+    }
+
+    /// In which files it stands.
+    fn sort(&self) -> Sort {
+        match (self.decision == DENIED, self.user == ANONYMOUS) {
+            (false, _) => Sort::Changes,
+            (true, false) => Sort::Denied,
+            (true, true) => Sort::Anonymous,
+        }
+    }
+}
+
+/// The user of an entry about whoever has not shown who he is.
+pub const ANONYMOUS: &str = "system:anonymous";
+
+/// The sorts of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    Changes,
+    Denied,
+    Anonymous,
+}
+
+impl Sort {
+    const ALL: [Self; 3] = [Self::Changes, Self::Denied, Self::Anonymous];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Changes => "changes",
+            Self::Denied => "denied",
+            Self::Anonymous => "anonymous",
         }
     }
 }
@@ -103,6 +137,8 @@ pub struct Audit {
     folder: PathBuf,
     queue: mpsc::Sender<QueuedEntry>,
     lost: Arc<AtomicU64>,
+    /// How many entries about strangers wait.
+    strangers: Arc<AtomicUsize>,
 }
 
 /// An entry that is to be written, and who waits for that.
@@ -119,11 +155,16 @@ impl Audit {
     pub fn open(folder: &Path) -> io::Result<Self> {
         let (queue, mut waiting) = mpsc::channel(WAITING);
         let lost = Arc::new(AtomicU64::new(0));
-        let (at, losing) = (folder.to_owned(), lost.clone());
+        let strangers = Arc::new(AtomicUsize::new(0));
+        let (at, losing, written) = (folder.to_owned(), lost.clone(), strangers.clone());
         std::thread::Builder::new().name("tulle-audit".to_owned()).spawn(move || {
-            let mut logs = [AuditLog::new(&at, "changes"), AuditLog::new(&at, "denied")];
+            let mut logs = Sort::ALL.map(|sort| AuditLog::new(&at, sort.name()));
             while let Some(QueuedEntry { entry, done }) = waiting.blocking_recv() {
-                let log = &mut logs[usize::from(entry.decision == DENIED)];
+                let sort = entry.sort();
+                if sort == Sort::Anonymous {
+                    written.fetch_sub(1, Ordering::Relaxed);
+                }
+                let log = &mut logs[sort as usize];
                 if let Err(error) = log.write(&entry) {
                     losing.fetch_add(1, Ordering::Relaxed);
                     tracing::error!(
@@ -136,11 +177,14 @@ impl Audit {
                 }
             }
         })?;
-        Ok(Self { folder: folder.to_owned(), queue, lost })
+        Ok(Self { folder: folder.to_owned(), queue, lost, strangers })
     }
 
-    /// Writes an entry, and returns when it is in the file.
+    /// Writes an entry, and returns when it is in the file. About a stranger nobody waits: see [`Audit::note`].
     pub async fn write(&self, entry: AuditEntry) {
+        if entry.sort() == Sort::Anonymous {
+            return self.note(entry);
+        }
         let (done, written) = oneshot::channel();
         if self.queue.send(QueuedEntry { entry: Box::new(stamped(entry)), done: Some(done) }).await.is_ok() {
             let _ = written.await;
@@ -149,8 +193,17 @@ impl Audit {
 
     /// Has an entry written, for who cannot wait; where too many wait it is lost, and counted.
     pub fn note(&self, entry: AuditEntry) {
+        let of_stranger = entry.sort() == Sort::Anonymous;
+        if of_stranger && self.strangers.fetch_add(1, Ordering::Relaxed) >= STRANGERS_WAITING {
+            self.strangers.fetch_sub(1, Ordering::Relaxed);
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         if self.queue.try_send(QueuedEntry { entry: Box::new(stamped(entry)), done: None }).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
+            if of_stranger {
+                self.strangers.fetch_sub(1, Ordering::Relaxed);
+            }
         }
     }
 
@@ -265,7 +318,19 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
 }
 
 fn read(folder: &Path, wanted: &AuditFilter) -> io::Result<Vec<AuditEntry>> {
-    let name = if wanted.denied { DENIED } else { "changes" };
+    if !wanted.denied {
+        return read_sort(folder, Sort::Changes, wanted);
+    }
+    let mut found = read_sort(folder, Sort::Denied, wanted)?;
+    found.extend(read_sort(folder, Sort::Anonymous, wanted)?);
+    // The newest first; what each sort has is in its order.
+    found.sort_by(|a, b| b.time.cmp(&a.time));
+    found.truncate(wanted.limit);
+    Ok(found)
+}
+
+fn read_sort(folder: &Path, sort: Sort, wanted: &AuditFilter) -> io::Result<Vec<AuditEntry>> {
+    let name = sort.name();
     let mut found = Vec::new();
     for age in 0..FILES {
         let text = match fs::read(path(folder, name, age)) {
@@ -336,6 +401,33 @@ mod tests {
         audit.write(entry("carl", ALLOWED)).await;
         let entries = audit.read(AuditFilter { limit: 2, ..AuditFilter::default() }).await.unwrap();
         assert_eq!((entries[0].user.as_str(), entries.len()), ("carl", 2));
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_strangers_pushes_nobody_elses_refusal_out() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("audit");
+        let audit = Audit::open(&folder).unwrap();
+        audit.write(entry("eve", DENIED)).await;
+        // More than ever wait: the queue keeps room for those who are known.
+        for _ in 0..20 * WAITING {
+            audit.note(entry(ANONYMOUS, DENIED));
+            assert!(audit.queue.capacity() >= WAITING - STRANGERS_WAITING - 1);
+        }
+        audit.note(entry("mallory", DENIED));
+        audit.write(entry("ann", ALLOWED)).await;
+        let users = async |user: Option<&str>| {
+            let wanted =
+                AuditFilter { denied: true, user: user.map(str::to_owned), limit: 5, ..Default::default() };
+            audit.read(wanted).await.unwrap().into_iter().map(|entry| entry.user).collect::<Vec<_>>()
+        };
+        assert_eq!(users(Some("eve")).await, ["eve"]);
+        assert_eq!(users(Some("mallory")).await, ["mallory"]);
+        assert_eq!(users(Some(ANONYMOUS)).await.len(), 5);
+        let all = users(None).await;
+        assert!(all.contains(&"mallory".to_owned()) && all.len() == 5, "by time, whoever it is: {all:?}");
+        let known = fs::read_to_string(folder.join("denied.jsonl")).unwrap();
+        assert_eq!(known.lines().count(), 2);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::caller::{AuditTrail, Caller, WrittenObject};
 use super::path::Query;
 use super::reply::{Reply, view};
 use super::status::Failure;
-use crate::audit::{ALLOWED, AuditEntry, AuditFilter, DENIED, diff};
+use crate::audit::{ALLOWED, ANONYMOUS, AuditEntry, AuditFilter, DENIED, diff};
 use crate::history::Named;
 use crate::views::Views;
 
@@ -30,7 +30,7 @@ pub(super) async fn record(
     let Some(told) = told else {
         if denied {
             let object = request.uri.path().to_owned();
-            let user = "system:anonymous".to_owned();
+            let user = ANONYMOUS.to_owned();
             let reason = refusal.to_owned();
             let entry = AuditEntry { user, verb: method, object, reason, ..about(None, request, code) };
             views.audit.note(AuditEntry { decision: DENIED.to_owned(), ..entry });
