@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tulle_model::exposition::Metric;
+use tulle_model::registry::KindId;
 use tulle_model::summary::SummaryView;
 
 use crate::access::Access;
@@ -13,9 +14,9 @@ use crate::ca::api::ApiAuthority;
 use crate::ca::mesh::MeshAuthority;
 use crate::enrolment::{Enrolment, EnrolmentError, TokenRequest};
 use crate::fleet::{EvictError, Fleet, NodeView};
-use crate::history::History;
+use crate::history::{History, uid_of};
 use crate::metrics::{Metrics, REFUSAL_REASONS};
-use crate::objects::Objects;
+use crate::objects::{ObjectError, Objects};
 use crate::publication::Publication;
 use crate::telemetry::{DestinationView, EdgeView, RATE_WINDOW};
 use crate::timestamp::{self, seconds};
@@ -115,6 +116,15 @@ pub struct Views {
 }
 
 impl Views {
+    /// That of a Namespace; `None` for what is in none. Empty where there is no such Namespace.
+    pub(crate) async fn namespace_uid(&self, name: &str) -> Result<Option<String>, ObjectError> {
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let namespace = self.objects.get(KindId::Namespace.kind(), "", name).await?;
+        Ok(Some(namespace.as_ref().map(uid_of).unwrap_or_default()))
+    }
+
     /// Who calls whom.
     pub fn edges(&self) -> Edges {
         Edges { edges: self.fleet.edges(), window_seconds: RATE_WINDOW }

@@ -17,6 +17,7 @@ use super::status::Failure;
 use super::user::User;
 use crate::access::Access;
 use crate::audit::diff::masked;
+use crate::history::ROLLBACK;
 use crate::objects::{ObjectError, WriteCheck};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -260,6 +261,11 @@ impl Caller {
         {
             self.access.settled(revision).await;
         }
+    }
+
+    /// What it writes was there before.
+    pub(super) fn puts_back(&self) {
+        self.trail.lock().verb = ROLLBACK.to_owned();
     }
 
     /// Remembers a change of what is no object.

@@ -12,7 +12,7 @@ use super::path::Target;
 use super::reply::{Reply, json, view};
 use super::status::Failure;
 use crate::audit::diff::redacted;
-use crate::history::{Named, Revision};
+use crate::history::{Named, Present, Revision, uid_of};
 use crate::objects::{ObjectError, WriteOptions};
 use crate::views::Views;
 
@@ -36,7 +36,8 @@ pub(super) async fn answer(
     let named = Named { kind: target.kind, namespace: target.namespace(), name };
     match request.method {
         Method::GET => {
-            let revisions = views.history.revisions(named).await.map_err(ObjectError::from)?;
+            let present = present(views, named).await?;
+            let revisions = views.history.revisions(named, &present).await.map_err(ObjectError::from)?;
             let shown = |revision: Revision| {
                 let object = redacted(target.kind, revision.object.clone());
                 json!(Revision { object, ..revision })
@@ -56,6 +57,13 @@ pub(super) async fn answer(
     }
 }
 
+/// What is there now of an object, and of its Namespace.
+async fn present(views: &Views, named: Named<'_>) -> Result<Present, ObjectError> {
+    let object = views.objects.get(named.kind, named.namespace, named.name).await?;
+    let namespace_uid = views.namespace_uid(named.namespace).await?;
+    Ok(Present { uid: object.as_ref().map(uid_of), namespace_uid })
+}
+
 /// A normal update, or creation of what is gone.
 async fn rollback(
     views: &Views,
@@ -65,7 +73,8 @@ async fn rollback(
     to: u64,
 ) -> Result<Reply, Failure> {
     let Named { kind, namespace, name } = named;
-    let revision = views.history.revision(named, to).await.map_err(ObjectError::from)?;
+    let present = present(views, named).await?;
+    let revision = views.history.revision(named, &present, to).await.map_err(ObjectError::from)?;
     let Some(revision) = revision else {
         let message = format!(
             "{} \"{name}\" has no revision {to}: `tulle history` shows those that are kept",
@@ -80,6 +89,10 @@ async fn rollback(
     };
     let object = revision.object;
     let restored = |current: &Value| {
+        if present.uid.as_ref() != Some(&uid_of(current)) {
+            let message = "another object has taken its name meanwhile".to_owned();
+            return Err(ObjectError::Conflict { kind, name: name.to_owned(), message });
+        }
         caller.tries();
         let mut restored = object.clone();
         restored["apiVersion"] = kind.api_version().into();
@@ -107,6 +120,7 @@ async fn rollback(
         }
         written => written?,
     };
+    caller.puts_back();
     caller.wrote(target, &written.object).await;
     Ok(json(StatusCode::OK, &redacted(kind, written.object)))
 }

@@ -11,6 +11,7 @@ use super::reply::{Reply, view};
 use super::status::Failure;
 use crate::audit::{ALLOWED, ANONYMOUS, AuditEntry, AuditFilter, DENIED, diff};
 use crate::history::Named;
+use crate::objects::ObjectError;
 use crate::views::Views;
 
 /// How many entries are shown where nothing is said, and at most.
@@ -65,8 +66,16 @@ async fn record_change(views: &Views, caller: Option<&Caller>, entry: &AuditEntr
     views.audit.write(AuditEntry { object, diff, ..entry.clone() }).await;
     let named = Named { kind, namespace: &namespace, name: &name };
     let user = caller.map_or("", |caller| caller.user.name.as_str());
-    let kept = views.history.record(named, (user, &entry.verb), before.as_ref(), after.as_ref()).await;
-    if let Err(error) = kept {
+    let kept = async {
+        let namespace = views.namespace_uid(&namespace).await?;
+        let by = (user, &*entry.verb);
+        views
+            .history
+            .record(named, by, before.as_ref(), after.as_ref(), namespace)
+            .await
+            .map_err(ObjectError::from)
+    };
+    if let Err(error) = kept.await {
         tracing::warn!(%error, "a revision of {} \"{name}\" is not kept", kind.qualified_name());
     }
 }

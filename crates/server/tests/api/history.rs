@@ -67,9 +67,36 @@ async fn values_of_secrets_are_put_back_and_not_shown() {
     let answer = api.post(of, &json!({ "to": 1 })).await.expect(200);
     assert!(!answer.to_string().contains("Zmlyc3Q="), "{answer}");
     assert_eq!(api.get(&format!("{path}/s")).await.expect(200)["data"]["key"], "Zmlyc3Q=");
-    // What was refused once is refused again: nothing is put back past validation.
+    // The history of another one that takes its name is its own.
     let other = json!({ "metadata": { "name": "s" }, "type": "other" });
     api.delete(&format!("{path}/s"), &Value::Null).await.expect(200);
     api.post(path, &other).await.expect(201);
-    api.post(of, &json!({ "to": 1 })).await.fails(422, "Invalid");
+    assert_eq!(revisions(&api, of).await.len(), 1);
+    api.post(of, &json!({ "to": 1 })).await.fails(404, "NotFound");
+}
+
+/// However a Namespace goes: with finalizers, nobody is asked when it is gone.
+#[tokio::test]
+async fn a_secret_of_a_namespace_that_is_gone_is_not_put_back_in_one_of_its_name() {
+    let api = TestApi::start().await;
+    let namespaces = "/api/v1/namespaces";
+    let secrets = "/api/v1/namespaces/shop/secrets";
+    let of = "/tulle/v1alpha1/history/api/v1/namespaces/shop/secrets/s";
+    let namespace = json!({ "metadata": { "name": "shop" } });
+    api.post(namespaces, &namespace).await.expect(201);
+    let metadata = json!({ "name": "s", "finalizers": ["example.com/wait"] });
+    let secret = json!({ "metadata": metadata, "stringData": { "key": "first" } });
+    api.post(secrets, &secret).await.expect(201);
+    assert_eq!(revisions(&api, of).await.len(), 1);
+    api.delete(&format!("{namespaces}/shop"), &Value::Null).await.expect(200);
+    assert_eq!(api.get(&format!("{namespaces}/shop")).await.expect(200)["status"]["phase"], "Terminating");
+    let released = json!({ "metadata": { "finalizers": null } });
+    api.patch(&format!("{secrets}/s"), "merge-patch", &released).await.expect(200);
+    api.get(&format!("{namespaces}/shop")).await.fails(404, "NotFound");
+    api.post(namespaces, &namespace).await.expect(201);
+    assert!(revisions(&api, of).await.is_empty());
+    for revision in 1..5 {
+        api.post(of, &json!({ "to": revision })).await.fails(404, "NotFound");
+    }
+    api.get(&format!("{secrets}/s")).await.fails(404, "NotFound");
 }
