@@ -58,6 +58,8 @@ pub struct Snapshot {
     pub endpoints: FastMap<ServiceName, Arc<EndpointSet>>,
     /// The node's own workloads, as far as the server knows them.
     pub workloads: FastMap<WorkloadName, Arc<WorkloadConfig>>,
+    /// Why what the server says of some of them could not be read. What was said of them before is in force.
+    pub unread: FastMap<WorkloadName, Arc<str>>,
     /// Whether a workload of the node is closed for as long as the server has not said who may enter it. Servers that tell
     /// nothing of workloads leave them open.
     pub closed_until_told: bool,

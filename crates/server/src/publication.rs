@@ -16,7 +16,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tulle_model::name::ServiceName;
+use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_wire::type_url;
 
 /// How many streams a node may have: it needs one, and may leave a few behind when it reconnects.
@@ -109,12 +109,22 @@ pub struct Progress {
     pub refused: Vec<(Arc<str>, String)>,
 }
 
+/// What a node has said of what it was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeAnswer {
+    /// Nothing yet, or it is not connected.
+    None,
+    /// It is in force there.
+    Confirmed,
+    Refused(String),
+}
+
 /// The shared state of discovery.
 #[derive(Default)]
 pub struct Publication {
     state: Mutex<PublicationState>,
     next_stream: AtomicU64,
-    progressed: Mutex<HashSet<ServiceName>>,
+    progressed: Mutex<HashSet<Key>>,
     progress: Notify,
 }
 
@@ -344,8 +354,25 @@ impl Publication {
         Progress { nodes: nodes.len(), confirmed, refused }
     }
 
-    /// Waits until the progress of services may have changed, and says of which.
-    pub async fn progressed(&self) -> HashSet<ServiceName> {
+    /// What a node has answered to the present form of a workload.
+    pub fn answer_of(&self, node: &str, workload: &WorkloadName) -> NodeAnswer {
+        let state = self.state.lock();
+        let key = Key::new(ResourceType::Workload, workload.to_string());
+        let streams = state.subscribers.get(&key).into_iter().flatten();
+        let latest = streams.filter(|(_, of)| *of.stream.node == *node).max_by_key(|(id, _)| **id);
+        let Some((_, subscriber)) = latest else { return NodeAnswer::None };
+        if let Some(why) = &subscriber.refused {
+            return NodeAnswer::Refused(why.clone());
+        }
+        let present = state.resources.get(&key).map(|resource| &resource.version);
+        match &subscriber.confirmed {
+            Some(confirmed) if confirmed.as_ref() == present => NodeAnswer::Confirmed,
+            _ => NodeAnswer::None,
+        }
+    }
+
+    /// Waits until the progress of services and workloads may have changed, and says of which.
+    pub async fn progressed(&self) -> HashSet<Key> {
         loop {
             let services = std::mem::take(&mut *self.progressed.lock());
             if !services.is_empty() {
@@ -362,13 +389,10 @@ impl Publication {
     }
 
     fn note_progress(&self, keys: impl IntoIterator<Item = Key>) {
-        let mut services = keys
-            .into_iter()
-            .filter(|key| key.kind == ResourceType::Service)
-            .filter_map(|key| key.name.parse().ok())
-            .peekable();
-        if services.peek().is_some() {
-            self.progressed.lock().extend(services);
+        let counts = |key: &Key| matches!(key.kind, ResourceType::Service | ResourceType::Workload);
+        let mut counted = keys.into_iter().filter(counts).peekable();
+        if counted.peek().is_some() {
+            self.progressed.lock().extend(counted);
             self.progress.notify_one();
         }
     }

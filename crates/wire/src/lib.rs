@@ -40,4 +40,8 @@ pub mod type_url {
     /// What a server's answer to a discovery stream says of the types that it knows: their URLs, with commas between them.
     /// A server that says nothing knows those above but [`WORKLOAD`], and ends the stream of whoever asks for others.
     pub const KNOWN: &str = "tulle-resource-types";
+
+    /// How many bytes of what is wrong with a response a node says: `name: why` of each resource that it refuses, with `; ` between
+    /// them.
+    pub const LONGEST_ERROR: usize = 4096;
 }

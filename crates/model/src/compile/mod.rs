@@ -8,10 +8,13 @@
 //! what is wrong with it: one bad object never blocks a good one. An object that never had a good
 //! form is as good as absent.
 
+mod coverage;
 mod endpoints;
 mod index;
+mod policy_status;
 mod port;
 mod route;
+mod set;
 pub mod slices;
 pub mod standing;
 mod status;
@@ -20,18 +23,21 @@ mod tests;
 mod unreached;
 mod workloads;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::Value;
 
+use self::coverage::Coverage;
 use self::index::{MultiMap, SelectorIndex};
 use self::port::{Attached, compile_port};
 use self::route::{Explained, RouteKey, attach, parents_of, resolve};
 use self::unreached::UnreachedOfService;
 use crate::identity::TrustDomain;
-use crate::kinds::authorization_policy::form::{AuthorizationForm, FetchedKeys};
+use crate::kinds::authorization_policy::AuthorizationTarget;
+use crate::kinds::authorization_policy::form::{AuthorizationForm, FetchedKeys, references_of};
 use crate::kinds::endpoint_slice::form::SliceForm;
+use crate::kinds::id::CompiledKind;
 use crate::kinds::mesh::MESH;
 use crate::kinds::mesh::form::MeshForm;
 use crate::kinds::route::ParentReference;
@@ -39,7 +45,7 @@ use crate::kinds::route::form::RouteForm;
 use crate::kinds::service::form::ServiceForm;
 use crate::kinds::workload::form::WorkloadForm;
 use crate::kinds::{
-    authorization_policy, endpoint_slice, grpc_route, http_route, mesh, service, tcp_route, tls_route,
+    authorization_policy, endpoint_slice, grpc_route, http_route, mesh, node, service, tcp_route, tls_route,
     workload,
 };
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
@@ -49,7 +55,8 @@ use crate::snapshot::{EndpointSet, HttpRule, MeshSettings, ServiceConfig};
 use crate::validate::field::{Errors, Field, Read, Unreadable};
 use crate::validate::validate;
 
-pub use self::status::{ParentStatus, RouteCondition};
+pub use self::policy_status::TargetStatus;
+pub use self::status::{ParentStatus, StatusCondition};
 pub use self::unreached::find_unreached;
 pub use self::workloads::LocalWorkload;
 
@@ -74,8 +81,8 @@ pub struct Effects {
     pub mesh: bool,
     /// Workloads whose [`Compiler::workload`] is another now.
     pub workloads: Vec<WorkloadName>,
-    /// Objects whose [`Compiler::route_status`] or [`Compiler::problem`] is another now. A route
-    /// that was put is always among them, so that what is stored can be compared.
+    /// Objects whose [`Compiler::route_status`], [`Compiler::policy_status`] or [`Compiler::problem`] is another now. A route or
+    /// policy that was put is always among them, so that what is stored can be compared.
     pub statuses: Vec<(&'static Kind, NamespacedName)>,
 }
 
@@ -90,6 +97,8 @@ pub struct Work {
     pub routes: u64,
     /// Workloads, for the nodes that run them.
     pub workloads: u64,
+    /// Statuses of AuthorizationPolicies.
+    pub policy_statuses: u64,
 }
 
 /// Why an object cannot be used: the field and what is wrong with it.
@@ -117,6 +126,13 @@ pub struct Compiler {
     routes_by_backend: MultiMap<ServiceName, RouteKey>,
 
     authorizations: BTreeMap<NamespacedName, AuthorizationForm>,
+    /// Policies of which the newest object does not read.
+    refused_policies: HashMap<NamespacedName, Refused<AuthorizationTarget>>,
+    policies_by_service: MultiMap<ServiceName, NamespacedName>,
+    coverage: Coverage,
+    policy_statuses: HashMap<NamespacedName, Vec<TargetStatus>>,
+    /// Nodes to which nothing comes that clients do not send there.
+    explicit_nodes: HashSet<Arc<str>>,
     keys: FetchedKeys,
     meshes: Policies<MeshForm>,
     mesh: Arc<MeshSettings>,
@@ -135,13 +151,15 @@ struct RouteState {
     rules: Vec<Arc<HttpRule>>,
     unresolved: Vec<Explained>,
     /// The newest object, where it does not read.
-    refused: Option<Refused>,
+    refused: Option<Refused<ParentReference>>,
 }
 
+/// An object that does not read.
 #[derive(Debug)]
-struct Refused {
+struct Refused<R> {
     generation: Option<i64>,
-    parents: Vec<ParentReference>,
+    /// What it is attached to, as far as that can be read.
+    references: Vec<R>,
 }
 
 /// What has to be looked at again.
@@ -154,6 +172,8 @@ struct Dirty {
     /// Reported whether they come out different or not.
     statuses: BTreeSet<(KindId, NamespacedName)>,
     workloads: BTreeSet<WorkloadName>,
+    /// Policies whose statuses may be others.
+    policies: BTreeSet<NamespacedName>,
     mesh: bool,
 }
 
@@ -172,6 +192,11 @@ impl Compiler {
             routes_by_parent: MultiMap::default(),
             routes_by_backend: MultiMap::default(),
             authorizations: BTreeMap::new(),
+            refused_policies: HashMap::new(),
+            policies_by_service: MultiMap::default(),
+            coverage: Coverage::default(),
+            policy_statuses: HashMap::new(),
+            explicit_nodes: HashSet::new(),
             keys: FetchedKeys::new(),
             meshes: Policies::default(),
             mesh: Arc::default(),
@@ -267,6 +292,7 @@ impl Compiler {
             .chain(self.workloads.keys().map(of(KindId::Workload)))
             .chain(self.slices.keys().map(of(KindId::EndpointSlice)))
             .chain(self.authorizations.keys().map(of(KindId::AuthorizationPolicy)))
+            .chain(self.explicit_nodes.iter().map(|node| (KindId::Node, NamespacedName::new("", &**node))))
             .chain(self.routes.keys().map(|key| (key.kind, key.name.clone())))
             .chain(self.problems.keys().cloned())
             .chain([mesh])
@@ -275,70 +301,84 @@ impl Compiler {
 
     fn put(&mut self, kind: &'static Kind, object: &Value, dirty: &mut Dirty) {
         let name = name_of(object, kind.namespaced);
-        let read = match kind.id {
-            KindId::Namespace
-            | KindId::Node
-            | KindId::ReferenceGrant
-            | KindId::Event
-            | KindId::EventV1
-            | KindId::Secret
-            | KindId::Role
-            | KindId::ClusterRole
-            | KindId::RoleBinding
-            | KindId::ClusterRoleBinding => Ok(()),
-            KindId::Service => checked(kind, object, service::check::check)
+        let Some(compiled) = kind.id.compiled() else { return };
+        let read = match compiled {
+            CompiledKind::Service => checked(kind, object, service::check::check)
                 .map(|form| self.set_service(&name, Some(form), dirty)),
-            KindId::Workload => checked(kind, object, workload::check::check)
+            CompiledKind::Workload => checked(kind, object, workload::check::check)
                 .map(|form| self.set_workload(&name, Some(form), dirty)),
             // Made from what is known here already.
-            KindId::EndpointSlice if slices::own_service(object).is_some() => {
+            CompiledKind::EndpointSlice if slices::own_service(object).is_some() => {
                 self.set_slice(&name, None, dirty);
                 Ok(())
             }
-            KindId::EndpointSlice => checked(kind, object, endpoint_slice::check::check)
+            CompiledKind::EndpointSlice => checked(kind, object, endpoint_slice::check::check)
                 .map(|form| self.set_slice(&name, Some(form), dirty)),
-            KindId::AuthorizationPolicy => checked(kind, object, authorization_policy::check::check)
+            CompiledKind::Node => {
+                let mode = object.pointer("/status/captureMode").and_then(Value::as_str);
+                self.set_node(&name.name, mode == Some(node::EXPLICIT), dirty);
+                Ok(())
+            }
+            CompiledKind::AuthorizationPolicy => checked(kind, object, authorization_policy::check::check)
                 .map(|form| self.set_authorization(&name, Some(form), dirty)),
-            KindId::Mesh => checked(kind, object, mesh::check::check)
+            CompiledKind::Mesh => checked(kind, object, mesh::check::check)
                 .and_then(|form| self.of_this_mesh(form))
                 .map(|form| self.set_mesh(&name, Some(form), dirty)),
-            KindId::HttpRoute => checked(kind, object, http_route::check::check)
+            CompiledKind::HttpRoute => checked(kind, object, http_route::check::check)
                 .map(|form| self.set_route(&RouteKey::of(&form), Some(form), dirty)),
-            KindId::GrpcRoute => checked(kind, object, grpc_route::check::check)
+            CompiledKind::GrpcRoute => checked(kind, object, grpc_route::check::check)
                 .map(|form| self.set_route(&RouteKey::of(&form), Some(form), dirty)),
-            KindId::TlsRoute => checked(kind, object, tls_route::check::check)
+            CompiledKind::TlsRoute => checked(kind, object, tls_route::check::check)
                 .map(|form| self.set_route(&RouteKey::of(&form), Some(form), dirty)),
-            KindId::TcpRoute => checked(kind, object, tcp_route::check::check)
+            CompiledKind::TcpRoute => checked(kind, object, tcp_route::check::check)
                 .map(|form| self.set_route(&RouteKey::of(&form), Some(form), dirty)),
         };
         let problem = read.err();
+        let generation = || object.pointer("/metadata/generation").and_then(Value::as_i64);
         if kind.id.is_route() {
             let key = RouteKey { kind: kind.id, name: name.clone() };
-            self.routes.entry(key.clone()).or_default().refused = problem.as_ref().map(|_| Refused {
-                generation: object.pointer("/metadata/generation").and_then(Value::as_i64),
-                parents: parents_of(object),
-            });
+            self.routes.entry(key.clone()).or_default().refused = problem
+                .as_ref()
+                .map(|_| Refused { generation: generation(), references: parents_of(object) });
             dirty.route_statuses.insert(key);
+            dirty.statuses.insert((kind.id, name.clone()));
+        }
+        if compiled == CompiledKind::AuthorizationPolicy {
+            match problem {
+                Some(_) => {
+                    let refused = Refused { generation: generation(), references: references_of(object) };
+                    self.refused_policies.insert(name.clone(), refused);
+                }
+                None => drop(self.refused_policies.remove(&name)),
+            }
+            dirty.policies.insert(name.clone());
             dirty.statuses.insert((kind.id, name.clone()));
         }
         self.set_problem(kind.id, &name, problem, dirty);
     }
 
     fn delete(&mut self, kind: KindId, name: &NamespacedName, dirty: &mut Dirty) {
-        match kind {
-            KindId::Service => self.set_service(name, None, dirty),
-            KindId::Workload => self.set_workload(name, None, dirty),
-            KindId::EndpointSlice => self.set_slice(name, None, dirty),
-            KindId::AuthorizationPolicy => self.set_authorization(name, None, dirty),
-            KindId::Mesh => self.set_mesh(name, None, dirty),
-            KindId::HttpRoute | KindId::GrpcRoute | KindId::TlsRoute | KindId::TcpRoute => {
+        let Some(compiled) = kind.compiled() else { return };
+        match compiled {
+            CompiledKind::Service => self.set_service(name, None, dirty),
+            CompiledKind::Workload => self.set_workload(name, None, dirty),
+            CompiledKind::EndpointSlice => self.set_slice(name, None, dirty),
+            CompiledKind::Node => self.set_node(&name.name, false, dirty),
+            CompiledKind::AuthorizationPolicy => {
+                self.set_authorization(name, None, dirty);
+                self.refused_policies.remove(name);
+                dirty.policies.insert(name.clone());
+            }
+            CompiledKind::Mesh => self.set_mesh(name, None, dirty),
+            CompiledKind::HttpRoute
+            | CompiledKind::GrpcRoute
+            | CompiledKind::TlsRoute
+            | CompiledKind::TcpRoute => {
                 let key = RouteKey { kind, name: name.clone() };
                 self.set_route(&key, None, dirty);
                 self.routes.remove(&key);
                 dirty.route_statuses.insert(key);
             }
-            // Nothing was made of them.
-            _ => {}
         }
         self.set_problem(kind, name, None, dirty);
     }
@@ -361,120 +401,6 @@ impl Compiler {
         };
     }
 
-    /// A Mesh of another trust domain is another's: the authority's stands fast since the server first started.
-    fn of_this_mesh(&self, form: MeshForm) -> Result<MeshForm, InvalidObject> {
-        let domain = self.domain.as_str();
-        let Some(other) = form.trust_domain.as_ref().filter(|other| *other != domain) else {
-            return Ok(form);
-        };
-        let problem = format!("it is `{domain}` since the server first started, and cannot become `{other}`");
-        Err(InvalidObject { field: "spec.trustDomain".to_owned(), problem })
-    }
-
-    fn set_mesh(&mut self, name: &NamespacedName, form: Option<MeshForm>, dirty: &mut Dirty) {
-        let changed = self.meshes.set(name, form.map(MeshForm::policy));
-        dirty.workloads.extend(self.workloads_below(&changed));
-        self.settle_mesh(dirty);
-    }
-
-    fn set_authorization(
-        &mut self,
-        name: &NamespacedName,
-        form: Option<AuthorizationForm>,
-        dirty: &mut Dirty,
-    ) {
-        let old = match &form {
-            Some(form) => self.authorizations.insert(name.clone(), form.clone()),
-            None => self.authorizations.remove(name),
-        };
-        if old != form {
-            let both = [old, form].into_iter().flatten();
-            dirty.workloads.extend(both.flat_map(|form| self.reached_by(&form)));
-            self.settle_mesh(dirty);
-        }
-    }
-
-    fn set_service(&mut self, name: &ServiceName, form: Option<ServiceForm>, dirty: &mut Dirty) {
-        if self.services.get(name) == form.as_ref() {
-            return;
-        }
-        dirty.workloads.extend(self.selected_by(name));
-        self.selectors.set_service(name, form.as_ref().map(|f| &f.selector));
-        match form {
-            Some(form) => self.services.insert(name.clone(), form),
-            None => self.services.remove(name),
-        };
-        dirty.workloads.extend(self.selected_by(name));
-        dirty.services.insert(name.clone());
-        dirty.endpoints.insert(name.clone());
-        dirty.routes.extend(self.routes_by_backend.get(name).cloned());
-        dirty.route_statuses.extend(self.routes_by_parent.get(name).cloned());
-    }
-
-    fn set_workload(&mut self, name: &WorkloadName, form: Option<WorkloadForm>, dirty: &mut Dirty) {
-        let old = self.workloads.get(name);
-        if old == form.as_ref() {
-            return;
-        }
-        self.selectors.set_workload(name, old.map(|f| &f.labels), form.as_ref().map(|f| &f.labels));
-        for labels in [old, form.as_ref()].into_iter().flatten().map(|f| &f.labels) {
-            let candidates = self.selectors.services(&name.namespace, labels);
-            let selects = |service: &ServiceName| {
-                self.services.get(service).is_some_and(|service| service.selects(labels))
-            };
-            dirty.endpoints.extend(candidates.into_iter().filter(selects));
-        }
-        dirty.workloads.insert(name.clone());
-        match form {
-            Some(form) => self.workloads.insert(name.clone(), form),
-            None => self.workloads.remove(name),
-        };
-    }
-
-    fn set_slice(&mut self, name: &NamespacedName, form: Option<SliceForm>, dirty: &mut Dirty) {
-        let old = self.slices.remove(name);
-        if let Some(service) = old.as_ref().and_then(|f| f.service.as_ref()) {
-            self.slices_by_service.remove(service, name);
-        }
-        if let Some(service) = form.as_ref().and_then(|f| f.service.as_ref()) {
-            self.slices_by_service.insert(service.clone(), name.clone());
-        }
-        if old != form {
-            dirty.endpoints.extend([&old, &form].into_iter().flatten().filter_map(|f| f.service.clone()));
-        }
-        if let Some(form) = form {
-            self.slices.insert(name.clone(), form);
-        }
-    }
-
-    fn set_route(&mut self, key: &RouteKey, form: Option<RouteForm>, dirty: &mut Dirty) {
-        let state = self.routes.entry(key.clone()).or_default();
-        if state.form.as_deref() == form.as_ref() {
-            return;
-        }
-        let old = std::mem::replace(&mut state.form, form.map(Arc::new));
-        let new = state.form.clone();
-        if let Some(old) = old {
-            for parent in old.parent_services() {
-                self.routes_by_parent.remove(parent, key);
-                dirty.services.insert(parent.clone());
-            }
-            for backend in old.backend_services() {
-                self.routes_by_backend.remove(backend, key);
-            }
-        }
-        if let Some(new) = new {
-            for parent in new.parent_services() {
-                self.routes_by_parent.insert(parent.clone(), key.clone());
-                dirty.services.insert(parent.clone());
-            }
-            for backend in new.backend_services() {
-                self.routes_by_backend.insert(backend.clone(), key.clone());
-            }
-        }
-        dirty.routes.insert(key.clone());
-    }
-
     /// Compiles what is dirty: routes, then the services that they are attached to, then statuses,
     /// which tell what came of both.
     fn settle(&mut self, mut dirty: Dirty) -> Effects {
@@ -495,7 +421,11 @@ impl Compiler {
             }
         }
         effects.slices = dirty.endpoints.iter().cloned().collect();
-        for name in dirty.endpoints {
+        for name in std::mem::take(&mut dirty.endpoints) {
+            // A policy's status tells of the endpoints that only slices say.
+            if self.slices_by_service.count(&name) > 0 {
+                dirty.policies.extend(self.policies_by_service.get(&name).cloned());
+            }
             let set = self.compile_endpoints(&name);
             if self.endpoints.get(&name).map(|s| &**s) != set.as_ref() {
                 match set {
@@ -505,7 +435,16 @@ impl Compiler {
                 effects.endpoints.push(name);
             }
         }
-        effects.workloads.extend(dirty.workloads.into_iter().filter(|name| self.settle_workload(name)));
+        for name in std::mem::take(&mut dirty.workloads) {
+            if self.settle_workload(&name, &mut dirty) {
+                effects.workloads.push(name);
+            }
+        }
+        for name in std::mem::take(&mut dirty.policies) {
+            if self.settle_policy_status(&name) {
+                dirty.statuses.insert((KindId::AuthorizationPolicy, name));
+            }
+        }
         for key in dirty.route_statuses {
             let status = self.compile_status(&key);
             if self.statuses.get(&key) != status.as_ref() {

@@ -20,7 +20,7 @@ pub struct ParentStatus {
     pub service: Option<ServiceName>,
     /// `Accepted`, `ResolvedRefs`, and `PartiallyInvalid` where an earlier form is in force. Where
     /// the route could not be read at all, `Accepted` alone.
-    pub conditions: Vec<RouteCondition>,
+    pub conditions: Vec<StatusCondition>,
 }
 
 /// How many host names that others have the status of a TLSRoute tells.
@@ -28,7 +28,7 @@ const MOST_LOST: usize = 10;
 
 /// A condition without the time, which is the writer's to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RouteCondition {
+pub struct StatusCondition {
     /// The type of the condition.
     pub kind: &'static str,
     pub status: bool,
@@ -47,7 +47,7 @@ impl Compiler {
         let problem = problem.unwrap_or_default();
         let Some(form) = &state.form else {
             let refused = state.refused.as_ref()?;
-            let condition = RouteCondition {
+            let condition = StatusCondition {
                 kind: "Accepted",
                 status: false,
                 reason: "UnsupportedValue",
@@ -59,13 +59,13 @@ impl Compiler {
                 service: None,
                 conditions: vec![condition.clone()],
             };
-            return Some(refused.parents.iter().map(status).collect());
+            return Some(refused.references.iter().map(status).collect());
         };
 
         let resolved = resolved_refs(form, &state.unresolved);
         // Gateway API, RouteConditionPartiallyInvalid: the whole route falls back, and `Accepted`
         // speaks of the generation that is in force.
-        let fallen_back = state.refused.as_ref().map(|refused| RouteCondition {
+        let fallen_back = state.refused.as_ref().map(|refused| StatusCondition {
             kind: "PartiallyInvalid",
             status: true,
             reason: "UnsupportedValue",
@@ -82,7 +82,7 @@ impl Compiler {
                 Ok(ports) => ("Accepted", self.in_force(form, parent, ports)),
                 Err((reason, message)) => (*reason, message.clone()),
             };
-            let accepted = RouteCondition {
+            let accepted = StatusCondition {
                 kind: "Accepted",
                 status: accepted.is_ok(),
                 reason,
@@ -213,7 +213,7 @@ fn lost_names<'a>(route: &RouteForm, port: &'a PortConfig) -> Vec<(ServerName, &
     names.filter_map(holder).collect()
 }
 
-fn resolved_refs(form: &RouteForm, unresolved: &[Explained]) -> RouteCondition {
+fn resolved_refs(form: &RouteForm, unresolved: &[Explained]) -> StatusCondition {
     let (status, reason, message) = match unresolved.first() {
         None => (true, "ResolvedRefs", "all backends were found".to_owned()),
         Some((reason, _)) => {
@@ -222,5 +222,5 @@ fn resolved_refs(form: &RouteForm, unresolved: &[Explained]) -> RouteCondition {
         }
     };
     let observed_generation = form.generation;
-    RouteCondition { kind: "ResolvedRefs", status, reason, message, observed_generation }
+    StatusCondition { kind: "ResolvedRefs", status, reason, message, observed_generation }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::coverage::{Enforcer, TargetPlace};
 use super::endpoints::ports_of_workload;
 use super::{Compiler, Dirty, Effects};
 use crate::identity::SpiffeId;
@@ -45,9 +46,18 @@ impl Compiler {
         }
     }
 
-    /// Compiles a workload; whether something else came of it than before.
-    pub(super) fn settle_workload(&mut self, name: &WorkloadName) -> bool {
-        let compiled = self.compile_workload(name);
+    /// Compiles a workload, and notes which policies say something of it; whether its node has to be told something else than
+    /// before.
+    pub(super) fn settle_workload(&mut self, name: &WorkloadName, dirty: &mut Dirty) -> bool {
+        let services = self.selecting(name);
+        let targets = self.targets_of(name, &services);
+        let compiled = self.compile_workload(name, services);
+        let enforcer = compiled.as_ref().map_or(Enforcer::Nobody, |local| {
+            let node = local.node.clone();
+            let passes_by = !local.config.inbound_capture || self.explicit_nodes.contains(&node);
+            if passes_by { Enforcer::NodeForLinks(node) } else { Enforcer::Node(node) }
+        });
+        dirty.policies.extend(self.coverage.set(name, targets, &enforcer));
         if self.local.get(name) == compiled.as_ref() {
             return false;
         }
@@ -58,10 +68,9 @@ impl Compiler {
         true
     }
 
-    fn compile_workload(&mut self, name: &WorkloadName) -> Option<LocalWorkload> {
-        self.work.workloads += 1;
-        let form = self.workloads.get(name)?;
-        let node = form.node.as_ref()?.name.clone();
+    /// The services that select a workload, and their ports there.
+    fn selecting(&self, name: &WorkloadName) -> Vec<Selected> {
+        let Some(form) = self.workloads.get(name) else { return Vec::new() };
         let candidates: BTreeSet<_> =
             self.selectors.services(&name.namespace, &form.labels).into_iter().collect();
         let selected = candidates.into_iter().filter_map(|by| {
@@ -71,10 +80,28 @@ impl Compiler {
             }
             Some(Selected { ports: served_ports(service, form), by })
         });
-        let services: Vec<_> = selected.collect();
-        let served = |service: &ServiceName| {
-            services.iter().find(|selected| selected.by == *service).map(|selected| &*selected.ports)
-        };
+        selected.collect()
+    }
+
+    /// The targets of policies that say something of a workload.
+    fn targets_of(&self, name: &WorkloadName, services: &[Selected]) -> BTreeSet<TargetPlace> {
+        let Some(form) = self.workloads.get(name) else { return BTreeSet::new() };
+        let policies = self.authorizations.values().filter(|policy| policy.reaches(&name.namespace));
+        let targets = policies.flat_map(|policy| {
+            let targets = policy.targets.iter().enumerate();
+            let applies = targets.filter(|(_, target)| {
+                policy.applies(target, name, &form.labels, |service| served(services, service)).is_some()
+            });
+            applies.map(|(index, _)| (policy.name.clone(), index))
+        });
+        targets.collect()
+    }
+
+    fn compile_workload(&mut self, name: &WorkloadName, services: Vec<Selected>) -> Option<LocalWorkload> {
+        self.work.workloads += 1;
+        let form = self.workloads.get(name)?;
+        let node = form.node.as_ref()?.name.clone();
+        let served = |service: &ServiceName| served(&services, service);
         let policies = self.authorizations.values().filter(|policy| policy.reaches(&name.namespace));
         let policies: Vec<_> = policies
             .flat_map(|policy| policy.of_workload(&self.domain, name, &form.labels, served, &self.keys))
@@ -136,6 +163,11 @@ impl Compiler {
         let covered = |name: &&WorkloadName| targets.iter().any(|t| t.covers_workloads(&name.namespace));
         if targets.is_empty() { Vec::new() } else { self.workloads.keys().filter(covered).cloned().collect() }
     }
+}
+
+/// The ports of a workload that one of the services that select it stands for.
+fn served<'s>(services: &'s [Selected], service: &ServiceName) -> Option<&'s [ServedPort]> {
+    services.iter().find(|selected| selected.by == *service).map(|selected| &*selected.ports)
 }
 
 fn served_ports(service: &ServiceForm, workload: &WorkloadForm) -> Vec<ServedPort> {

@@ -25,7 +25,47 @@ pub enum KindId {
     ClusterRoleBinding,
 }
 
+/// A kind of which something is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CompiledKind {
+    Service,
+    EndpointSlice,
+    Workload,
+    Node,
+    Mesh,
+    AuthorizationPolicy,
+    HttpRoute,
+    GrpcRoute,
+    TlsRoute,
+    TcpRoute,
+}
+
 impl KindId {
+    /// What the compiler makes of its objects; `None`: nothing.
+    pub(crate) fn compiled(self) -> Option<CompiledKind> {
+        Some(match self {
+            Self::Service => CompiledKind::Service,
+            Self::EndpointSlice => CompiledKind::EndpointSlice,
+            Self::Workload => CompiledKind::Workload,
+            Self::Node => CompiledKind::Node,
+            Self::Mesh => CompiledKind::Mesh,
+            Self::AuthorizationPolicy => CompiledKind::AuthorizationPolicy,
+            Self::HttpRoute => CompiledKind::HttpRoute,
+            Self::GrpcRoute => CompiledKind::GrpcRoute,
+            Self::TlsRoute => CompiledKind::TlsRoute,
+            Self::TcpRoute => CompiledKind::TcpRoute,
+            Self::Namespace
+            | Self::ReferenceGrant
+            | Self::Event
+            | Self::EventV1
+            | Self::Secret
+            | Self::Role
+            | Self::ClusterRole
+            | Self::RoleBinding
+            | Self::ClusterRoleBinding => return None,
+        })
+    }
+
     /// Whether it says who may do what with the API.
     pub fn is_of_roles(self) -> bool {
         matches!(self, Self::Role | Self::ClusterRole | Self::RoleBinding | Self::ClusterRoleBinding)

@@ -65,6 +65,14 @@ impl Snapshot {
     pub fn is_closed(&self, workload: &WorkloadName) -> bool {
         self.closed_until_told && !self.workloads.contains_key(workload)
     }
+
+    /// Why nobody may enter a workload of the node, where that is not known: as a sentence of the workload.
+    pub fn closed_because(&self, workload: &WorkloadName) -> Option<String> {
+        self.is_closed(workload).then(|| match self.unread.get(workload) {
+            Some(why) => format!("the node cannot read what the server says of who may enter it: {why}"),
+            None => "the server has not said yet who may enter it".to_owned(),
+        })
+    }
 }
 
 impl WorkloadConfig {

@@ -204,6 +204,9 @@ impl Assembler {
                 Ok(None) => {}
                 Err(why) => {
                     tracing::warn!("{name} of type {type_url} is refused, what was known stays: {why}");
+                    if type_url == type_url::WORKLOAD {
+                        self.changed |= self.workloads.cannot_read(&name, &why);
+                    }
                     errors.push(format!("{name}: {why}"));
                 }
             }
@@ -225,7 +228,7 @@ impl Assembler {
         }
         let error = (!errors.is_empty()).then(|| Status {
             code: INVALID_ARGUMENT,
-            message: errors.join("; ").chars().take(4096).collect(),
+            message: errors.join("; ").chars().take(type_url::LONGEST_ERROR).collect(),
         });
         if type_url == type_url::SERVICE {
             self.unacknowledged.push(Unacknowledged { nonce, waits_for, error });
@@ -255,6 +258,7 @@ impl Assembler {
             services,
             endpoints,
             workloads: self.workloads.configs(),
+            unread: self.workloads.unread(),
             closed_until_told: self.workloads.is_closed_until_told(),
         }))
     }

@@ -23,8 +23,6 @@ use crate::process_state::ProcessState;
 
 /// Why a workload is not ready that has just come.
 pub(crate) const WAITS_FOR_CERTIFICATE: &str = "it waits for its certificate";
-/// Until then nobody may enter it: nobody else is to be told that it takes traffic.
-const WAITS_FOR_POLICIES: &str = "the server has not said yet who may enter it";
 
 /// One workload, for as long as it is of this node.
 pub(super) struct Entry {
@@ -63,8 +61,9 @@ impl Entry {
         if self.certificate.borrow().is_none() {
             return (false, WAITS_FOR_CERTIFICATE.into());
         }
-        if self.is_untold() {
-            return (false, WAITS_FOR_POLICIES.into());
+        // Nobody may enter it: nobody else is to be told that it takes traffic.
+        if let Some(why) = self.closed_because() {
+            return (false, why.as_str().into());
         }
         // Its probe hears of it a moment later.
         let process = self.process.borrow();
@@ -78,9 +77,9 @@ impl Entry {
         }
     }
 
-    /// Whether the server has not said yet who may enter it.
-    pub fn is_untold(&self) -> bool {
-        self.state.load().snapshot.is_closed(&self.name)
+    /// Why it is not known who may enter it, if it is not.
+    pub fn closed_because(&self) -> Option<String> {
+        self.state.load().snapshot.closed_because(&self.name)
     }
 
     pub fn stop_timeout(&self) -> Duration {

@@ -442,7 +442,8 @@ async fn follow(workloads: std::sync::Weak<Workloads>, entry: std::sync::Weak<En
     let (mut certificate, mut health) = (strong.certificate.clone(), strong.health.clone());
     let mut told = strong.state.subscribe();
     drop(strong);
-    let mut untold = true;
+    // Not known of what has been reported.
+    let mut closed = None;
     loop {
         let published = tokio::select! {
             changed = certificate.changed() => { if changed.is_err() { return; } true }
@@ -453,7 +454,7 @@ async fn follow(workloads: std::sync::Weak<Workloads>, entry: std::sync::Weak<En
                 }
                 // It changes with all that the node hears.
                 let Some(entry) = entry.upgrade() else { return };
-                if entry.is_untold() == untold {
+                if closed.as_ref() == Some(&entry.closed_because()) {
                     continue;
                 }
                 false
@@ -463,7 +464,7 @@ async fn follow(workloads: std::sync::Weak<Workloads>, entry: std::sync::Weak<En
         if published {
             workloads.publish(&entry);
         }
-        untold = entry.is_untold();
+        closed = Some(entry.closed_because());
         workloads.report();
     }
 }

@@ -94,7 +94,8 @@ fn authorize(
     let config = match snapshot.workloads.get(&workload.name) {
         Some(config) => config,
         None if snapshot.closed_until_told => {
-            let message = format!("the server has not said yet who may enter {}", workload.name);
+            let why = snapshot.closed_because(&workload.name).unwrap_or_default();
+            let message = format!("nobody may enter {}: {why}", workload.name);
             return Err(UpstreamError::safe(UpstreamErrorKind::Refused, message));
         }
         None => {

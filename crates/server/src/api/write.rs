@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
+use tulle_model::kinds::authorization_policy::unmatched;
 use tulle_model::registry::{Kind, KindId};
 
 use super::body;
@@ -150,12 +151,27 @@ impl WriteRequest<'_> {
         if !options.dry_run {
             self.caller.wrote(self.target, &written.object).await;
         }
+        let mut warnings = written.warnings;
+        if self.target.kind.id == KindId::AuthorizationPolicy && !self.target.status {
+            warnings.extend(self.unmatched_targets(&written.object).await);
+        }
         let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
         let name = written.object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let shown = self.caller.visible("get", self.target, &name, written.object);
         let mut response = reply::json(code, &self.rendering.object(self.target.kind, shown));
-        reply::warn(&mut response, &written.warnings);
+        reply::warn(&mut response, &warnings);
         response
+    }
+
+    /// What of a policy finds nothing to act on, as far as that can be said now.
+    async fn unmatched_targets(&self, policy: &Value) -> Vec<String> {
+        let namespace = policy["metadata"]["namespace"].as_str();
+        let all = async |kind: KindId| self.objects.list(kind.kind(), namespace).await.map(|list| list.items);
+        match (all(KindId::Service).await, all(KindId::Workload).await) {
+            (Ok(services), Ok(workloads)) => unmatched(policy, &services, &workloads),
+            // It is written, whatever cannot be said of it.
+            _ => Vec::new(),
+        }
     }
 
     fn options(&self) -> Result<WriteOptions, Failure> {

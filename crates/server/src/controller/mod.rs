@@ -5,6 +5,8 @@
 //! comes next (the controller was too slow), it lists everything and compiles what differs from what
 //! it knows; last good forms stay in force.
 
+mod entries;
+mod policies;
 pub mod slices;
 pub mod status;
 
@@ -232,6 +234,9 @@ impl Controller {
             let report = match kind.id {
                 KindId::HttpRoute | KindId::GrpcRoute | KindId::TlsRoute | KindId::TcpRoute => {
                     self.compiler.route_status(kind, name).map(|parents| Report::Route(parents.to_vec()))
+                }
+                KindId::AuthorizationPolicy => {
+                    self.compiler.policy_status(name).map(|targets| Report::Policy(targets.to_vec()))
                 }
                 _ => Some(Report::Accepted(problem.cloned())),
             };

@@ -1,9 +1,9 @@
-//! Writes the statuses of routes: `Accepted` and `ResolvedRefs` as the compiler says, `Programmed`
-//! counted over the nodes that use the parent. Of other objects it says when they are refused.
+//! Writes the statuses of routes and AuthorizationPolicies: conditions as the compiler says, `Programmed` counted over the nodes
+//! that use the parent of a route, or run what a policy says something of. Of other objects it says when they are refused.
 //!
 //! Changes are gathered for a tenth of a second and written together; a status that is already as it
 //! should be is not written, so the writer's own writes end there. Entries of other controllers in a
-//! route's status are left as they are.
+//! status are left as they are.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tulle_model::compile::{InvalidObject, ParentStatus};
+use tulle_model::compile::{InvalidObject, ParentStatus, TargetStatus};
 use tulle_model::name::{NamespacedName, ServiceName};
 use tulle_model::registry::{Kind, KindId};
 
+use super::entries::{Entries, StatusEntry, merge, programmed};
+use super::policies::PolicyProgress;
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects, WriteOptions};
-use crate::publication::{Progress, Publication};
+use crate::publication::{Key, Publication, ResourceType};
 use crate::timestamp;
 
-/// As routes' statuses name us.
-pub const CONTROLLER_NAME: &str = "tulle.dev/mesh";
 /// For how long changes are gathered.
 const GATHER: Duration = Duration::from_millis(100);
 /// How many statuses are written at once.
@@ -41,6 +41,8 @@ type ObjectKey = (KindId, NamespacedName);
 pub enum Report {
     /// What became of a route, at each of its parents.
     Route(Vec<ParentStatus>),
+    /// What became of an AuthorizationPolicy, at each of its targets.
+    Policy(Vec<TargetStatus>),
     /// What is wrong with an object of another kind; nothing (any more) where there is none.
     Accepted(Option<InvalidObject>),
 }
@@ -58,8 +60,47 @@ pub struct StatusWriter {
 /// What the task knows.
 #[derive(Default)]
 struct Wanted {
-    routes: HashMap<ObjectKey, Vec<ParentStatus>>,
-    by_service: HashMap<ServiceName, HashSet<ObjectKey>>,
+    known: HashMap<ObjectKey, Attachments>,
+    /// Whose status counts what nodes have answered to a resource.
+    by_resource: HashMap<Key, HashSet<ObjectKey>>,
+}
+
+/// What an object is attached to, which has entries in its status.
+enum Attachments {
+    Parents(Vec<ParentStatus>),
+    Targets(PolicyProgress),
+}
+
+impl Attachments {
+    /// The resources that nodes are told for it.
+    fn resources(&self) -> HashSet<Key> {
+        match self {
+            Self::Parents(parents) => {
+                let services = parents.iter().filter_map(|parent| parent.service.as_ref());
+                services.map(|service| Key::new(ResourceType::Service, service.to_string())).collect()
+            }
+            Self::Targets(policy) => policy.resources(),
+        }
+    }
+
+    /// The entries of the status, as far as the nodes are now.
+    fn entries(&mut self, publication: &Publication) -> Entries {
+        match self {
+            Self::Parents(parents) => {
+                let of = |service: &ServiceName| publication.progress(std::slice::from_ref(service));
+                let entry = |parent: &ParentStatus| {
+                    let progress = parent.service.as_ref().map(of);
+                    StatusEntry::new(&parent.parent, &parent.conditions, progress.as_ref().map(programmed))
+                };
+                Entries {
+                    list: "parents",
+                    reference: "parentRef",
+                    entries: parents.iter().map(entry).collect(),
+                }
+            }
+            Self::Targets(policy) => policy.entries(publication),
+        }
+    }
 }
 
 impl StatusWriter {
@@ -76,7 +117,7 @@ impl StatusWriter {
     /// Writes until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut wanted = Wanted::default();
-        let mut progressed: HashSet<ServiceName> = HashSet::new();
+        let mut progressed: HashSet<Key> = HashSet::new();
         // What the store did not take, and when it is tried again.
         let mut failed: HashMap<ObjectKey, Change> = HashMap::new();
         let mut retry = LEAST_RETRY;
@@ -85,7 +126,7 @@ impl StatusWriter {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.wake.notified() => {}
-                services = self.publication.progressed() => progressed.extend(services),
+                resources = self.publication.progressed() => progressed.extend(resources),
                 () = tokio::time::sleep_until(retry_at), if !failed.is_empty() => {}
             }
             tokio::select! {
@@ -96,7 +137,7 @@ impl StatusWriter {
             let mut due: HashSet<ObjectKey> = HashSet::new();
             let mut writes: Vec<(ObjectKey, Change)> = Vec::new();
             for (object, report) in changed {
-                let parents = match report {
+                let attachments = match report {
                     Some(Report::Accepted(problem)) => {
                         let change = move |status: &mut Value, now: &str| {
                             merge_problem(status, problem.as_ref(), now);
@@ -104,20 +145,21 @@ impl StatusWriter {
                         writes.push((object, Box::new(change)));
                         continue;
                     }
-                    Some(Report::Route(parents)) => Some(parents),
+                    Some(Report::Route(parents)) => Some(Attachments::Parents(parents)),
+                    Some(Report::Policy(targets)) => Some(Attachments::Targets(PolicyProgress::new(targets))),
                     None => None,
                 };
                 due.insert(object.clone());
-                wanted.set(object, parents);
+                wanted.set(object, attachments);
             }
-            for service in progressed.drain() {
-                due.extend(wanted.by_service.get(&service).into_iter().flatten().cloned());
+            for resource in progressed.drain() {
+                due.extend(wanted.by_resource.get(&resource).into_iter().flatten().cloned());
             }
-            for route in due {
-                if let Some(parents) = wanted.routes.get(&route) {
-                    let (parents, progress) = (parents.clone(), self.progress(parents));
-                    let change = move |status: &mut Value, now: &str| merge(status, &parents, &progress, now);
-                    writes.push((route, Box::new(change)));
+            for object in due {
+                if let Some(attachments) = wanted.known.get_mut(&object) {
+                    let entries = attachments.entries(&self.publication);
+                    let change = move |status: &mut Value, now: &str| merge(status, &entries, now);
+                    writes.push((object, Box::new(change)));
                 }
             }
             // What is new about an object counts.
@@ -145,12 +187,6 @@ impl StatusWriter {
                 retry = (retry * 2).min(LONGEST_RETRY);
             }
         }
-    }
-
-    /// How far the nodes are with each parent that takes the route.
-    fn progress(&self, parents: &[ParentStatus]) -> Vec<Option<Progress>> {
-        let of = |service: &ServiceName| self.publication.progress(std::slice::from_ref(service));
-        parents.iter().map(|parent| parent.service.as_ref().map(of)).collect()
     }
 
     /// Writes a status; gives it back where the store does not take it now.
@@ -195,79 +231,30 @@ impl StatusWriter {
 type Change = Box<dyn Fn(&mut Value, &str) + Send + Sync>;
 
 impl Wanted {
-    fn set(&mut self, route: ObjectKey, parents: Option<Vec<ParentStatus>>) {
-        if let Some(before) = self.routes.remove(&route) {
-            for service in before.iter().filter_map(|parent| parent.service.as_ref()) {
-                if let Some(routes) = self.by_service.get_mut(service) {
-                    routes.remove(&route);
-                    if routes.is_empty() {
-                        self.by_service.remove(service);
+    fn set(&mut self, object: ObjectKey, attachments: Option<Attachments>) {
+        // Each write of ours brings the object again: what nodes have confirmed of it stays confirmed.
+        if let Some(Attachments::Targets(now)) = &attachments
+            && let Some(Attachments::Targets(before)) = self.known.get(&object)
+            && before.is_the_same(now)
+        {
+            return;
+        }
+        if let Some(before) = self.known.remove(&object) {
+            for resource in before.resources() {
+                if let Some(objects) = self.by_resource.get_mut(&resource) {
+                    objects.remove(&object);
+                    if objects.is_empty() {
+                        self.by_resource.remove(&resource);
                     }
                 }
             }
         }
-        let Some(parents) = parents else { return };
-        for service in parents.iter().filter_map(|parent| parent.service.as_ref()) {
-            self.by_service.entry(service.clone()).or_default().insert(route.clone());
+        let Some(attachments) = attachments else { return };
+        for resource in attachments.resources() {
+            self.by_resource.entry(resource).or_default().insert(object.clone());
         }
-        self.routes.insert(route, parents);
+        self.known.insert(object, attachments);
     }
-}
-
-/// Brings our entries in a route's status up to date. Times change only with the condition's status.
-fn merge(status: &mut Value, parents: &[ParentStatus], progress: &[Option<Progress>], now: &str) {
-    let before = status["parents"].as_array().cloned().unwrap_or_default();
-    let (ours, mut entries): (Vec<_>, Vec<_>) =
-        before.into_iter().partition(|entry| entry["controllerName"] == CONTROLLER_NAME);
-    for (parent, progress) in parents.iter().zip(progress) {
-        let reference = serde_json::to_value(&parent.parent).unwrap_or_default();
-        let old = ours.iter().find(|entry| entry["parentRef"] == reference);
-        let old = old.and_then(|entry| entry["conditions"].as_array());
-        let mut conditions: Vec<_> = parent
-            .conditions
-            .iter()
-            .map(|condition| {
-                let status = if condition.status { "True" } else { "False" };
-                (
-                    condition.kind,
-                    status,
-                    condition.reason,
-                    condition.message.clone(),
-                    condition.observed_generation,
-                )
-            })
-            .collect();
-        if let Some(progress) = progress {
-            let generation = parent.conditions.first().and_then(|c| c.observed_generation);
-            let (status, reason, message) = programmed(progress);
-            conditions.push(("Programmed", status, reason, message, generation));
-        }
-        let conditions: Vec<_> = conditions
-            .into_iter()
-            .map(|(kind, status, reason, message, generation)| {
-                let same = |c: &&Value| c["type"] == kind && c["status"] == status;
-                let since = old.and_then(|conditions| conditions.iter().find(same));
-                let since = since.map_or_else(|| json!(now), |c| c["lastTransitionTime"].clone());
-                let mut condition = json!({
-                    "type": kind,
-                    "status": status,
-                    "reason": reason,
-                    "message": message,
-                    "lastTransitionTime": since,
-                });
-                if let Some(generation) = generation {
-                    condition["observedGeneration"] = json!(generation);
-                }
-                condition
-            })
-            .collect();
-        entries.push(json!({
-            "parentRef": reference,
-            "controllerName": CONTROLLER_NAME,
-            "conditions": conditions,
-        }));
-    }
-    status["parents"] = Value::Array(entries);
 }
 
 /// Whether a status says that its object is refused.
@@ -303,27 +290,9 @@ fn merge_problem(status: &mut Value, problem: Option<&InvalidObject>, now: &str)
     status["conditions"] = Value::Array(conditions);
 }
 
-fn programmed(progress: &Progress) -> (&'static str, &'static str, String) {
-    let Progress { nodes, confirmed, refused } = progress;
-    let count = format!("Programmed on {confirmed} of {nodes} nodes");
-    if let Some((node, why)) = refused.first() {
-        let more =
-            if refused.len() > 1 { format!(" (and {} more)", refused.len() - 1) } else { String::new() };
-        return ("False", "Refused", format!("{count}; the node {node} refuses it: {why}{more}"));
-    }
-    match (*nodes, *confirmed) {
-        // Every node that uses the service has it; who waits for the condition must not wait for traffic.
-        (0, _) => ("True", "Programmed", format!("{count}: no node uses the service yet")),
-        (nodes, confirmed) if confirmed == nodes => ("True", "Programmed", count),
-        _ => ("False", "Pending", count),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tulle_model::compile::RouteCondition;
-    use tulle_model::kinds::route::ParentReference;
 
     #[test]
     fn refused_objects_say_so_until_they_are_in_force() {
@@ -350,42 +319,5 @@ mod tests {
         merge_problem(&mut status, None, "t3");
         assert_eq!(status["conditions"][1]["lastTransitionTime"], "t3");
         assert!(!is_refused(&json!({ "status": status })));
-    }
-
-    #[test]
-    fn times_change_with_the_status_only_and_others_entries_stay() {
-        let parent = ParentStatus {
-            parent: ParentReference {
-                group: Some(String::new()),
-                kind: Some("Service".to_owned()),
-                name: "cart".to_owned(),
-                ..Default::default()
-            },
-            service: Some("shop/cart".parse().unwrap()),
-            conditions: vec![RouteCondition {
-                kind: "Accepted",
-                status: true,
-                reason: "Accepted",
-                message: "ok".to_owned(),
-                observed_generation: Some(2),
-            }],
-        };
-        let foreign = json!({ "controllerName": "example.com/other", "parentRef": { "name": "gw" } });
-        let mut status = json!({ "parents": [foreign] });
-        let progress = |nodes, confirmed| vec![Some(Progress { nodes, confirmed, refused: vec![] })];
-        let parents = [parent];
-        merge(&mut status, &parents, &progress(2, 1), "t1");
-        assert_eq!(status["parents"][0], foreign);
-        let condition = |status: &Value, i: usize| status["parents"][1]["conditions"][i].clone();
-        assert_eq!(condition(&status, 1)["message"], "Programmed on 1 of 2 nodes");
-        assert_eq!(condition(&status, 1)["observedGeneration"], 2);
-
-        let before = status.clone();
-        merge(&mut status, &parents, &progress(2, 1), "t2");
-        assert_eq!(status, before, "nothing to write");
-        merge(&mut status, &parents, &progress(2, 2), "t3");
-        assert_eq!(condition(&status, 0)["lastTransitionTime"], "t1");
-        assert_eq!(condition(&status, 1)["lastTransitionTime"], "t3");
-        assert_eq!(condition(&status, 1)["status"], "True");
     }
 }

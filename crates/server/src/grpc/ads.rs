@@ -265,7 +265,9 @@ impl Stream {
                     node = %self.handle.node, resources = names.join(", "),
                     "a node refuses its configuration: {why}"
                 );
-                self.publication.refuse(&self.handle, &answered.versions, &why);
+                let (refused, taken) = told_apart(answered.versions, &error.message);
+                self.publication.confirm(&self.handle, &taken);
+                self.publication.refuse(&self.handle, &refused, &why);
             }
         }
     }
@@ -326,6 +328,21 @@ impl Stream {
     }
 }
 
+type SentVersion = (Key, Option<Arc<str>>);
+
+/// What a node refuses of a response, and what it takes: it names each resource that makes no sense, and takes the others. All
+/// are refused where it names none, and where what it says is so long that it may be cut off.
+fn told_apart(versions: Vec<SentVersion>, error: &str) -> (Vec<SentVersion>, Vec<SentVersion>) {
+    let names = |name: &str| {
+        error.split("; ").any(|part| part.strip_prefix(name).is_some_and(|rest| rest.starts_with(": ")))
+    };
+    let (refused, taken): (Vec<_>, Vec<_>) = versions.into_iter().partition(|(key, _)| names(&key.name));
+    match refused.is_empty() || error.len() >= type_url::LONGEST_ERROR {
+        true => (refused.into_iter().chain(taken).collect(), Vec::new()),
+        false => (refused, taken),
+    }
+}
+
 /// What the audit log says of it.
 fn refused(node: &str, key: &Key, refusal: &ResourceError) -> AuditEntry {
     let kind = key.kind.url().rsplit(['/', '.']).next().unwrap_or_default();
@@ -339,5 +356,27 @@ fn withheld(key: &Key) -> ResourceError {
     ResourceError {
         resource_name: Some(ResourceName { name: key.name.to_string() }),
         error_detail: Some(XdsStatus { code: Code::PermissionDenied.into(), message }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_refuses_what_it_names() {
+        let sent = || ["a/b", "a/c"].map(|name| (Key::new(ResourceType::Workload, name), None)).to_vec();
+        let long = format!("a/c: {}", "x".repeat(type_url::LONGEST_ERROR));
+        for (error, expected) in [
+            ("a/c: no such action", vec!["a/c"]),
+            ("a/b: 1; a/c: 2", vec!["a/b", "a/c"]),
+            ("it is all wrong", vec!["a/b", "a/c"]),
+            ("", vec!["a/b", "a/c"]),
+            (&long, vec!["a/c", "a/b"]),
+        ] {
+            let (refused, taken) = told_apart(sent(), error);
+            let names: Vec<_> = refused.iter().map(|(key, _)| &*key.name).collect();
+            assert_eq!((names, taken.len()), (expected.clone(), 2 - expected.len()), "{error}");
+        }
     }
 }

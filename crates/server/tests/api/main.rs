@@ -11,5 +11,6 @@ mod history;
 mod lists;
 mod types;
 mod versions;
+mod warnings;
 mod watches;
 mod writes;

@@ -10,6 +10,7 @@ mod fleet;
 mod join;
 mod node_objects;
 mod own_workloads;
+mod policies;
 mod refusals;
 mod slices;
 mod state;

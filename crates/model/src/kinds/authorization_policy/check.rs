@@ -7,7 +7,7 @@ use super::SYSTEM_NAMESPACE;
 use super::check_jwt::check_jwt;
 use super::check_request::check_request;
 use super::form::{
-    AccessRuleForm, AuthorizationForm, Operator, Requirement, Selector, SourceForm, TargetForm,
+    AccessRuleForm, AuthorizationForm, Operator, Requirement, Selector, SourceForm, TargetForm, references_of,
 };
 use crate::condition::CelCondition;
 use crate::name::{MESH, NamespacedName, ServiceName, dns_label_problem, dns_subdomain_problem};
@@ -44,8 +44,10 @@ pub(crate) fn check(policy: &Field<'_>, errors: &mut Errors) -> Read<Authorizati
     spec.read("rules", Value::as_array)?;
     Ok(AuthorizationForm {
         name: NamespacedName::new(own, name),
+        generation: policy.value.pointer("/metadata/generation").and_then(Value::as_i64),
         action: action.ok_or(Unreadable)?,
         targets: targets.into_iter().collect::<Read<_>>()?,
+        references: references_of(policy.value),
         issuers: issuers?.unwrap_or_default(),
         rules: rules.into_iter().collect::<Read<_>>()?,
     })

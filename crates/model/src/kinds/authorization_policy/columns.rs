@@ -3,15 +3,18 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::columns::{AGE, NAME, Table, age, items, joined, name, string, text};
+use crate::columns::{AGE, NAME, Table, age, items, joined, name, string, text, wide};
+use crate::kinds::route::columns::worst;
 
 pub(super) const TABLE: Table = Table {
     columns: &[
         NAME,
         text("Action", "What becomes of whom a rule matches."),
         text("Targets", "What it applies to."),
-        text("Rules", "How many rules it has."),
+        text("Accepted", "Whether it reads and finds something to act on, for all of its targets."),
         AGE,
+        wide("Programmed", "Whether the nodes concerned run it."),
+        wide("Enforced", "Whether somebody holds everybody to it, whichever way he comes."),
     ],
     row,
 };
@@ -25,11 +28,14 @@ fn row(object: &Value, now: Timestamp) -> Vec<String> {
             None => kind.to_owned(),
         }
     }));
+    let condition = |kind| worst(items(object, "/status/ancestors"), kind);
     vec![
         name(object),
         string(object, "/spec/action").unwrap_or_default().to_owned(),
         targets,
-        items(object, "/spec/rules").count().to_string(),
+        condition("Accepted"),
         age(object, now),
+        condition("Programmed"),
+        condition("Enforced"),
     ]
 }

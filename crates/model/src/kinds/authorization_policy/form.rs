@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use serde_json::Value;
 
+use super::AuthorizationTarget;
 use crate::condition::CelCondition;
 use crate::identity::TrustDomain;
 use crate::kinds::service::form::Labels;
@@ -20,8 +22,12 @@ pub(crate) type FetchedKeys = HashMap<Arc<str>, Arc<str>>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AuthorizationForm {
     pub name: NamespacedName,
+    /// That of the object.
+    pub generation: Option<i64>,
     pub action: Action,
     pub targets: Vec<TargetForm>,
+    /// The targets as the object has them.
+    pub references: Vec<AuthorizationTarget>,
     /// Without the keys that the server has from elsewhere.
     pub issuers: Vec<JwtIssuer>,
     pub rules: Vec<AccessRuleForm>,
@@ -75,7 +81,7 @@ pub(crate) enum Operator {
 }
 
 impl Selector {
-    fn selects(&self, labels: &Labels) -> bool {
+    pub(crate) fn selects(&self, labels: &Labels) -> bool {
         self.0.iter().all(|Requirement { key, operator }| {
             let value = labels.get(key);
             match operator {
@@ -94,6 +100,32 @@ impl AuthorizationForm {
         *self.name.namespace == *namespace || self.targets.contains(&TargetForm::Mesh)
     }
 
+    /// The Services among its targets.
+    pub(crate) fn services(&self) -> impl Iterator<Item = &ServiceName> {
+        self.targets.iter().filter_map(|target| match target {
+            TargetForm::Service(service) => Some(service),
+            TargetForm::Mesh | TargetForm::Namespace | TargetForm::Workloads(_) => None,
+        })
+    }
+
+    /// Whether one of its targets says something of a workload with these labels; the ports of the Service that is the target, if
+    /// one is.
+    pub(crate) fn applies<'a>(
+        &self,
+        target: &TargetForm,
+        workload: &WorkloadName,
+        labels: &Labels,
+        served: impl Fn(&ServiceName) -> Option<&'a [ServedPort]>,
+    ) -> Option<Option<&'a [ServedPort]>> {
+        let is_own = self.name.namespace == workload.namespace;
+        match target {
+            TargetForm::Mesh => Some(None),
+            TargetForm::Namespace => is_own.then_some(None),
+            TargetForm::Workloads(selector) => (is_own && selector.selects(labels)).then_some(None),
+            TargetForm::Service(service) => served(service).filter(|_| is_own).map(Some),
+        }
+    }
+
     /// What it is for a workload with these labels: once for each target that it is part of. `served`: its ports that a service
     /// which selects it stands for.
     pub(crate) fn of_workload<'a>(
@@ -106,13 +138,7 @@ impl AuthorizationForm {
     ) -> Vec<AccessPolicy> {
         let issuers: Vec<_> =
             self.issuers.iter().map(|issuer| Arc::new(with_keys(issuer, fetched))).collect();
-        let is_own = self.name.namespace == workload.namespace;
-        let applies = |target: &TargetForm| match target {
-            TargetForm::Mesh => Some(None),
-            TargetForm::Namespace => is_own.then_some(None),
-            TargetForm::Workloads(selector) => (is_own && selector.selects(labels)).then_some(None),
-            TargetForm::Service(service) => served(service).filter(|_| is_own).map(Some),
-        };
+        let applies = |target: &TargetForm| self.applies(target, workload, labels, &served);
         let policies = self.targets.iter().filter_map(applies).map(|of_service| AccessPolicy {
             name: self.name.clone(),
             action: self.action,
@@ -133,6 +159,12 @@ impl AuthorizationForm {
         }
         all
     }
+}
+
+/// The targets of an object that need not be valid, as far as they can be read.
+pub(crate) fn references_of(object: &Value) -> Vec<AuthorizationTarget> {
+    let references = object.pointer("/spec/targetRefs").and_then(Value::as_array);
+    references.into_iter().flatten().filter_map(|r| serde_json::from_value(r.clone()).ok()).collect()
 }
 
 fn with_keys(issuer: &JwtIssuer, fetched: &FetchedKeys) -> JwtIssuer {

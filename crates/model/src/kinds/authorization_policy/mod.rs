@@ -6,6 +6,7 @@ mod check_request;
 mod columns;
 pub(crate) mod form;
 mod jwt;
+mod unmatched;
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::http_route::HTTPValueMatch;
 use super::id::KindId;
 use super::kind::{Kind, TULLE};
-use super::meta::Stateless;
+use super::meta::{Condition, ObjectMeta};
 use crate::schema::structural::derived;
 
 pub use self::check_jwt::set_problem;
@@ -23,10 +24,10 @@ pub use self::jwt::{
     AuthorizationClaim, AuthorizationClaimHeader, AuthorizationIssuer, AuthorizationJwt,
     AuthorizationJwtRule, AuthorizationKeys, AuthorizationTokenHeader,
 };
+pub use self::unmatched::unmatched;
 
 /// What the registry lists.
 pub(crate) const KIND: Kind = Kind {
-    has_status: false,
     // Without a field that it means to have, a policy would let in more.
     prunes_unknown: false,
     short_names: &["authz"],
@@ -47,7 +48,47 @@ pub(crate) const KIND: Kind = Kind {
 pub const SYSTEM_NAMESPACE: &str = "tulle-system";
 
 /// Who may enter workloads, decided by the node that runs them.
-pub type AuthorizationPolicy = Stateless<AuthorizationPolicySpec>;
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorizationPolicy {
+    /// The group and version of the kind.
+    #[serde(default)]
+    pub api_version: String,
+    /// The kind of the object.
+    #[serde(default)]
+    pub kind: String,
+    /// Standard object metadata.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    pub spec: AuthorizationPolicySpec,
+    /// What is; set by the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<AuthorizationPolicyStatus>,
+}
+
+/// What became of a policy (Gateway API, PolicyStatus).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthorizationPolicyStatus {
+    /// One entry a target.
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub ancestors: Vec<AuthorizationAncestorStatus>,
+}
+
+/// What became of a policy at one of its targets.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorizationAncestorStatus {
+    /// The target, as in the spec.
+    pub ancestor_ref: AuthorizationTarget,
+    /// Who wrote this: `tulle.dev/mesh`.
+    pub controller_name: String,
+    /// `Accepted`: it reads, and there is something that it says something of. `Programmed`: on how many of the nodes concerned
+    /// it is in force. `Enforced`: whether somebody holds everybody to it, whichever way he comes.
+    #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
 
 /// Whom it is about, and what becomes of them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -71,7 +112,7 @@ pub struct AuthorizationPolicySpec {
 }
 
 /// What a policy applies to.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthorizationTarget {
     /// The group of the kind: `""` for Service and Namespace, `tulle.dev` for Workload and Mesh.
@@ -92,7 +133,7 @@ pub struct AuthorizationTarget {
 }
 
 /// Labels that must all be as it says (Kubernetes API, LabelSelector).
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct LabelSelector {
@@ -106,7 +147,7 @@ pub struct LabelSelector {
 }
 
 /// A condition of a label.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LabelSelectorRequirement {
     /// The key of the label.

@@ -26,6 +26,9 @@ pub(crate) const KIND: Kind = Kind {
     )
 };
 
+/// The capture mode of a node that workloads' connections pass only where they are sent there.
+pub const EXPLICIT: &str = "explicit";
+
 /// One host's part of the mesh. The server writes it when the node has joined; people label it, drain it and
 /// delete it.
 pub type Node = Object<NodeSpec, NodeStatus>;

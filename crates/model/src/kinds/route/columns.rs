@@ -52,20 +52,23 @@ pub(in crate::kinds) fn parents(route: &Value) -> String {
 
 /// Accepted, ResolvedRefs and Programmed over all parents: the worst of each.
 pub(in crate::kinds) fn conditions(route: &Value) -> [String; 3] {
-    ["Accepted", "ResolvedRefs", "Programmed"].map(|kind| {
-        let mut worst: Option<&Value> = None;
-        for condition in items(route, "/status/parents").flat_map(|p| items(p, "/conditions")) {
-            let better = worst.is_some_and(|w| string(w, "/status") != Some("True"));
-            if string(condition, "/type") == Some(kind) && !better {
-                worst = Some(condition);
-            }
+    ["Accepted", "ResolvedRefs", "Programmed"].map(|kind| worst(items(route, "/status/parents"), kind))
+}
+
+/// The worst condition of a type over all parents, or ancestors.
+pub(in crate::kinds) fn worst<'v>(entries: impl Iterator<Item = &'v Value>, kind: &str) -> String {
+    let mut worst: Option<&Value> = None;
+    for condition in entries.flat_map(|entry| items(entry, "/conditions")) {
+        let better = worst.is_some_and(|w| string(w, "/status") != Some("True"));
+        if string(condition, "/type") == Some(kind) && !better {
+            worst = Some(condition);
         }
-        match worst {
-            None => "Unknown".to_owned(),
-            Some(c) => match (string(c, "/status").unwrap_or("Unknown"), string(c, "/reason")) {
-                (status @ "False", Some(reason)) => format!("{status} ({reason})"),
-                (status, _) => status.to_owned(),
-            },
-        }
-    })
+    }
+    match worst {
+        None => "Unknown".to_owned(),
+        Some(c) => match (string(c, "/status").unwrap_or("Unknown"), string(c, "/reason")) {
+            (status @ "False", Some(reason)) => format!("{status} ({reason})"),
+            (status, _) => status.to_owned(),
+        },
+    }
 }

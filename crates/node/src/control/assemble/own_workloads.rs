@@ -32,6 +32,8 @@ struct Own {
     resource: Option<Resource>,
     /// The server has said since that it knows nothing of it: it is asked as if it had said nothing.
     is_gone: bool,
+    /// Why what it said last cannot be read.
+    unread: Option<Arc<str>>,
 }
 
 impl Own {
@@ -116,11 +118,25 @@ impl OwnWorkloads {
         let Some(own) = self.workloads.get_mut(&config.name) else { return Ok(false) };
         own.resource = Some(resource);
         own.is_gone = false;
+        let was_unread = own.unread.take().is_some();
         let changed = own.config.as_deref() != Some(&config);
         if changed {
             own.config = Some(Arc::new(config));
         }
-        Ok(changed)
+        Ok(changed || was_unread)
+    }
+
+    /// What the server says of a workload makes no sense; whether that is new.
+    pub fn cannot_read(&mut self, name: &str, why: &str) -> bool {
+        let own = name.parse().ok().and_then(|name: WorkloadName| self.workloads.get_mut(&name));
+        let Some(own) = own.filter(|own| own.unread.as_deref() != Some(why)) else { return false };
+        own.unread = Some(why.into());
+        true
+    }
+
+    /// Why what the server says of workloads cannot be read.
+    pub fn unread(&self) -> FastMap<WorkloadName, Arc<str>> {
+        self.workloads.iter().filter_map(|(name, own)| Some((name.clone(), own.unread.clone()?))).collect()
     }
 
     /// The server knows nothing of it, or says nothing. What it said last stays in force: the workload runs, and is not to be
@@ -128,6 +144,7 @@ impl OwnWorkloads {
     pub fn remove(&mut self, name: &WorkloadName) {
         if let Some(own) = self.workloads.get_mut(name) {
             own.is_gone = true;
+            own.unread = None;
         }
     }
 
@@ -267,6 +284,29 @@ mod tests {
             let mut restored = Assembler::restore(&assembler.save()).unwrap();
             assert_eq!(captured(&mut restored).unwrap().len(), 1, "nor is it lost by a restart");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_and_what_was_said_before_stays() {
+        let mut assembler = Assembler::default();
+        runs(&mut assembler, &["shop/a", "shop/b"]);
+        assembler.receive(says("shop/a", true, "v1"));
+        let mut nonsense = says("shop/a", true, "v2");
+        let resource = nonsense.resources[0].clone();
+        for name in ["shop/a", "shop/b"] {
+            let any = Any { type_url: type_url::WORKLOAD.to_owned(), value: vec![255] };
+            let resource = Resource { resource: Some(any), name: name.to_owned(), ..resource.clone() };
+            nonsense.resources = vec![resource];
+            assembler.receive(nonsense.clone());
+        }
+        let snapshot = assembler.take_snapshot().unwrap();
+        let [a, b] = ["shop/a", "shop/b"].map(|workload| snapshot.closed_because(&name(workload)));
+        assert_eq!(a, None, "its policies are known");
+        assert!(b.as_deref().is_some_and(|why| why.contains("cannot read")), "{b:?}");
+        assembler.receive(says("shop/b", true, "v3"));
+        assert_eq!(assembler.take_snapshot().unwrap().closed_because(&name("shop/b")), None);
+        let nacked = assembler.take_requests().into_iter().filter(|request| request.error_detail.is_some());
+        assert_eq!(nacked.count(), 2);
     }
 
     #[test]

@@ -1,0 +1,150 @@
+//! How far nodes are with an AuthorizationPolicy. Each is told of a workload with all policies of it: what a node has confirmed
+//! once of a form of a policy stays confirmed while other policies of the workload change, so that their changes write no
+//! status of this one.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use tulle_model::compile::TargetStatus;
+use tulle_model::name::WorkloadName;
+
+use super::entries::{Entries, ProgrammedCondition, StatusEntry};
+use crate::publication::{Key, NodeAnswer, Publication, ResourceType};
+
+/// One form of a policy.
+pub(super) struct PolicyProgress {
+    targets: Vec<TargetStatus>,
+    confirmed: HashSet<(WorkloadName, Arc<str>)>,
+}
+
+/// How far a node is with all of its workloads at a target.
+enum NodeProgress {
+    Confirmed,
+    Pending,
+    Refused(String),
+}
+
+impl PolicyProgress {
+    pub(super) fn new(targets: Vec<TargetStatus>) -> Self {
+        Self { targets, confirmed: HashSet::new() }
+    }
+
+    /// Whether it is about the same form of the policy, with the same workloads.
+    pub(super) fn is_the_same(&self, other: &Self) -> bool {
+        self.targets == other.targets
+    }
+
+    /// The resources that nodes are told for it.
+    pub(super) fn resources(&self) -> HashSet<Key> {
+        let workloads = self.targets.iter().flat_map(|target| &target.workloads);
+        workloads.map(|(name, _)| Key::new(ResourceType::Workload, name.to_string())).collect()
+    }
+
+    /// The entries of its status, by what nodes have answered up to now.
+    pub(super) fn entries(&mut self, publication: &Publication) -> Entries {
+        let Self { targets, confirmed } = self;
+        let entry = |target: &TargetStatus| {
+            let mut nodes: BTreeMap<&Arc<str>, NodeProgress> = BTreeMap::new();
+            for (workload, node) in &target.workloads {
+                let place = (workload.clone(), node.clone());
+                let now = match publication.answer_of(node, workload) {
+                    NodeAnswer::Confirmed => {
+                        confirmed.insert(place);
+                        NodeProgress::Confirmed
+                    }
+                    // What it cannot read is of another policy, and leaves in force what it had.
+                    _ if confirmed.contains(&place) => NodeProgress::Confirmed,
+                    NodeAnswer::Refused(why) => NodeProgress::Refused(why),
+                    NodeAnswer::None => NodeProgress::Pending,
+                };
+                let of_node = nodes.entry(node).or_insert(NodeProgress::Confirmed);
+                if matches!(
+                    (&*of_node, &now),
+                    (NodeProgress::Confirmed, _) | (NodeProgress::Pending, NodeProgress::Refused(_))
+                ) {
+                    *of_node = now;
+                }
+            }
+            let programmed = (!nodes.is_empty()).then(|| programmed(&nodes));
+            StatusEntry::new(&target.target, &target.conditions, programmed)
+        };
+        Entries { list: "ancestors", reference: "ancestorRef", entries: targets.iter().map(entry).collect() }
+    }
+}
+
+fn programmed(nodes: &BTreeMap<&Arc<str>, NodeProgress>) -> ProgrammedCondition {
+    let confirmed = nodes.values().filter(|node| matches!(node, NodeProgress::Confirmed)).count();
+    let count = format!("Programmed on {confirmed} of {} nodes", nodes.len());
+    let refusing = nodes.iter().filter_map(|(node, progress)| match progress {
+        NodeProgress::Refused(why) => Some((node, why)),
+        NodeProgress::Confirmed | NodeProgress::Pending => None,
+    });
+    let refusing: Vec<_> = refusing.collect();
+    match refusing.split_first() {
+        Some(((node, why), more)) => {
+            let more = if more.is_empty() { String::new() } else { format!(" (and {} more)", more.len()) };
+            let message = format!("{count}; the node {node} cannot read what it is told: {why}{more}");
+            (false, "Refused", message)
+        }
+        None if confirmed == nodes.len() => (true, "Programmed", count),
+        None => (false, "Pending", count),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publication::Form;
+
+    /// Status and message of the only target's `Programmed`.
+    fn programmed_of(progress: &mut PolicyProgress, publication: &Publication) -> (bool, String) {
+        let mut status = serde_json::json!({});
+        super::super::entries::merge(&mut status, &progress.entries(publication), "t");
+        let condition = &status["ancestors"][0]["conditions"][0];
+        (condition["status"] == "True", condition["message"].as_str().unwrap_or_default().to_owned())
+    }
+
+    #[test]
+    fn what_a_node_has_once_stays_while_other_policies_change() {
+        let publication = Publication::new();
+        let workload: WorkloadName = "shop/c-1".parse().unwrap();
+        let key = Key::new(ResourceType::Workload, "shop/c-1");
+        let publish = |body: &str| {
+            let form = Form::only_for("n1".into(), body.as_bytes().to_vec());
+            publication.publish([(key.clone(), Some(form))]);
+            Some(publication.get("n1", &key).unwrap().unwrap().version)
+        };
+        let policy = || {
+            let workloads = vec![(workload.clone(), "n1".into())];
+            PolicyProgress::new(vec![TargetStatus {
+                target: Default::default(),
+                workloads,
+                conditions: vec![],
+            }])
+        };
+        let mut progress = policy();
+        let zero = (false, "Programmed on 0 of 1 nodes".to_owned());
+        let one = (true, "Programmed on 1 of 1 nodes".to_owned());
+        let first = publish("1");
+        assert_eq!(programmed_of(&mut progress, &publication), zero, "not connected");
+        let stream = publication.open("n1".into()).unwrap();
+        publication.subscribe(&stream, std::slice::from_ref(&key));
+        publication.confirm(&stream, &[(key.clone(), first)]);
+        assert_eq!(programmed_of(&mut progress, &publication), one);
+        // Another policy of the workload: nothing to write of this one, and a new form of it has to be confirmed.
+        let second = publish("2");
+        assert_eq!(programmed_of(&mut progress, &publication), one);
+        let mut progress = policy();
+        assert_eq!(programmed_of(&mut progress, &publication), zero);
+        publication.refuse(&stream, &[(key.clone(), second.clone())], "no such action");
+        let (status, message) = programmed_of(&mut progress, &publication);
+        assert!(
+            !status && message.ends_with("the node n1 cannot read what it is told: no such action"),
+            "{message}"
+        );
+        publication.confirm(&stream, &[(key.clone(), second)]);
+        assert_eq!(programmed_of(&mut progress, &publication), one);
+        publication.close(&stream, &[key]);
+        assert_eq!(programmed_of(&mut progress, &publication), one, "it works on without the server");
+    }
+}
