@@ -4,20 +4,26 @@
 //! it was last sent) and is woken when that grows. However fast things change, a slow node costs one
 //! entry for each name that it subscribes to, and gets the latest form of each.
 //!
+//! A node is told what its workloads may use: nothing of Services while it runs none, and of a Service the consumer routes of the
+//! namespaces in which it runs some ([`forms`]). Which workloads it runs is known from what is published of these.
+//!
 //! What each node has confirmed stays here, in the server that it is connected to. Only the sums of it are
 //! written ([`Publication::progress`]): each confirmation would be a write of the store.
+
+mod forms;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aws_lc_rs::digest::{SHA256, digest};
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_wire::type_url;
+
+pub use self::forms::{Form, Resource, Withheld};
+use self::forms::{Published, Readers};
 
 /// How many streams a node may have: it needs one, and may leave a few behind when it reconnects.
 pub const STREAMS_OF_A_NODE: usize = 8;
@@ -64,40 +70,6 @@ impl Key {
     }
 }
 
-/// The present form of a resource.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resource {
-    /// A hash of the body: the same on every server, and across restarts.
-    pub version: Arc<str>,
-    /// An encoded message of its type.
-    pub body: Bytes,
-    /// The only node that may have it; `None`: all may.
-    reader: Option<Arc<str>>,
-}
-
-/// A form of a resource that is to be published.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Form {
-    body: Vec<u8>,
-    reader: Option<Arc<str>>,
-}
-
-impl Form {
-    /// Of an encoded message.
-    pub fn new(body: Vec<u8>) -> Self {
-        Self { body, reader: None }
-    }
-
-    /// The same, for that node alone.
-    pub fn only_for(reader: Arc<str>, body: Vec<u8>) -> Self {
-        Self { body, reader: Some(reader) }
-    }
-}
-
-/// There is a resource, for another node than the one that asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Withheld;
-
 /// How far the nodes are with a set of services.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -130,9 +102,101 @@ pub struct Publication {
 
 #[derive(Default)]
 struct PublicationState {
-    resources: HashMap<Key, Resource>,
+    resources: HashMap<Key, Published>,
     subscribers: HashMap<Key, HashMap<u64, Subscriber>>,
-    streams: HashMap<u64, Arc<StreamHandle>>,
+    streams: HashMap<u64, OpenStream>,
+    /// What each node runs; those that run nothing are not there.
+    nodes: HashMap<Arc<str>, RunningNode>,
+}
+
+struct OpenStream {
+    handle: Arc<StreamHandle>,
+    keys: HashSet<Key>,
+}
+
+#[derive(Default)]
+struct RunningNode {
+    workloads: HashSet<Key>,
+    /// Of these.
+    namespaces: BTreeSet<Arc<str>>,
+}
+
+impl RunningNode {
+    fn set(&mut self, workload: &Key, runs: bool) {
+        match runs {
+            true => self.workloads.insert(workload.clone()),
+            false => self.workloads.remove(workload),
+        };
+        let namespaces = self.workloads.iter().filter_map(|key| key.name.split_once('/'));
+        self.namespaces = namespaces.map(|(namespace, _)| namespace.into()).collect();
+    }
+}
+
+impl PublicationState {
+    /// What a node may have of a name.
+    fn of_node(&mut self, node: &str, key: &Key) -> Result<Option<Resource>, Withheld> {
+        let runs = self.nodes.get(node);
+        match key.kind {
+            ResourceType::Mesh | ResourceType::Workload => {}
+            ResourceType::Service | ResourceType::Endpoints if runs.is_none() => return Err(Withheld::Idle),
+            ResourceType::Service | ResourceType::Endpoints => {}
+        }
+        let Some(published) = self.resources.get_mut(key) else { return Ok(None) };
+        match (&published.readers, runs) {
+            (Readers::Node { name, .. }, _) if **name != *node => Err(Withheld::OfAnother),
+            (Readers::OfService(_), Some(runs)) => Ok(Some(published.part(&runs.namespaces))),
+            _ => Ok(Some(published.whole.clone())),
+        }
+    }
+
+    /// Notes which node runs a workload, and returns the names that nodes may have other forms of now, with their streams.
+    fn move_workload(
+        &mut self,
+        workload: &Key,
+        from: Option<Arc<str>>,
+        to: Option<Arc<str>>,
+    ) -> Vec<(u64, Key)> {
+        let mut changed = Vec::new();
+        for (node, runs) in [(from, false), (to, true)] {
+            let Some(node) = node else { continue };
+            let running = self.nodes.entry(node.clone()).or_default();
+            let before = running.namespaces.clone();
+            running.set(workload, runs);
+            let now = running.namespaces.clone();
+            if now.is_empty() {
+                self.nodes.remove(&node);
+            }
+            if before != now {
+                changed.extend(self.concerned(&node, &before, &now));
+            }
+        }
+        changed
+    }
+
+    /// What the streams of a node have subscribed to that depends on the namespaces in which it runs workloads.
+    fn concerned(
+        &self,
+        node: &str,
+        before: &BTreeSet<Arc<str>>,
+        now: &BTreeSet<Arc<str>>,
+    ) -> Vec<(u64, Key)> {
+        let all = before.is_empty() || now.is_empty();
+        let depends = |key: &&Key| match key.kind {
+            ResourceType::Mesh | ResourceType::Workload => false,
+            ResourceType::Service | ResourceType::Endpoints if all => true,
+            ResourceType::Endpoints => false,
+            ResourceType::Service => match self.resources.get(*key).map(|published| &published.readers) {
+                Some(Readers::OfService(of)) => {
+                    before.symmetric_difference(now).any(|namespace| of.consumers.contains(namespace))
+                }
+                _ => false,
+            },
+        };
+        let streams = self.streams.iter().filter(|(_, stream)| *stream.handle.node == *node);
+        streams
+            .flat_map(|(id, stream)| stream.keys.iter().filter(depends).map(|key| (*id, key.clone())))
+            .collect()
+    }
 }
 
 struct Subscriber {
@@ -140,6 +204,13 @@ struct Subscriber {
     /// The version that the node confirmed; `Some(None)`: that there is no such resource.
     confirmed: Option<Option<Arc<str>>>,
     refused: Option<String>,
+}
+
+impl Subscriber {
+    /// What was confirmed, and why the last form was refused.
+    fn answer(&self) -> (Option<Option<Arc<str>>>, Option<String>) {
+        (self.confirmed.clone(), self.refused.clone())
+    }
 }
 
 /// A stream as the publisher sees it.
@@ -196,22 +267,35 @@ impl Publication {
         let mut affected = Vec::new();
         let mut state = self.state.lock();
         for (key, form) in changes {
-            let next = form.map(|Form { body, reader }| Resource {
-                version: version(&body),
-                body: body.into(),
-                reader,
-            });
-            let PublicationState { resources, subscribers, .. } = &mut *state;
-            let known = |resource: &Resource| (resource.version.clone(), resource.reader.clone());
-            if resources.get(&key).map(known) == next.as_ref().map(known) {
+            let next = form.map(Published::new);
+            let before = state.resources.get(&key);
+            let is_same = match (before, &next) {
+                (Some(before), Some(next)) => before.is_the_same(next),
+                (None, None) => true,
+                _ => false,
+            };
+            if is_same {
                 continue;
             }
             changed += 1;
+            let [from, to] = [before, next.as_ref()].map(|published| match published.map(|p| &p.readers) {
+                Some(Readers::Node { name, .. }) => Some(name.clone()),
+                _ => None,
+            });
             match next {
-                Some(resource) => resources.insert(key.clone(), resource),
-                None => resources.remove(&key),
+                Some(published) => state.resources.insert(key.clone(), published),
+                None => state.resources.remove(&key),
             };
-            for (id, subscriber) in subscribers.get(&key).into_iter().flatten() {
+            if from != to {
+                for (stream, key) in state.move_workload(&key, from, to) {
+                    if let Some(stream) = state.streams.get(&stream) {
+                        stream.handle.dirty.lock().insert(key.clone());
+                        woken.insert(stream.handle.id, stream.handle.clone());
+                    }
+                    affected.push(key);
+                }
+            }
+            for (id, subscriber) in state.subscribers.get(&key).into_iter().flatten() {
                 subscriber.stream.dirty.lock().insert(key.clone());
                 woken.entry(*id).or_insert_with(|| subscriber.stream.clone());
             }
@@ -228,26 +312,32 @@ impl Publication {
     /// The present form of a resource, for a node.
     ///
     /// # Errors
-    /// Where another node alone may have it.
+    /// Where it is not for that node.
     pub fn get(&self, node: &str, key: &Key) -> Result<Option<Resource>, Withheld> {
-        match self.state.lock().resources.get(key) {
-            Some(resource) if resource.reader.as_deref().is_some_and(|reader| reader != node) => {
-                Err(Withheld)
-            }
-            known => Ok(known.cloned()),
-        }
+        self.state.lock().of_node(node, key)
+    }
+
+    /// Whether policies of a node's workloads have keys from there.
+    pub fn reads_keys(&self, node: &str, source: &str) -> bool {
+        let state = self.state.lock();
+        let workloads = state.nodes.get(node).into_iter().flat_map(|node| &node.workloads);
+        let mut published = workloads.filter_map(|key| state.resources.get(key));
+        published.any(|published| match &published.readers {
+            Readers::Node { key_sources, .. } => key_sources.contains(source),
+            Readers::All | Readers::OfService(_) => false,
+        })
     }
 
     /// Opens a stream of a node; none where it has too many.
     pub fn open(&self, node: Arc<str>) -> Option<Arc<StreamHandle>> {
         let mut state = self.state.lock();
-        if state.streams.values().filter(|stream| stream.node == node).count() >= STREAMS_OF_A_NODE {
+        if state.streams.values().filter(|stream| stream.handle.node == node).count() >= STREAMS_OF_A_NODE {
             return None;
         }
         let id = self.next_stream.fetch_add(1, Ordering::Relaxed);
         let (dirty, wake, revoked) = (Mutex::default(), Notify::new(), CancellationToken::new());
         let handle = Arc::new(StreamHandle { id, node, dirty, wake, revoked });
-        state.streams.insert(id, handle.clone());
+        state.streams.insert(id, OpenStream { handle: handle.clone(), keys: HashSet::new() });
         Some(handle)
     }
 
@@ -257,13 +347,16 @@ impl Publication {
         state
             .streams
             .values()
-            .filter(|stream| *stream.node == *node)
-            .for_each(|stream| stream.revoked.cancel());
+            .filter(|stream| *stream.handle.node == *node)
+            .for_each(|stream| stream.handle.revoked.cancel());
     }
 
     /// Subscribes a stream; the names become dirty.
     pub fn subscribe(&self, stream: &Arc<StreamHandle>, keys: &[Key]) {
         let mut state = self.state.lock();
+        if let Some(stream) = state.streams.get_mut(&stream.id) {
+            stream.keys.extend(keys.iter().cloned());
+        }
         for key in keys {
             let subscriber = Subscriber { stream: stream.clone(), confirmed: None, refused: None };
             state.subscribers.entry(key.clone()).or_default().insert(stream.id, subscriber);
@@ -279,6 +372,9 @@ impl Publication {
         for key in keys {
             forget(&mut state.subscribers, key, stream.id);
             stream.dirty.lock().remove(key);
+            if let Some(stream) = state.streams.get_mut(&stream.id) {
+                stream.keys.remove(key);
+            }
         }
         drop(state);
         self.note_progress(keys.iter().cloned());
@@ -319,36 +415,36 @@ impl Publication {
     /// How far the nodes are with these services.
     pub fn progress(&self, services: &[ServiceName]) -> Progress {
         /// One node, by the latest of its streams.
-        struct NodeProgress<'a> {
+        #[derive(Clone)]
+        struct NodeProgress {
             stream: u64,
             confirmed: bool,
-            refused: Option<&'a String>,
+            refused: Option<String>,
         }
-        let state = self.state.lock();
-        let mut nodes: HashMap<&Arc<str>, NodeProgress<'_>> = HashMap::new();
+        let mut state = self.state.lock();
+        let mut nodes: HashMap<Arc<str>, NodeProgress> = HashMap::new();
         for service in services {
             let key = Key::new(ResourceType::Service, service.to_string());
-            let present = state.resources.get(&key).map(|r| &r.version);
-            for (&id, subscriber) in state.subscribers.get(&key).into_iter().flatten() {
-                let confirmed = subscriber.confirmed.as_ref().is_some_and(|v| v.as_ref() == present);
-                let seen = nodes.entry(&subscriber.stream.node).or_insert(NodeProgress {
-                    stream: id,
-                    confirmed: true,
-                    refused: None,
-                });
+            let answers = state.subscribers.get(&key).into_iter().flatten();
+            let answers: Vec<_> =
+                answers.map(|(&id, of)| (id, of.stream.node.clone(), of.answer())).collect();
+            for (id, node, (confirmed, refused)) in answers {
+                // Who runs nothing uses nothing.
+                let Ok(present) = state.of_node(&node, &key) else { continue };
+                let confirmed = confirmed.is_some_and(|v| v == present.map(|resource| resource.version));
+                let new = NodeProgress { stream: id, confirmed: true, refused: None };
+                let seen = nodes.entry(node).or_insert_with(|| new.clone());
                 if id > seen.stream {
-                    *seen = NodeProgress { stream: id, confirmed: true, refused: None };
+                    *seen = new;
                 }
                 if id == seen.stream {
                     seen.confirmed &= confirmed;
-                    seen.refused = seen.refused.or(subscriber.refused.as_ref());
+                    seen.refused = seen.refused.take().or(refused);
                 }
             }
         }
-        let mut refused: Vec<_> = nodes
-            .iter()
-            .filter_map(|(node, p)| p.refused.map(|why| ((*node).clone(), why.clone())))
-            .collect();
+        let mut refused: Vec<_> =
+            nodes.iter().filter_map(|(node, p)| Some((node.clone(), p.refused.clone()?))).collect();
         refused.sort();
         let confirmed = nodes.values().filter(|p| p.confirmed && p.refused.is_none()).count();
         Progress { nodes: nodes.len(), confirmed, refused }
@@ -356,18 +452,20 @@ impl Publication {
 
     /// What a node has answered to the present form of a workload.
     pub fn answer_of(&self, node: &str, workload: &WorkloadName) -> NodeAnswer {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let key = Key::new(ResourceType::Workload, workload.to_string());
         let streams = state.subscribers.get(&key).into_iter().flatten();
         let latest = streams.filter(|(_, of)| *of.stream.node == *node).max_by_key(|(id, _)| **id);
-        let Some((_, subscriber)) = latest else { return NodeAnswer::None };
-        if let Some(why) = &subscriber.refused {
-            return NodeAnswer::Refused(why.clone());
-        }
-        let present = state.resources.get(&key).map(|resource| &resource.version);
-        match &subscriber.confirmed {
-            Some(confirmed) if confirmed.as_ref() == present => NodeAnswer::Confirmed,
-            _ => NodeAnswer::None,
+        let Some((confirmed, refused)) = latest.map(|(_, subscriber)| subscriber.answer()) else {
+            return NodeAnswer::None;
+        };
+        let Ok(present) = state.of_node(node, &key) else { return NodeAnswer::None };
+        match (refused, confirmed) {
+            (Some(why), _) => NodeAnswer::Refused(why),
+            (None, Some(confirmed)) if confirmed == present.map(|resource| resource.version) => {
+                NodeAnswer::Confirmed
+            }
+            (None, _) => NodeAnswer::None,
         }
     }
 
@@ -407,14 +505,21 @@ fn forget(subscribers: &mut HashMap<Key, HashMap<u64, Subscriber>>, key: &Key, s
     }
 }
 
-/// The version of a body.
-pub fn version(body: &[u8]) -> Arc<str> {
-    crate::ca::seal::hex(&digest(&SHA256, body).as_ref()[..8]).into()
-}
-
 #[cfg(test)]
 mod tests {
+    use prost::Message;
+    use tulle_model::port_settings::Http1Settings;
+    use tulle_model::snapshot::{
+        AppProtocol, HttpRouteTable, PortConfig, ServiceConfig, TlsRouteTable, WorkloadConfig,
+    };
+
     use super::*;
+
+    /// What is published of a workload that a node runs.
+    fn running(node: &str, workload: &str) -> (Key, Option<Form>) {
+        let config = WorkloadConfig::new(workload.parse().unwrap());
+        (Key::new(ResourceType::Workload, workload), Some(Form::of_workload(node.into(), &config)))
+    }
 
     fn key(name: &str) -> Key {
         Key::new(ResourceType::Service, name)
@@ -433,16 +538,85 @@ mod tests {
             publication.subscribe(stream, std::slice::from_ref(&key));
             assert_eq!(stream.take_dirty(10), vec![key.clone()]);
         }
-        let for_node = |node: &str| [(key.clone(), Some(Form::only_for(node.into(), b"1".to_vec())))];
+        let for_node = |node: &str| [running(node, "a/b")];
         let seen = || ["n1", "n2"].map(|node| publication.get(node, &key).map(|found| found.is_some()));
         assert_eq!(seen(), [Ok(false), Ok(false)]);
-        for (node, expected) in [("n1", [Ok(true), Err(Withheld)]), ("n2", [Err(Withheld), Ok(true)])] {
+        for (node, expected) in
+            [("n1", [Ok(true), Err(Withheld::OfAnother)]), ("n2", [Err(Withheld::OfAnother), Ok(true)])]
+        {
             assert_eq!(publication.publish(for_node(node)), 1, "though it says the same");
             assert_eq!(publication.publish(for_node(node)), 0);
             assert_eq!(seen(), expected);
             // Who may no longer have it hears of it, too.
             assert!([&mine, &theirs].iter().all(|stream| stream.take_dirty(10) == vec![key.clone()]));
         }
+    }
+
+    #[test]
+    fn a_node_that_runs_nothing_is_told_of_no_service_and_hears_when_that_changes() {
+        let publication = Publication::new();
+        publication.publish([(key("a/b"), Some(Form::new(b"1".to_vec())))]);
+        let stream = publication.open("n1".into()).unwrap();
+        let other = publication.open("n2".into()).unwrap();
+        let keys = [key("a/b"), key("a/none"), Key::new(ResourceType::Endpoints, "a/b")];
+        for stream in [&stream, &other] {
+            publication.subscribe(stream, &keys);
+            while !stream.take_dirty(10).is_empty() {}
+        }
+        let seen = |name: &str| publication.get("n1", &key(name)).map(|found| found.is_some());
+        assert_eq!([seen("a/b"), seen("a/none")], [Err(Withheld::Idle), Err(Withheld::Idle)]);
+        publication.publish([running("n1", "x/w"), running("n1", "x/v")]);
+        assert_eq!([seen("a/b"), seen("a/none")], [Ok(true), Ok(false)]);
+        assert_eq!((stream.take_dirty(10).len(), stream.take_dirty(10).len()), (1, 2));
+        assert!(other.is_clean());
+        let gone = |workload: &str| (Key::new(ResourceType::Workload, workload), None);
+        publication.publish([gone("x/w")]);
+        assert!(stream.is_clean() && seen("a/b") == Ok(true));
+        publication.publish([gone("x/v")]);
+        assert_eq!(seen("a/b"), Err(Withheld::Idle));
+        assert!(!stream.is_clean());
+    }
+
+    #[test]
+    fn routes_of_consumers_are_for_nodes_that_run_something_in_their_namespace() {
+        let publication = Publication::new();
+        let port = |consumers| PortConfig {
+            number: 80,
+            name: "".into(),
+            protocol: AppProtocol::Detect,
+            http_routes: HttpRouteTable::default(),
+            tls_routes: TlsRouteTable::default(),
+            tcp_route: None,
+            http_only: false,
+            http1: Http1Settings::DEFAULT,
+            consumers,
+        };
+        let consumers = ["x", "y"].map(|namespace| (namespace.into(), port(vec![])));
+        let name: ServiceName = "a/b".parse().unwrap();
+        let config = Arc::new(ServiceConfig::new(name.clone(), vec![port(consumers.to_vec())]));
+        publication.publish([(key("a/b"), Some(Form::of_service(&config)))]);
+        let consumers_told = |node: &str| {
+            let resource = publication.get(node, &key("a/b")).unwrap().unwrap();
+            let message = tulle_wire::discovery::Service::decode(resource.body).unwrap();
+            let consumers = message.ports[0].consumers.iter();
+            consumers.map(|consumer| consumer.namespace.clone()).collect::<Vec<_>>()
+        };
+        publication.publish([running("n1", "x/w"), running("n2", "z/w")]);
+        assert_eq!((consumers_told("n1"), consumers_told("n2")), (vec!["x".to_owned()], vec![]));
+        let stream = publication.open("n1".into()).unwrap();
+        publication.subscribe(&stream, &[key("a/b")]);
+        stream.take_dirty(10);
+        publication.publish([running("n1", "z/v")]);
+        assert!(stream.is_clean(), "nobody there has a route");
+        publication.publish([running("n1", "y/v")]);
+        assert_eq!(stream.take_dirty(10), vec![key("a/b")]);
+        assert_eq!(consumers_told("n1"), ["x", "y"]);
+        // Each node confirms its own form.
+        let version = publication.get("n1", &key("a/b")).unwrap().unwrap().version;
+        publication.confirm(&stream, &[(key("a/b"), Some(version))]);
+        assert_eq!(publication.progress(&[name]).confirmed, 1);
+        publication.publish([(Key::new(ResourceType::Workload, "x/w"), None)]);
+        assert_eq!((stream.take_dirty(10), consumers_told("n1")), (vec![key("a/b")], vec!["y".to_owned()]));
     }
 
     #[test]
@@ -480,6 +654,7 @@ mod tests {
         let publication = Publication::new();
         let service: ServiceName = "a/b".parse().unwrap();
         let progress = || publication.progress(std::slice::from_ref(&service));
+        publication.publish(["n1", "n2"].map(|node| running(node, &format!("a/{node}"))));
         publication.publish([(key("a/b"), Some(Form::new(b"1".to_vec())))]);
         assert_eq!(progress(), Progress::default());
         let (one, two) = (publication.open("n1".into()).unwrap(), publication.open("n2".into()).unwrap());

@@ -30,24 +30,22 @@ impl Default for Summaries {
 }
 
 impl Summaries {
-    /// Takes what a node tells. `is_own`: whether it runs workloads of a namespace.
-    pub fn take(&mut self, told: Vec<wire::Summary>, is_own: impl Fn(&str) -> bool, now: u64) {
+    /// Takes what a node tells. `is_own`: whether it runs workloads of a namespace; the others of which it told.
+    pub fn take(&mut self, told: Vec<wire::Summary>, is_own: impl Fn(&str) -> bool, now: u64) -> Vec<String> {
         let now = signed(now);
         let mut owned: HashMap<String, bool> = HashMap::new();
         for message in told {
             let namespace = message.destination_namespace.clone();
             let ago = signed(message.seconds_ago);
+            let is_own = *owned.entry(namespace).or_insert_with_key(|namespace| is_own(namespace));
             match Summary::try_from(message) {
-                Ok(summary) => {
-                    let is_own = *owned.entry(namespace).or_insert_with_key(|namespace| is_own(namespace));
-                    if is_own {
-                        self.0.note(summary, now.saturating_sub(ago), now);
-                    }
-                }
+                Ok(summary) if is_own => drop(self.0.note(summary, now.saturating_sub(ago), now)),
+                Ok(_) => {}
                 // One of a newer version says something that this one does not know.
                 Err(error) => tracing::debug!("a summary of a node is not understood: {error}"),
             }
         }
+        owned.into_iter().filter(|(_, is_own)| !is_own).map(|(namespace, _)| namespace).collect()
     }
 
     /// Those of destinations in a namespace, or of all, in the order of their names.

@@ -205,9 +205,8 @@ impl Controller {
             changes.push((Key::new(ResourceType::Mesh, MESH), Some(Form::new(body))));
         }
         for name in &effects.workloads {
-            let form = self.compiler.workload(name).map(|local| {
-                Form::only_for(local.node.clone(), wire::Workload::from(&*local.config).encode_to_vec())
-            });
+            let local = self.compiler.workload(name);
+            let form = local.map(|local| Form::of_workload(local.node.clone(), &local.config));
             changes.push((Key::new(ResourceType::Workload, name.to_string()), form));
         }
         for name in &effects.endpoints {
@@ -218,9 +217,8 @@ impl Controller {
             self.writers.slices.set(name.clone(), self.compiler.own_slices(name));
         }
         for name in &effects.services {
-            let body =
-                self.compiler.service(name).map(|service| wire::Service::from(&*service).encode_to_vec());
-            changes.push((Key::new(ResourceType::Service, name.to_string()), body.map(Form::new)));
+            let form = self.compiler.service(name).map(|service| Form::of_service(&service));
+            changes.push((Key::new(ResourceType::Service, name.to_string()), form));
         }
         let published = self.publication.publish(changes);
         self.metrics.resources_published.add(published as u64);

@@ -93,6 +93,8 @@ fn programmed(nodes: &BTreeMap<&Arc<str>, NodeProgress>) -> ProgrammedCondition 
 
 #[cfg(test)]
 mod tests {
+    use tulle_model::snapshot::WorkloadConfig;
+
     use super::*;
     use crate::publication::Form;
 
@@ -109,8 +111,9 @@ mod tests {
         let publication = Publication::new();
         let workload: WorkloadName = "shop/c-1".parse().unwrap();
         let key = Key::new(ResourceType::Workload, "shop/c-1");
-        let publish = |body: &str| {
-            let form = Form::only_for("n1".into(), body.as_bytes().to_vec());
+        let publish = |inbound_capture: bool| {
+            let config = WorkloadConfig { inbound_capture, ..WorkloadConfig::new(workload.clone()) };
+            let form = Form::of_workload("n1".into(), &config);
             publication.publish([(key.clone(), Some(form))]);
             Some(publication.get("n1", &key).unwrap().unwrap().version)
         };
@@ -125,14 +128,14 @@ mod tests {
         let mut progress = policy();
         let zero = (false, "Programmed on 0 of 1 nodes".to_owned());
         let one = (true, "Programmed on 1 of 1 nodes".to_owned());
-        let first = publish("1");
+        let first = publish(false);
         assert_eq!(programmed_of(&mut progress, &publication), zero, "not connected");
         let stream = publication.open("n1".into()).unwrap();
         publication.subscribe(&stream, std::slice::from_ref(&key));
         publication.confirm(&stream, &[(key.clone(), first)]);
         assert_eq!(programmed_of(&mut progress, &publication), one);
         // Another policy of the workload: nothing to write of this one, and a new form of it has to be confirmed.
-        let second = publish("2");
+        let second = publish(true);
         assert_eq!(programmed_of(&mut progress, &publication), one);
         let mut progress = policy();
         assert_eq!(programmed_of(&mut progress, &publication), zero);

@@ -14,7 +14,7 @@
 //! The lease itself is the store's ([`crate::store::Store::grant_lease`]). Where the store has none to give, the time
 //! since the node was heard counts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -209,6 +209,7 @@ impl NodeTask {
             reported: Vec::new(),
             held: held.names().map(|name| (name, None)).collect(),
             refused: Vec::new(),
+            foreign: HashSet::new(),
             unfinished: false,
             clock: NodeClocks::default(),
             retry_at: Instant::now(),

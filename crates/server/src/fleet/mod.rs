@@ -8,6 +8,7 @@ mod clocks;
 mod lease;
 mod newcomer;
 mod node_objects;
+mod told;
 mod view;
 mod workloads;
 
@@ -25,6 +26,7 @@ use tulle_model::name::WorkloadName;
 use tulle_wire::node::{NodeInfo, NodeReport, RefusedWorkload, ReportReply, Workload};
 
 use self::newcomer::{Fenced, Newcomer, Replies, Waiting};
+use crate::audit::Audit;
 use crate::enrolment::Enrolment;
 use crate::events::Events;
 use crate::metrics::Metrics;
@@ -98,6 +100,7 @@ pub struct Fleet {
     store: Store,
     enrolment: Enrolment,
     events: Arc<Events>,
+    audit: Audit,
     metrics: Arc<Metrics>,
     leases: Leases,
     started: Instant,
@@ -141,7 +144,7 @@ impl Fleet {
         objects: Objects,
         store: Store,
         enrolment: Enrolment,
-        events: Arc<Events>,
+        (events, audit): (Arc<Events>, Audit),
         metrics: Arc<Metrics>,
         leases: Leases,
         stop: CancellationToken,
@@ -152,6 +155,7 @@ impl Fleet {
             store,
             enrolment,
             events,
+            audit,
             metrics,
             leases,
             started: Instant::now(),
@@ -303,6 +307,8 @@ struct NodeTask {
     held: HashMap<WorkloadName, Option<(Workload, String)>>,
     /// What of the latest report is not taken.
     refused: Vec<RefusedWorkload>,
+    /// Namespaces of others of which it has told.
+    foreign: HashSet<String>,
     /// Whether the objects are not yet what was reported: the next report tries again.
     unfinished: bool,
     clock: NodeClocks,
@@ -411,11 +417,7 @@ impl NodeTask {
         if let Some(telemetry) = report.telemetry {
             let second = self.fleet.second();
             self.fleet.roll_up.lock().take(&self.node, &self.instance, &telemetry.edges, second);
-            if !telemetry.summaries.is_empty() {
-                // A node is believed only of where it runs workloads.
-                let is_own = |namespace: &str| self.held.keys().any(|name| *name.namespace == *namespace);
-                self.fleet.summaries.lock().take(telemetry.summaries, is_own, second);
-            }
+            self.take_summaries(telemetry.summaries, second);
             self.update(|record| {
                 record.config_age_seconds = telemetry.config_age_seconds;
                 record.config_generation = telemetry.config_generation;

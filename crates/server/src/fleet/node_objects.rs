@@ -168,6 +168,7 @@ impl Fleet {
     /// Says that a workload is not taken: of the node where the workload's namespace does not exist, as no event could
     /// be in it.
     pub(super) async fn tell_refusal(&self, node: &str, refused: &RefusedWorkload) {
+        self.note_refusal(node, refused);
         let message = legible_start(&refused.message, 1000);
         let namespace = self.objects.get(KindId::Namespace.kind(), "", &refused.namespace).await;
         if matches!(namespace, Ok(Some(_))) && dns_subdomain_problem(&refused.name).is_none() {

@@ -4,13 +4,14 @@
 //! One task a stream. It answers subscriptions, sends what changed, and takes confirmations (a
 //! request with the nonce of a response) and refusals (the same with an error). A node that comes
 //! back says which versions it has, and gets only what differs. A name without a resource is
-//! answered in `removed_resources`; one whose resource is for another node alone, in `resource_errors`.
-//! Which node asks, its certificate says.
+//! answered in `removed_resources`, and in the same way one that is not for this node, which the audit log alone tells
+//! apart. Which node asks, its certificate says. A node that runs nothing yet waits a moment for its answer: what it runs may
+//! be known just then.
 //!
 //! Bounded: names for each stream, bytes and names for each response, responses that are not yet
 //! confirmed. A node that takes nothing for half a minute loses its stream and may come back.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,15 +20,13 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataValue;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 use tulle_model::legible::legible_start;
 use tulle_wire::type_url;
 use tulle_wire::xds::aggregated_discovery_service_server::AggregatedDiscoveryService;
-use tulle_wire::xds::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, ResourceError, ResourceName, Status as XdsStatus,
-};
+use tulle_wire::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 
-use super::node_name;
+use super::{caller, note_refusal};
 use crate::audit::{Audit, AuditEntry};
 use crate::enrolment::{Enrolment, EnrolmentError};
 use crate::metrics::Metrics;
@@ -42,6 +41,9 @@ const RESPONSE_NAMES: usize = 256;
 const RESPONSE_BYTES: usize = 1 << 20;
 /// How many responses may wait for their confirmation.
 const UNCONFIRMED: usize = 16;
+/// How long a node that runs nothing waits until it is answered that there are no Services: longer than it waits itself for a
+/// request that asks (2 s), so that none fails for it just when a workload has come.
+const IDLE_WAIT: Duration = Duration::from_secs(3);
 /// How long a node may take nothing while something waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -63,7 +65,7 @@ impl AggregatedDiscoveryService for Discovery {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let (node, expires) = node_name(&request)?;
+        let (node, expires) = caller(&request, "discover", &self.audit)?;
         let inbound = request.into_inner();
         let (outbound, responses) = mpsc::channel(4);
         let handle = self.publication.open(node).ok_or_else(|| {
@@ -72,10 +74,9 @@ impl AggregatedDiscoveryService for Discovery {
         // After it was opened: who is revoked from now on loses it.
         if let Err(refused) = self.enrolment.require_grant(&handle.node).await {
             self.publication.close(&handle, &[]);
-            let entry =
-                AuditEntry::of_node(&handle.node, "discover", "discovery".to_owned(), refused.to_string());
-            self.audit.note(entry);
-            return Err(refused.into());
+            let status = refused.into();
+            note_refusal(&self.audit, &handle.node, "discover", "discovery", &status);
+            return Err(status);
         }
         let stream = Stream {
             handle,
@@ -84,6 +85,7 @@ impl AggregatedDiscoveryService for Discovery {
             audit: self.audit.clone(),
             sent: HashMap::new(),
             unconfirmed: VecDeque::new(),
+            idle: IdleNames::default(),
             nonce: 0,
         };
         tokio::spawn(stream.run(inbound, outbound, expires, self.stop.clone()));
@@ -106,9 +108,23 @@ enum Has {
     Unknown,
     /// The knowledge that it does not exist.
     Absent,
-    /// The knowledge that it is another node's.
-    Refused,
+    /// The same, though it may exist.
+    Withheld,
     Version(Arc<str>),
+}
+
+impl Has {
+    fn version(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Version(version) => Some(version),
+            Self::Unknown | Self::Absent | Self::Withheld => None,
+        }
+    }
+
+    /// Whether the node has heard that there is nothing.
+    fn is_nothing(&self) -> bool {
+        matches!(self, Self::Absent | Self::Withheld)
+    }
 }
 
 struct Stream {
@@ -119,7 +135,56 @@ struct Stream {
     /// All subscriptions.
     sent: HashMap<Key, Has>,
     unconfirmed: VecDeque<Unconfirmed>,
+    idle: IdleNames,
     nonce: u64,
+}
+
+/// Names of Services that a node which runs nothing has asked for.
+#[derive(Default)]
+struct IdleNames {
+    /// Until when each waits; in order, with some that do not wait any more.
+    queue: VecDeque<(Instant, Key)>,
+    waiting: HashSet<Key>,
+    /// They have waited.
+    due: HashSet<Key>,
+}
+
+impl IdleNames {
+    /// Whether a name has waited long enough; else it waits.
+    fn take(&mut self, key: &Key) -> bool {
+        if self.due.remove(key) || self.queue.len() >= NAMES_LIMIT {
+            return true;
+        }
+        if self.waiting.insert(key.clone()) {
+            self.queue.push_back((Instant::now() + IDLE_WAIT, key.clone()));
+        }
+        false
+    }
+
+    /// When the next of them has waited.
+    fn next(&self) -> Option<Instant> {
+        self.queue.front().map(|(at, _)| *at)
+    }
+
+    /// Those that have waited.
+    fn ripen(&mut self) -> Vec<Key> {
+        let now = Instant::now();
+        let mut ripe = Vec::new();
+        while self.queue.front().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, key)) = self.queue.pop_front()
+        {
+            if self.waiting.remove(&key) {
+                self.due.insert(key.clone());
+                ripe.push(key);
+            }
+        }
+        ripe
+    }
+
+    fn forget(&mut self, key: &Key) {
+        self.waiting.remove(key);
+        self.due.remove(key);
+    }
 }
 
 struct Unconfirmed {
@@ -167,6 +232,13 @@ impl Stream {
                     None => std::future::pending().await,
                 }
             };
+            let idle_until = self.idle.next();
+            let idle = async {
+                match idle_until {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
             let may_send = dirty && self.unconfirmed.len() < UNCONFIRMED;
             tokio::select! {
                 biased;
@@ -184,6 +256,7 @@ impl Stream {
                     }
                 }
                 () = self.handle.woken(), if !dirty => {}
+                () = idle => self.handle.mark_dirty(self.idle.ripen()),
                 () = stalled => return Err(Status::deadline_exceeded(
                     "the node takes no discovery responses; reconnect")),
                 () = &mut expiry => return Err(Status::unauthenticated(
@@ -194,11 +267,11 @@ impl Stream {
 
     fn take(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
         let Some(kind) = ResourceType::from_url(&request.type_url) else {
-            let known = known_types();
-            return Err(Status::invalid_argument(format!(
-                "there is no resource type `{}`; known are {known}",
-                request.type_url
-            )));
+            let (asked, known) = (legible_start(&request.type_url, 200), known_types());
+            let status =
+                Status::invalid_argument(format!("there is no resource type `{asked}`; known are {known}"));
+            note_refusal(&self.audit, &self.handle.node, "subscribe", &asked, &status);
+            return Err(status);
         };
         self.take_answer(&request);
         let key = |name: String| Key::new(kind, name);
@@ -206,6 +279,7 @@ impl Stream {
         let gone: Vec<_> = request.resource_names_unsubscribe.into_iter().map(key).collect();
         for key in &gone {
             self.sent.remove(key);
+            self.idle.forget(key);
         }
         self.publication.unsubscribe(&self.handle, &gone);
 
@@ -287,20 +361,27 @@ impl Stream {
                     (Has::Version(resource.version.clone()), Some(resource.version.clone()))
                 }
                 Ok(None) => (Has::Absent, None),
-                Err(Withheld) => (Has::Refused, None),
+                Err(Withheld::Idle) if !self.idle.take(&key) => continue,
+                Err(Withheld::Idle | Withheld::OfAnother) => (Has::Withheld, None),
             };
             if *has == now {
                 continue;
             }
+            if present.is_ok() {
+                self.idle.forget(&key);
+            }
+            // It is told the same of both.
+            let tells = now.version().is_some() || !has.is_nothing();
             *has = now;
+            if let Err(withheld) = present {
+                self.audit.note(refused(&self.handle.node, &key, withheld));
+            }
+            if !tells {
+                continue;
+            }
             versions.push((key.clone(), version));
             match present {
-                Ok(None) => response.removed_resources.push(key.name.to_string()),
-                Err(Withheld) => {
-                    let refusal = withheld(&key);
-                    self.audit.note(refused(&self.handle.node, &key, &refusal));
-                    response.resource_errors.push(refusal);
-                }
+                Ok(None) | Err(_) => response.removed_resources.push(key.name.to_string()),
                 Ok(Some(resource)) => {
                     bytes += resource.body.len();
                     let value = resource.body.to_vec();
@@ -343,20 +424,14 @@ fn told_apart(versions: Vec<SentVersion>, error: &str) -> (Vec<SentVersion>, Vec
     }
 }
 
-/// What the audit log says of it.
-fn refused(node: &str, key: &Key, refusal: &ResourceError) -> AuditEntry {
+/// What the audit log says of a name that is not for a node.
+fn refused(node: &str, key: &Key, withheld: Withheld) -> AuditEntry {
     let kind = key.kind.url().rsplit(['/', '.']).next().unwrap_or_default();
-    let reason = refusal.error_detail.as_ref().map(|detail| detail.message.clone()).unwrap_or_default();
-    AuditEntry::of_node(node, "subscribe", format!("{kind}/{}", key.name), reason)
-}
-
-/// What a node is told that asks for what is another's.
-fn withheld(key: &Key) -> ResourceError {
-    let message = format!("{} runs on another node, which alone is told what applies to it", key.name);
-    ResourceError {
-        resource_name: Some(ResourceName { name: key.name.to_string() }),
-        error_detail: Some(XdsStatus { code: Code::PermissionDenied.into(), message }),
-    }
+    let reason = match withheld {
+        Withheld::OfAnother => "it runs on another node, which alone is told what applies to it",
+        Withheld::Idle => "the node runs no workload that could use a Service",
+    };
+    AuditEntry::of_node(node, "subscribe", format!("{kind}/{}", key.name), reason.to_owned())
 }
 
 #[cfg(test)]

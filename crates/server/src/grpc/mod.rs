@@ -14,12 +14,13 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 use tulle_model::identity::Subject;
 use tulle_wire::node::node_service_server::NodeServiceServer;
 use tulle_wire::xds::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 
 use self::listener::{Connection, Peer};
+use crate::audit::{ANONYMOUS, Audit, AuditEntry};
 
 /// A report of a full node, or the subscriptions of one, fit into this.
 const MESSAGE_LIMIT: usize = 16 << 20;
@@ -50,6 +51,31 @@ fn node_name<T>(request: &Request<T>) -> Result<(Arc<str>, Instant), Status> {
         Subject::Workload { .. } | Subject::Server => {
             Err(Status::permission_denied(format!("this call is for nodes, and `{identity}` is none")))
         }
+    }
+}
+
+/// As [`node_name`]; who is refused is in the audit log.
+fn caller<T>(request: &Request<T>, verb: &str, audit: &Audit) -> Result<(Arc<str>, Instant), Status> {
+    node_name(request).inspect_err(|status| {
+        let identity = request.extensions().get::<Peer>().and_then(|peer| peer.identity.as_ref());
+        let user = match identity.map(|identity| (identity, identity.subject())) {
+            Some((_, Subject::Node(name))) => format!("system:node:{name}"),
+            Some((identity, _)) => identity.to_string(),
+            None => ANONYMOUS.to_owned(),
+        };
+        let (object, reason) = ("nodes".to_owned(), status.message().to_owned());
+        audit.note(AuditEntry::of_peer(user, verb, object, reason));
+    })
+}
+
+/// Writes down what a node was refused; that a server cannot do something now is none.
+fn note_refusal(audit: &Audit, node: &str, verb: &str, object: &str, status: &Status) {
+    let is_refusal = !matches!(
+        status.code(),
+        Code::Unavailable | Code::Internal | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown
+    );
+    if is_refusal {
+        audit.note(AuditEntry::of_node(node, verb, object.to_owned(), status.message().to_owned()));
     }
 }
 

@@ -20,8 +20,8 @@ use tulle_wire::node::{
 };
 
 use super::listener::Peer;
-use super::node_name;
-use crate::audit::{Audit, AuditEntry};
+use super::{caller, note_refusal};
+use crate::audit::{ANONYMOUS, Audit, AuditEntry};
 use crate::ca::CaError;
 use crate::ca::jwt::{IssuedJwt, JwtAuthority};
 use crate::ca::mesh::{Issued, MeshAuthority};
@@ -29,6 +29,7 @@ use crate::enrolment::Enrolment;
 use crate::fleet::{Fleet, Session};
 use crate::key_sets::KeySets;
 use crate::metrics::Metrics;
+use crate::publication::Publication;
 
 /// How many signatures are made at once; more wait.
 const SIGNATURES: usize = 4;
@@ -43,6 +44,7 @@ pub struct NodeApi {
     pub enrolment: Enrolment,
     pub fleet: Arc<Fleet>,
     pub key_sets: KeySets,
+    pub publication: Arc<Publication>,
     pub metrics: Arc<Metrics>,
     pub audit: Audit,
     pub stop: CancellationToken,
@@ -54,13 +56,13 @@ impl NodeApi {
         (authority, tokens): (Arc<MeshAuthority>, Arc<JwtAuthority>),
         enrolment: Enrolment,
         fleet: Arc<Fleet>,
-        key_sets: KeySets,
+        (key_sets, publication): (KeySets, Arc<Publication>),
         metrics: Arc<Metrics>,
         audit: Audit,
         stop: CancellationToken,
     ) -> Self {
         let signatures = Arc::new(Semaphore::new(SIGNATURES));
-        Self { authority, tokens, enrolment, fleet, key_sets, metrics, audit, stop, signatures }
+        Self { authority, tokens, enrolment, fleet, key_sets, publication, metrics, audit, stop, signatures }
     }
 
     async fn sign_for(&self, identity: SpiffeId, csr: Bytes) -> Result<Issued, Status> {
@@ -114,8 +116,35 @@ impl NodeApi {
             self.authority.trust_domain()
         );
         tracing::warn!(%node, "{message}");
-        self.audit.note(AuditEntry::of_node(node, "sign", identity.to_string(), message.clone()));
         Err(Status::permission_denied(message))
+    }
+
+    async fn try_sign(&self, node: &str, csr: Bytes, asked: &Asked) -> Result<SignResponse, Status> {
+        let identity = self.permit(node, asked).await?;
+        let own = identity.subject() == Subject::Node(node);
+        let issued = self.sign_for(identity, csr).await?;
+        // It may have been revoked while it waited for its turn.
+        self.enrolment.require_grant(node).await?;
+        if own {
+            let expires = issued.not_after.try_into().unwrap_or(0);
+            self.enrolment.certified(node, expires, SystemTime::now()).await?;
+        }
+        Ok(SignResponse { certificate: Some(self.certificate(issued)) })
+    }
+
+    async fn try_sign_jwt(
+        &self,
+        node: &str,
+        audiences: &[String],
+        asked: &Asked,
+    ) -> Result<SignJwtResponse, Status> {
+        let identity = self.permit(node, asked).await?;
+        let _turn = self.signatures.acquire().await.map_err(|e| Status::internal(e.to_string()))?;
+        // It may have been revoked while it waited for its turn.
+        self.enrolment.require_grant(node).await?;
+        let issued = self.tokens.sign(&identity, audiences, SystemTime::now()).map_err(refused)?;
+        let IssuedJwt { token, issued_at, expires_at } = issued;
+        Ok(SignJwtResponse { token, issued_at, expires_at, jwt_keys: self.tokens.set() })
     }
 
     async fn try_join(&self, request: JoinRequest) -> Result<JoinResponse, Status> {
@@ -149,47 +178,48 @@ impl NodeService for NodeApi {
             Err(status) => {
                 self.metrics.joins_refused.add(1);
                 tracing::warn!(node, peer = ?address, "a node may not join: {}", status.message());
+                let (object, reason) = (format!("nodes/{node}"), status.message().to_owned());
+                self.audit.note(AuditEntry::of_peer(ANONYMOUS.to_owned(), "join", object, reason));
                 Err(status)
             }
         }
     }
 
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
-        let (node, _) = node_name(&request)?;
+        let (node, _) = caller(&request, "sign", &self.audit)?;
         let SignRequest { identity, csr, instance, boot_id } = request.into_inner();
         let asked = Asked { what: What::Certificate, identity, instance, boot_id };
-        let identity = self.permit(&node, &asked).await?;
-        let own = identity.subject() == Subject::Node(&node);
-        let issued = self.sign_for(identity, csr).await?;
-        // It may have been revoked while it waited for its turn.
-        self.enrolment.require_grant(&node).await?;
-        if own {
-            let expires = issued.not_after.try_into().unwrap_or(0);
-            self.enrolment.certified(&node, expires, SystemTime::now()).await?;
-        }
-        Ok(Response::new(SignResponse { certificate: Some(self.certificate(issued)) }))
+        let signed = self.try_sign(&node, csr, &asked).await;
+        let noted = |status: &Status| note_refusal(&self.audit, &node, "sign", &asked.identity, status);
+        signed.inspect_err(noted).map(Response::new)
     }
 
     async fn sign_jwt(&self, request: Request<SignJwtRequest>) -> Result<Response<SignJwtResponse>, Status> {
-        let (node, _) = node_name(&request)?;
+        let (node, _) = caller(&request, "sign", &self.audit)?;
         let SignJwtRequest { identity, audiences, instance, boot_id } = request.into_inner();
         let asked = Asked { what: What::Token, identity, instance, boot_id };
-        let identity = self.permit(&node, &asked).await?;
-        let _turn = self.signatures.acquire().await.map_err(|e| Status::internal(e.to_string()))?;
-        // It may have been revoked while it waited for its turn.
-        self.enrolment.require_grant(&node).await?;
-        let issued = self.tokens.sign(&identity, &audiences, SystemTime::now()).map_err(refused)?;
-        let IssuedJwt { token, issued_at, expires_at } = issued;
-        let jwt_keys = self.tokens.set();
-        Ok(Response::new(SignJwtResponse { token, issued_at, expires_at, jwt_keys }))
+        let signed = self.try_sign_jwt(&node, &audiences, &asked).await;
+        let noted = |status: &Status| note_refusal(&self.audit, &node, "sign", &asked.identity, status);
+        signed.inspect_err(noted).map(Response::new)
     }
 
+    /// The answer is the same whatever is there: which keys policies have that are none of the node's is not its business.
     async fn read_keys(
         &self,
         request: Request<ReadKeysRequest>,
     ) -> Result<Response<ReadKeysResponse>, Status> {
-        node_name(&request)?;
-        self.key_sets.read_anew(&request.into_inner().source);
+        let (node, _) = caller(&request, "readkeys", &self.audit)?;
+        let source = request.into_inner().source;
+        let object = || format!("keysets/{}", legible_start(&source, 500));
+        self.enrolment.require_grant(&node).await.map_err(Status::from).inspect_err(|status| {
+            note_refusal(&self.audit, &node, "readkeys", &object(), status);
+        })?;
+        if self.publication.reads_keys(&node, &source) {
+            self.key_sets.read_anew(&source);
+        } else {
+            let reason = "no policy of a workload that the node runs has keys from there".to_owned();
+            self.audit.note(AuditEntry::of_node(&node, "readkeys", object(), reason));
+        }
         Ok(Response::new(ReadKeysResponse {}))
     }
 
@@ -197,12 +227,12 @@ impl NodeService for NodeApi {
         &self,
         request: Request<Streaming<NodeReport>>,
     ) -> Result<Response<Self::ReportStream>, Status> {
-        let (node, expires) = node_name(&request)?;
+        let (node, expires) = caller(&request, "report", &self.audit)?;
         let peer = request.extensions().get::<Peer>().map(|peer| peer.address.to_string());
         let peer = peer.unwrap_or_default();
         let inbound = request.into_inner();
         let (outbound, replies) = mpsc::channel(4);
-        let (fleet, stop) = (self.fleet.clone(), self.stop.clone());
+        let (fleet, stop, audit) = (self.fleet.clone(), self.stop.clone(), self.audit.clone());
         tokio::spawn(async move {
             let end = tokio::select! {
                 end = take_reports(&node, peer, inbound, &outbound, &fleet, expires) => end,
@@ -210,6 +240,7 @@ impl NodeService for NodeApi {
             };
             if let Err(status) = end {
                 tracing::info!(%node, "report stream ended: {}", status.message());
+                note_refusal(&audit, &node, "report", &format!("nodes/{node}"), &status);
                 let _ = tokio::time::timeout(Duration::from_secs(1), outbound.send(Err(status))).await;
             }
         });
@@ -328,14 +359,16 @@ mod tests {
         let enrolment = Enrolment::new(store.clone(), authority.root_fingerprint());
         let events = Events::new(objects.clone());
         let (leases, stop) = (Leases::default(), CancellationToken::new());
+        let audit = Audit::open(&home.join("audit")).unwrap();
+        let writers = (events, audit.clone());
         let fleet =
-            Fleet::start(objects, store, enrolment.clone(), events, Arc::default(), leases, stop.clone())
+            Fleet::start(objects, store, enrolment.clone(), writers, Arc::default(), leases, stop.clone())
                 .await
                 .unwrap();
         let (key_sets, _) = KeySets::new(home.join("key-sets.json"));
-        let audit = Audit::open(&home.join("audit")).unwrap();
         let authorities = (authority.into(), tokens.into());
-        NodeApi::new(authorities, enrolment, fleet, key_sets, Arc::default(), audit, stop)
+        let told = (key_sets, Publication::new());
+        NodeApi::new(authorities, enrolment, fleet, told, Arc::default(), audit, stop)
     }
 
     async fn join(api: &NodeApi, node: &str) {

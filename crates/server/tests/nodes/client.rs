@@ -22,9 +22,10 @@ use tulle_server::objects::WriteOptions;
 use tulle_server::{Server, ServerConfig};
 use tulle_wire::node::node_service_client::NodeServiceClient;
 use tulle_wire::node::{
-    Certificate, JoinRequest, NodeInfo, NodeReport, ReportReply, SignRequest, Workload, WorkloadPort,
-    Workloads,
+    Certificate, JoinRequest, NodeInfo, NodeReport, ReadKeysRequest, ReportReply, SignJwtRequest,
+    SignRequest, Workload, WorkloadPort, Workloads,
 };
+use tulle_wire::type_url::WORKLOAD;
 use tulle_wire::xds::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use tulle_wire::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
@@ -53,6 +54,14 @@ impl TestServer {
     pub async fn node(&self, name: &str, identities: &[&str]) -> TestNode {
         let token = self.token(identities).await;
         TestNode::join(self.server.node_address, name, &token).await.unwrap()
+    }
+
+    /// A node that runs the workload `idle/NAME`, for as long as the reports are kept: it may ask for Services.
+    pub async fn busy_node(&self, name: &str, identities: &[&str]) -> (TestNode, Reports) {
+        let node = self.node(name, identities).await;
+        let reports = node.report(vec![workload("idle", name, "idle", true)]).await;
+        node.until_told(&format!("idle/{name}")).await;
+        (node, reports)
     }
 
     pub async fn put(&self, kind: KindId, namespace: &str, object: Value) {
@@ -183,6 +192,29 @@ impl TestNode {
         };
         let response = NodeServiceClient::new(self.channel().await).sign(request).await?;
         Ok(response.into_inner().certificate.unwrap())
+    }
+
+    pub async fn sign_jwt(&self, identity: &str) -> Result<String, Status> {
+        let request = SignJwtRequest {
+            identity: identity.to_owned(),
+            audiences: vec!["a".to_owned()],
+            instance: self.instance.clone(),
+            boot_id: self.boot_id.clone(),
+        };
+        let response = NodeServiceClient::new(self.channel().await).sign_jwt(request).await?;
+        Ok(response.into_inner().token)
+    }
+
+    pub async fn read_keys(&self, source: &str) -> Result<(), Status> {
+        let request = ReadKeysRequest { source: source.to_owned() };
+        NodeServiceClient::new(self.channel().await).read_keys(request).await.map(drop)
+    }
+
+    /// Waits until the server tells it of a workload that it runs.
+    pub async fn until_told(&self, workload: &str) {
+        let mut stream = self.discover().await;
+        stream.subscribe(WORKLOAD, &[workload], &[]).await;
+        stream.next_present().await;
     }
 
     pub fn info(&self) -> NodeInfo {

@@ -42,7 +42,8 @@ async fn all_nodes_are_given_one_key_for_sessions() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_reaches_its_nodes_and_they_count_in_its_status() {
     let server = TestServer::start().await;
-    let (one, two) = (server.node("n1", &["*"]).await, server.node("n2", &["*"]).await);
+    let ((one, _of_one), (two, _of_two)) =
+        (server.busy_node("n1", &["*"]).await, server.busy_node("n2", &["*"]).await);
     let (mut first, mut second) = (one.discover().await, two.discover().await);
     for stream in [&mut first, &mut second] {
         stream.subscribe(SERVICE, &["shop/cart"], &[]).await;
@@ -113,7 +114,7 @@ async fn who_comes_back_gets_only_what_changed() {
     for name in ["a", "b", "c"] {
         server.put(KindId::Service, "shop", service("shop", name, 80)).await;
     }
-    let node = server.node("n1", &["*"]).await;
+    let (node, _reports) = server.busy_node("n1", &["*"]).await;
     let mut stream = node.discover().await;
     stream.subscribe(SERVICE, &["shop/a", "shop/b", "shop/c"], &[]).await;
     let mut versions = std::collections::BTreeMap::new();
@@ -162,11 +163,11 @@ async fn endpoints_follow_the_workloads_that_are_ready() {
     server.put(KindId::Service, "shop", service("shop", "cart", 80)).await;
     let node = server.node("n1", &["shop/*"]).await;
     let mut stream = node.discover().await;
+    // The answer waits for what the node says that it runs.
     stream.subscribe(ENDPOINTS, &["shop/cart"], &[]).await;
-    assert!(body::<Endpoints>(&stream.next_present().await).endpoints.is_empty());
-
     let mut reports = node.report(vec![workload("shop", "cart-0", "cart", false)]).await;
     assert_eq!(reports.reply().await.unwrap().lease_seconds, 10);
+    assert!(body::<Endpoints>(&stream.next_present().await).endpoints.is_empty());
     server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
     stream.assert_quiet().await;
     let start = Instant::now();
@@ -182,7 +183,7 @@ async fn endpoints_follow_the_workloads_that_are_ready() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_subscriptions_come_in_pieces_and_strange_types_are_refused() {
     let server = TestServer::start().await;
-    let node = server.node("n1", &["*"]).await;
+    let (node, _reports) = server.busy_node("n1", &["*"]).await;
     let mut stream = node.discover().await;
     let asked: Vec<_> = (0..2000).map(|i| format!("shop/s{i}")).collect();
     let asked: Vec<_> = asked.iter().map(String::as_str).collect();
@@ -214,7 +215,7 @@ async fn one_change_among_many_services_is_there_in_a_tenth_of_a_second() {
     for put in puts.collect::<Vec<_>>() {
         put.await.unwrap();
     }
-    let node = server.node("n1", &["*"]).await;
+    let (node, _reports) = server.busy_node("n1", &["*"]).await;
     let mut stream = node.discover().await;
     stream.subscribe(SERVICE, &["shop/s7"], &[]).await;
     assert_eq!(body::<Service>(&stream.next_present().await).ports[0].number, 80);

@@ -8,6 +8,7 @@ use tonic::Code;
 use tulle_wire::node::Workload;
 
 use super::*;
+use crate::audit::Audit;
 use crate::enrolment::{Enrolment, TokenRequest};
 use crate::events::Events;
 use crate::fleet::workloads::{self, HeldWorkloads};
@@ -40,10 +41,11 @@ async fn fleet() -> Arc<Fleet> {
     enrolment.admit(admission, u64::MAX, now).await.unwrap();
     let (events, leases) =
         (Events::new(objects.clone()), Leases { lease: LEASE, forget_stale: Duration::ZERO });
+    // Nothing of it is read here.
+    let audit = Audit::open(std::path::Path::new("/dev/null/audit")).unwrap();
+    let (writers, stop) = ((events, audit), CancellationToken::new());
     let mut fleet =
-        Fleet::start(objects, store, enrolment, events, Arc::default(), leases, CancellationToken::new())
-            .await
-            .unwrap();
+        Fleet::start(objects, store, enrolment, writers, Arc::default(), leases, stop).await.unwrap();
     Arc::get_mut(&mut fleet).unwrap().boot_id = HOST.to_owned();
     fleet
 }
