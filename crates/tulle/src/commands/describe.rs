@@ -147,7 +147,7 @@ fn title_of(name: &str) -> String {
     letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect()
 }
 
-/// Conditions of the object, or of a route for each of its parents.
+/// Conditions of the object, of a route for each of its parents, or of a policy for each of its targets.
 fn conditions(status: &Value) -> String {
     let mut out = String::new();
     let mut add = |title: String, list: &Value| {
@@ -175,7 +175,25 @@ fn conditions(status: &Value) -> String {
         let port = reference["port"].as_u64().map(|p| format!(":{p}")).unwrap_or_default();
         add(format!("Conditions for {kind} {name}{port}"), &parent["conditions"]);
     }
+    for ancestor in status["ancestors"].as_array().into_iter().flatten() {
+        let reference = &ancestor["ancestorRef"];
+        let kind = reference["kind"].as_str().unwrap_or_default();
+        add(format!("Conditions for {kind}{}", named(reference)), &ancestor["conditions"]);
+    }
     out
+}
+
+/// Which objects of its kind the target of a policy is.
+fn named(target: &Value) -> String {
+    if let Some(name) = target["name"].as_str() {
+        return format!(" {name}");
+    }
+    let labels = target["selector"]["matchLabels"].as_object().into_iter().flatten();
+    let labels: Vec<_> =
+        labels.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    let more = target["selector"].get("matchExpressions").map(|_| "…".to_owned());
+    let shown: Vec<_> = labels.into_iter().chain(more).collect();
+    if shown.is_empty() { String::new() } else { format!(" {}", shown.join(",")) }
 }
 
 /// What answers for a service, and which routes are attached to it.
@@ -275,12 +293,34 @@ mod tests {
             "status": {
                 "conditions": [{ "type": hostile, "status": hostile, "reason": hostile, "message": hostile }],
                 "parents": [{ "parentRef": { "name": hostile }, "conditions": [{ "message": hostile }] }],
+                "ancestors": [{
+                    "ancestorRef": { "kind": hostile, "selector": { "matchLabels": { hostile: hostile } } },
+                    "conditions": [{ "message": hostile }],
+                }],
             },
         });
         let text = describe(&object, "Service").unwrap();
         assert!(!text.contains(|c| c != '\n' && tulle_model::legible::controls(c)), "{text:?}");
         assert!(!text.lines().any(|line| line.starts_with("Status:")), "{text}");
         assert!(text.contains("a=x^[]0;title^G\\nStatus:        forged\\n\\u{9b}2J"), "{text}");
+    }
+
+    #[test]
+    fn a_policy_shows_what_became_of_it_at_each_target() {
+        let conditions =
+            json!([{ "type": "Accepted", "status": "True", "message": "in force for 1 workload" }]);
+        let of = |reference: Value| json!({ "ancestorRef": reference, "conditions": conditions });
+        let labels = json!({ "matchLabels": { "app": "cart" }, "matchExpressions": [{}] });
+        let status = json!({ "ancestors": [
+            of(json!({ "kind": "Service", "name": "cart" })),
+            of(json!({ "kind": "Workload", "selector": labels })),
+            of(json!({ "kind": "Namespace" })),
+        ] });
+        let text = super::conditions(&status);
+        for title in ["for Service cart:", "for Workload app=cart,…:", "for Namespace:"] {
+            assert!(text.contains(&format!("Conditions {title}\n")), "{text}");
+        }
+        assert_eq!(text.matches("Accepted: in force for 1 workload").count(), 3, "{text}");
     }
 
     #[test]
