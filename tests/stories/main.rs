@@ -14,6 +14,7 @@ mod policies;
 mod protocols;
 mod real_clients;
 mod replicas;
+mod revoked;
 mod rules;
 mod run_as;
 mod server_crash;

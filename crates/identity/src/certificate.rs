@@ -6,6 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tulle_model::clock;
 use tulle_model::identity::{InvalidIdentity, SpiffeId};
+use tulle_model::stamp::Stamp;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -53,6 +54,8 @@ pub struct Certificate {
     /// Seconds since the epoch.
     pub not_before: i64,
     pub not_after: i64,
+    /// To which joining of a node it was issued; `None` where it was not to a node of a mesh.
+    pub stamp: Option<Stamp>,
     /// What its key usage says that an SVID's may not.
     pub(crate) misuse: Option<&'static str>,
 }
@@ -74,7 +77,8 @@ impl Certificate {
         });
         let (not_before, not_after) = validity_of(&certificate);
         let identity = identity(names.iter().flat_map(|names| &names.value.general_names));
-        Ok(Self { identity, not_before, not_after, misuse })
+        let stamp = Stamp::of_serial(certificate.raw_serial());
+        Ok(Self { identity, not_before, not_after, stamp, misuse })
     }
 
     /// The time at which it is checked; see [`clock::verification_time`].

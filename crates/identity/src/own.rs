@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tulle_model::identity::SpiffeId;
+use tulle_model::stamp::Stamp;
 
 use crate::certificate::{Certificate, NoIdentity};
 use crate::peers::{Expected, Peers};
@@ -33,6 +34,7 @@ pub enum InvalidSvid {
 pub struct Svid {
     identity: SpiffeId,
     not_after: i64,
+    stamp: Option<Stamp>,
     key: Arc<CertifiedKey>,
     roots: Roots,
 }
@@ -51,6 +53,7 @@ impl Svid {
         Ok(Self {
             identity: leaf.identity?,
             not_after: leaf.not_after,
+            stamp: leaf.stamp,
             key: Arc::new(CertifiedKey::from_der(chain, key, &provider())?),
             roots: Roots::new(roots)?,
         })
@@ -63,6 +66,11 @@ impl Svid {
     /// When it ends, in seconds since the epoch.
     pub fn not_after(&self) -> i64 {
         self.not_after
+    }
+
+    /// To which joining of a node it was issued.
+    pub fn stamp(&self) -> Option<Stamp> {
+        self.stamp
     }
 
     /// What is shown of it, and its key.

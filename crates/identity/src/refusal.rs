@@ -23,6 +23,9 @@ pub enum Refusal {
     Chain { claimed: Claimed, problem: String },
     #[error("invalid certificate of {claimed}: its key usage says that {problem}")]
     KeyUsage { claimed: Claimed, problem: &'static str },
+    /// It was issued to a node that may nothing any more.
+    #[error("revoked certificate of {0}: the node that it was issued to was revoked")]
+    Revoked(SpiffeId),
     #[error("wrong identity: {0}")]
     NoIdentity(#[from] NoIdentity),
     #[error("wrong identity: expected {expected}, got {got}")]
@@ -50,6 +53,7 @@ pub enum Kind {
     ForeignTrustDomain,
     UnknownIssuer,
     InvalidCertificate,
+    Revoked,
     WrongIdentity,
 }
 
@@ -60,6 +64,7 @@ impl Refusal {
             Self::ForeignTrustDomain { .. } => Kind::ForeignTrustDomain,
             Self::UnknownIssuer(_) | Self::NotPinned => Kind::UnknownIssuer,
             Self::Unreadable(_) | Self::Chain { .. } | Self::KeyUsage { .. } => Kind::InvalidCertificate,
+            Self::Revoked(_) => Kind::Revoked,
             Self::NoIdentity(_) | Self::Unexpected { .. } => Kind::WrongIdentity,
         }
     }

@@ -41,6 +41,7 @@ pub mod schema;
 pub mod snapshot;
 pub mod split;
 pub mod staleness;
+pub mod stamp;
 pub mod summary;
 pub mod telemetry;
 pub mod validate;

@@ -26,6 +26,7 @@ use std::time::Duration;
 use crate::identity::SpiffeId;
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::port_settings::Http1Settings;
+use crate::stamp::Revoked;
 
 pub use self::access::{AccessPolicy, AccessRule, Action, IdentityPattern, RequestConditions, Source};
 pub use self::access_policies::AccessPolicies;
@@ -73,7 +74,7 @@ pub enum Known<T> {
 }
 
 /// The mesh-wide settings that a proxy needs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MeshSettings {
     pub egress: EgressPolicy,
     pub access_log: bool,
@@ -81,17 +82,14 @@ pub struct MeshSettings {
     pub inbound_capture: bool,
     /// `None`: the server does not say, and no request stays with an endpoint.
     pub session_key: Option<SessionKey>,
-}
-
-impl Default for MeshSettings {
-    fn default() -> Self {
-        Self { egress: EgressPolicy::Allow, access_log: false, inbound_capture: false, session_key: None }
-    }
+    /// Whose certificates are taken back.
+    pub revoked: Arc<Revoked>,
 }
 
 /// What happens to a connection whose destination is no part of the mesh.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum EgressPolicy {
+    #[default]
     Allow,
     Deny,
 }

@@ -20,7 +20,7 @@ use crate::capture::{Capture, CaptureMode, CaptureWish};
 use crate::control::Server;
 use crate::control::advertise::Advertised;
 use crate::control::discovery::{Directory, Discovery};
-use crate::control::identities::{Identities, keep_node_valid, renew_expired};
+use crate::control::identities::{Identities, keep_node_valid, renew_expired, renew_revoked};
 use crate::control::join::{Joined, join};
 use crate::control::keys::ask_for_keys;
 use crate::control::report::{Reporter, Skew};
@@ -235,6 +235,7 @@ impl Node {
             tokio::spawn(socket::serve(control, later, source.clone())),
             tokio::spawn(socket.clone().keep(made)),
             tokio::spawn(renew_expired(Arc::downgrade(&identities), expirations)),
+            tokio::spawn(renew_revoked(Arc::downgrade(&identities), seen.clone())),
         ];
         tasks.push(tokio::spawn(source.workloads.clone().tend_orphans()));
         tasks.extend(workload_api.map(tokio::spawn));

@@ -24,6 +24,16 @@ impl Exit {
         let (exit, ending) = oneshot::channel();
         (Self(exit), Ending(ending))
     }
+
+    /// Ends it; whether it was still there.
+    pub fn end(self) -> bool {
+        self.0.send(()).is_ok()
+    }
+
+    /// Whether it has ended by itself.
+    pub fn is_over(&self) -> bool {
+        self.0.is_closed()
+    }
 }
 
 impl Ending {

@@ -47,6 +47,7 @@ mod reach;
 mod reason;
 mod repeatable;
 mod reset;
+mod revocable;
 mod security;
 mod sight;
 pub mod silent;

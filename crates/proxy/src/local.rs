@@ -21,6 +21,7 @@ use crate::inbound::summaries::Summaries;
 use crate::inbound::tokens::Tokens;
 use crate::inbound::visits::Visits;
 use crate::metrics::WorkerMetrics;
+use crate::revocable::Revocable;
 use crate::sight::{Heard, Sight};
 use crate::state::{Demand, Expired, LocalWorkload, NodeState, StateCell};
 use crate::sweep::Sweep;
@@ -58,6 +59,8 @@ pub struct Local {
     started: Instant,
     /// Nodes that are heard on links.
     pub sight: Sight,
+    /// Links whose peers may be revoked.
+    pub(crate) revocable: Revocable,
     /// Says when this worker is to finish what it has and take nothing new.
     pub drain: Drain,
     /// Every connection taken is spawned on it; a drain waits for it to be empty.
@@ -108,6 +111,7 @@ impl Local {
             standings,
             started: Instant::now(),
             sight: Sight::new(heard),
+            revocable: Revocable::default(),
             drain,
             connections: TaskTracker::new(),
             access_log,

@@ -56,6 +56,8 @@ pub enum HandshakeResult {
     ForeignTrustDomain,
     UnknownIssuer,
     InvalidCertificate,
+    /// Of a node that was revoked.
+    Revoked,
     WrongIdentity,
     NoSuchWorkload,
     Timeout,
@@ -64,12 +66,13 @@ pub enum HandshakeResult {
     Broken,
 }
 
-pub(crate) const HANDSHAKES: [(HandshakeResult, &str); 10] = [
+pub(crate) const HANDSHAKES: [(HandshakeResult, &str); 11] = [
     (HandshakeResult::Ok, "ok"),
     (HandshakeResult::NoCertificate, "no-certificate"),
     (HandshakeResult::ForeignTrustDomain, "foreign-trust-domain"),
     (HandshakeResult::UnknownIssuer, "unknown-issuer"),
     (HandshakeResult::InvalidCertificate, "invalid-certificate"),
+    (HandshakeResult::Revoked, "revoked"),
     (HandshakeResult::WrongIdentity, "wrong-identity"),
     (HandshakeResult::NoSuchWorkload, "no-such-workload"),
     (HandshakeResult::Timeout, "timeout"),

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::drain::DrainSignal;
 use crate::inbound::{self, Visit};
 use crate::inside;
+use crate::link;
 use crate::listener::{self, Slot};
 use crate::local::Local;
 use crate::metrics::{WorkerMetrics, WorkerRegistry};
@@ -110,6 +111,7 @@ async fn run(
     let local = Local::new(&config, WorkerMetrics::new(registry), drain, heard, access_log);
     let worker = Worker::new(local, &config, inside::serve);
     tokio::task::spawn_local(inbound::follow(worker.local.clone()));
+    tokio::task::spawn_local(link::follow(worker.local.clone()));
     let mut listeners = Listeners::default();
     let mut ticks = tokio::time::interval(FORGET);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

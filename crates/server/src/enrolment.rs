@@ -7,13 +7,16 @@
 
 use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use tonic::Status;
 use tulle_model::legible::legible_start;
 use tulle_model::name::{dns_label_problem, dns_subdomain_problem};
+use tulle_model::stamp::Stamp;
 
 use crate::ca::mesh::NODE_LIFETIME;
 use crate::ca::seal::{hex, unhex};
+use crate::revocations::Revocations;
 use crate::store::{Precondition, Store, StoreError, Stored};
 use crate::timestamp::seconds;
 use crate::token_secret;
@@ -31,6 +34,8 @@ const TTL_LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// By how many seconds the clock may have been set back since a token was made: set back further, it would
 /// live for longer than it was made for.
 const CLOCK_GRACE: u64 = 300;
+/// How many joinings of one name within a day are told apart.
+const JOININGS: usize = 32;
 
 /// Why a token is not made or not taken, or a node unknown.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +129,18 @@ pub struct Grant {
     /// The boot of the host that the node was last heard from; empty where it was not yet.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub boot_id: String,
+    /// The joinings from which certificates may still be good, the present one first. A grant that an older server wrote has
+    /// none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    joinings: Vec<Joining>,
+}
+
+/// By what the certificates of one joining are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Joining {
+    stamp: u64,
+    /// Seconds since the epoch: when all that was signed for the joining before has expired.
+    since: u64,
 }
 
 impl Grant {
@@ -133,6 +150,32 @@ impl Grant {
             None => pattern == "*",
             Some((n, s)) => n == namespace && (s == "*" || s == service_account),
         })
+    }
+
+    /// With what certificates of the node are signed.
+    pub fn stamp(&self, node: &str) -> Stamp {
+        match self.joinings.first() {
+            Some(present) => Stamp(present.stamp),
+            // The same at each call, and another than that of other nodes.
+            None => {
+                let hash = digest(&SHA256, format!("{node} {}", self.joined).as_bytes());
+                Stamp(hash.as_ref().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes)))
+            }
+        }
+    }
+
+    /// With what certificates of the node may have been signed that are still good.
+    fn stamps(&self, node: &str) -> Vec<Stamp> {
+        let former = self.joinings.iter().skip(1).map(|joining| Stamp(joining.stamp));
+        std::iter::once(self.stamp(node)).chain(former).collect()
+    }
+
+    /// What to remember of it when the name is joined anew.
+    fn former(&self, node: &str, now: u64) -> Vec<Joining> {
+        let present = Joining { stamp: self.stamp(node).0, since: now };
+        let good = |joining: &Joining| now < joining.since.saturating_add(NODE_LIFETIME.as_secs());
+        let former = self.joinings.iter().skip(1).copied().filter(good);
+        std::iter::once(present).chain(former).take(JOININGS).collect()
     }
 
     /// For messages: what may be asked for.
@@ -157,7 +200,11 @@ pub struct Admission {
     node: String,
     /// Who bore the node's name when the token was checked.
     bearer: Precondition,
+    /// What the certificates of those who bore it are known by.
+    former: Vec<Joining>,
     identities: Vec<String>,
+    /// With what the certificates of this joining are signed.
+    pub stamp: Stamp,
 }
 
 /// What is known of a token that was not used yet. Its secret is not.
@@ -179,12 +226,18 @@ pub struct KnownToken {
 pub struct Enrolment {
     store: Store,
     fingerprint: String,
+    revocations: Revocations,
 }
 
 impl Enrolment {
     /// `fingerprint` is that of the mesh's root.
     pub fn new(store: Store, fingerprint: String) -> Self {
-        Self { store, fingerprint }
+        Self { revocations: Revocations::new(store.clone()), store, fingerprint }
+    }
+
+    /// Whose certificates count no longer.
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
     }
 
     /// Makes a token.
@@ -266,14 +319,14 @@ impl Enrolment {
             return Err(refused(problem.to_owned()));
         }
         let bearer = self.store.get(&format!("{NODES}{node}")).await?;
+        let grant: Option<Grant> = bearer.as_ref().map(|kept| decode(&kept.value)).transpose()?;
         match &kept.node {
             Some(bound) if bound != node => {
                 return Err(refused(format!("the join token is for the node `{bound}`, not for `{node}`")));
             }
             Some(_) => {}
             None => {
-                let grant: Option<Grant> = bearer.as_ref().map(|kept| decode(&kept.value)).transpose()?;
-                let alive = grant.is_some_and(|grant| grant.certificate_expires > seconds(now));
+                let alive = grant.as_ref().is_some_and(|grant| grant.certificate_expires > seconds(now));
                 if alive && !kept.replace {
                     return Err(refused(format!(
                         "a node `{node}` has joined already; choose another name, or make a token that \
@@ -287,7 +340,9 @@ impl Enrolment {
             revision: stored.revision,
             node: node.to_owned(),
             bearer: bearer.map_or(Precondition::Absent, |kept| Precondition::Revision(kept.revision)),
+            former: grant.map(|grant| grant.former(node, seconds(now))).unwrap_or_default(),
             identities: kept.identities,
+            stamp: Stamp(rand::random()),
         })
     }
 
@@ -299,11 +354,13 @@ impl Enrolment {
         certificate_expires: u64,
         now: SystemTime,
     ) -> Result<Grant, EnrolmentError> {
+        let present = Joining { stamp: admission.stamp.0, since: seconds(now) };
         let grant = Grant {
             identities: admission.identities,
             joined: seconds(now),
             certificate_expires,
             boot_id: String::new(),
+            joinings: std::iter::once(present).chain(admission.former).collect(),
         };
         let key = format!("{NODES}{}", admission.node);
         // Where the grant cannot be kept, the token stays good.
@@ -337,10 +394,20 @@ impl Enrolment {
     /// What a node that joined may ask for. A store that cannot be read lets nobody in who may have been revoked: streams that
     /// stand go on, and who is refused goes on as it is configured, and tries again.
     ///
+    /// `stamp`: that of the certificate with which it comes. Of a node that was revoked it does not count, though another one has
+    /// joined under the name since.
+    ///
     /// # Errors
-    /// Where it has no grant, or the store cannot be read.
-    pub(crate) async fn require_grant(&self, node: &str) -> Result<Grant, EnrolmentError> {
-        self.grant(node).await?.ok_or_else(|| EnrolmentError::not_known(node))
+    /// Where it has no grant, was revoked, or the store cannot be read.
+    pub(crate) async fn require_grant(
+        &self,
+        node: &str,
+        stamp: Option<Stamp>,
+    ) -> Result<Grant, EnrolmentError> {
+        let grant = self.grant(node).await?;
+        grant
+            .filter(|_| !self.revocations.list().includes(stamp))
+            .ok_or_else(|| EnrolmentError::not_known(node))
     }
 
     /// Remembers until when the node's own certificate is good: no longer than one that is made now, though
@@ -424,13 +491,27 @@ impl Enrolment {
     }
 
     /// Takes back what a node may, and the tokens that name it; whether there was anything.
-    pub async fn revoke(&self, node: &str) -> Result<bool, EnrolmentError> {
+    pub async fn revoke(&self, node: &str, now: SystemTime) -> Result<bool, EnrolmentError> {
         let names_it =
             |value: &[u8]| decode::<KeptToken>(value).is_ok_and(|t| t.node.as_deref() == Some(node));
         for (key, _) in self.kept_tokens().await?.into_iter().filter(|(_, stored)| names_it(&stored.value)) {
             self.delete(&key).await?;
         }
-        self.delete(&format!("{NODES}{node}")).await
+        let key = format!("{NODES}{node}");
+        // Who joins or is certified meanwhile is revoked, too.
+        for _ in 0..5 {
+            let Some(stored) = self.store.get(&key).await? else { return Ok(false) };
+            // Before the grant goes: it alone says which they are.
+            let grant: Grant = decode(&stored.value)?;
+            self.revocations.add(&grant.stamps(node), now).await;
+            match self.store.delete(&key, Precondition::Revision(stored.revision)).await {
+                Err(StoreError::Conflict { .. }) => {}
+                Err(StoreError::NotFound(_)) => return Ok(true),
+                Err(error) => return Err(error.into()),
+                Ok(_) => return Ok(true),
+            }
+        }
+        self.delete(&key).await
     }
 
     /// Deletes a key; whether it was there.
@@ -640,14 +721,55 @@ mod tests {
             (make(Some("n1")).await, make(Some("n1")).await, make(Some("n2")).await, make(None).await);
         let admission = enrolment.check(&first, "n1", now).await.unwrap();
         enrolment.admit(admission, seconds(now) + 100, now).await.unwrap();
-        assert!(enrolment.revoke("n1").await.unwrap());
+        assert!(enrolment.revoke("n1", now).await.unwrap());
         assert_eq!(enrolment.grant("n1").await.unwrap(), None);
         assert!(enrolment.check(&again, "n1", now).await.is_err());
         assert!(
             enrolment.check(&other, "n2", now).await.is_ok()
                 && enrolment.check(&any, "n3", now).await.is_ok()
         );
-        assert!(!enrolment.revoke("n1").await.unwrap(), "once");
+        assert!(!enrolment.revoke("n1", now).await.unwrap(), "once");
+    }
+
+    #[tokio::test]
+    async fn who_joins_after_a_revocation_is_told_from_who_was_revoked() {
+        let now = SystemTime::now();
+        let enrolment = Enrolment::new(Store::in_memory(), "f00d".to_owned());
+        let join = async |now: SystemTime| {
+            let request = TokenRequest { node: Some("n1".to_owned()), ..request(&["*"]) };
+            let token = enrolment.create_token(request, now).await.unwrap().text;
+            let admission = enrolment.check(&token, "n1", now).await.unwrap();
+            let stamp = admission.stamp;
+            let grant = enrolment.admit(admission, seconds(now) + 100, now).await.unwrap();
+            assert_eq!(grant.stamp("n1"), stamp);
+            stamp
+        };
+        let is_known = async |stamp| enrolment.require_grant("n1", Some(stamp)).await.is_ok();
+        let (first, second) = (join(now).await, join(now).await);
+        assert!(is_known(first).await && is_known(second).await, "joining anew takes nothing back");
+        assert!(enrolment.revoke("n1", now).await.unwrap());
+        let third = join(now).await;
+        for (stamp, known) in [(first, false), (second, false), (third, true)] {
+            assert_eq!(is_known(stamp).await, known, "{stamp}");
+            assert_eq!(enrolment.revocations().list().includes(Some(stamp)), !known, "{stamp}");
+        }
+        // What has expired is not named again.
+        let late = now + NODE_LIFETIME + Duration::from_secs(1);
+        let last = join(late).await;
+        assert_eq!(enrolment.grant("n1").await.unwrap().unwrap().stamps("n1"), [last, third]);
+        let later = late + NODE_LIFETIME + Duration::from_secs(1);
+        let newest = join(later).await;
+        assert_eq!(enrolment.grant("n1").await.unwrap().unwrap().stamps("n1"), [newest, last]);
+    }
+
+    /// One of before there were stamps has certificates all the same.
+    #[test]
+    fn an_old_grant_has_a_stamp_of_its_own() {
+        let kept = br#"{"identities":["*"],"joined":7,"certificate_expires":9}"#;
+        let grant: Grant = decode(kept).unwrap();
+        assert_eq!(grant.stamp("n1"), grant.stamp("n1"));
+        assert_ne!(grant.stamp("n1"), grant.stamp("n2"));
+        assert_ne!(grant.stamp("n1"), Grant { joined: 8, ..grant.clone() }.stamp("n1"));
     }
 
     /// Runs in a thread of its own, while this one waits.
@@ -675,7 +797,7 @@ mod tests {
         let grant = enrolment.grant("n1").await.unwrap().unwrap();
         assert_eq!((grant.boot_id.as_str(), grant.certificate_expires), ("b1", 2));
         let revoked = enrolment.note("n1", |grant| {
-            assert!(meanwhile(enrolment.revoke("n1")).unwrap());
+            assert!(meanwhile(enrolment.revoke("n1", now)).unwrap());
             grant.certificate_expires = 3;
         });
         let error = revoked.await.unwrap_err();
@@ -683,12 +805,15 @@ mod tests {
         assert_eq!(enrolment.grant("n1").await.unwrap(), None);
     }
 
+    fn grant_of(identities: Vec<String>) -> Grant {
+        Grant { identities, joined: 0, certificate_expires: 0, boot_id: String::new(), joinings: Vec::new() }
+    }
+
     #[test]
     fn what_a_node_may_ask_for_is_said_in_words() {
         let describe = |identities: &[&str]| {
             let identities = identities.iter().map(|&identity| identity.to_owned()).collect();
-            let grant = Grant { identities, joined: 0, certificate_expires: 0, boot_id: String::new() };
-            grant.describe()
+            grant_of(identities).describe()
         };
         let many: Vec<_> = (0..12).map(|n| format!("a/{n}")).collect();
         let many: Vec<_> = many.iter().map(String::as_str).collect();
@@ -706,12 +831,7 @@ mod tests {
 
     #[test]
     fn grants_match_by_namespace_and_account() {
-        let grant = |identities: &[&str]| Grant {
-            identities: identities.iter().map(|&i| i.to_owned()).collect(),
-            joined: 0,
-            certificate_expires: 0,
-            boot_id: String::new(),
-        };
+        let grant = |identities: &[&str]| grant_of(identities.iter().map(|&i| i.to_owned()).collect());
         assert!(grant(&["*"]).permits("a", "b"));
         assert!(grant(&["a/*"]).permits("a", "b"));
         assert!(!grant(&["a/*"]).permits("aa", "b"));

@@ -21,6 +21,7 @@ mod key_sets;
 pub mod metrics;
 pub mod objects;
 pub mod publication;
+pub mod revocations;
 mod server;
 pub mod store;
 mod strangers;

@@ -170,6 +170,7 @@ impl Server {
         let metrics = Arc::new(Metrics::default());
         let publication = Publication::new();
         let enrolment = Enrolment::new(store.clone(), authority.root_fingerprint());
+        enrolment.revocations().load().await.map_err(ObjectError::from)?;
         let statuses = StatusWriter::new(objects.clone(), publication.clone(), metrics.clone());
         let slices = SliceWriter::new(objects.clone());
         let events = Events::new(objects.clone());
@@ -192,7 +193,7 @@ impl Server {
             Writers { statuses: statuses.clone(), slices: slices.clone(), events: events.clone() },
             metrics.clone(),
             fleet.clone(),
-            key_sets.clone(),
+            (key_sets.clone(), enrolment.revocations().clone()),
         )
         .await?;
         let certificate = ServerCertificate::new(&authority, now)?;
@@ -455,6 +456,7 @@ impl Upkeep {
                 let message = format!("cannot renew the server's certificates: {error}");
                 self.events.record(Severity::Warning, about, "CertificateNotRenewed", &message);
             }
+            self.enrolment.revocations().sweep(now).await;
             if let Err(error) = self.enrolment.sweep(now).await {
                 tracing::warn!(%error, "cannot delete expired join tokens");
             }

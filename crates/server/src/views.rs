@@ -173,7 +173,7 @@ impl Views {
 
     /// Removes a node, connected or not, that may not come back with the certificate that it has.
     pub async fn revoke(&self, node: &str) -> Result<usize, EvictError> {
-        let had = self.enrolment.revoke(node).await?;
+        let had = self.enrolment.revoke(node, SystemTime::now()).await?;
         // Whoever comes from now on is refused.
         self.publication.revoke(node);
         let evicted = match self.fleet.evict(node, true).await {

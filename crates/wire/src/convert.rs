@@ -21,6 +21,7 @@ use tulle_model::identity::SpiffeId;
 use tulle_model::name::{NamespacedName, dns_subdomain_problem};
 use tulle_model::port_settings::Http1Settings;
 use tulle_model::snapshot as model;
+use tulle_model::stamp::{Revoked, Stamp};
 
 use crate::discovery as wire;
 
@@ -69,12 +70,13 @@ fn object_name(prefix: &str, namespace: String, name: String) -> Result<Namespac
 
 impl From<&model::MeshSettings> for wire::Mesh {
     fn from(mesh: &model::MeshSettings) -> Self {
-        let model::MeshSettings { egress, access_log, inbound_capture, session_key } = mesh;
+        let model::MeshSettings { egress, access_log, inbound_capture, session_key, revoked } = mesh;
         Self {
             egress_deny: *egress == model::EgressPolicy::Deny,
             access_log: *access_log,
             inbound_capture: *inbound_capture,
             session_key: session_key.as_ref().map(|key| key.0.to_vec().into()).unwrap_or_default(),
+            revoked: revoked.iter().map(|stamp| stamp.0).collect(),
         }
     }
 }
@@ -92,7 +94,14 @@ impl From<wire::Mesh> for model::MeshSettings {
         // One of another length is of another version, which seals in another way.
         let session_key = <[u8; model::SessionKey::LENGTH]>::try_from(&*mesh.session_key).ok();
         let session_key = session_key.map(model::SessionKey);
-        Self { egress, access_log: mesh.access_log, inbound_capture: mesh.inbound_capture, session_key }
+        let revoked = Revoked::of(mesh.revoked.into_iter().map(Stamp)).into();
+        Self {
+            egress,
+            access_log: mesh.access_log,
+            inbound_capture: mesh.inbound_capture,
+            session_key,
+            revoked,
+        }
     }
 }
 

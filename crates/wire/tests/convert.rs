@@ -25,6 +25,7 @@ use tulle_model::snapshot::{
     ServerName, ServiceConfig, Session, SessionCarrier, SessionKey, Shape, Share, Source, Spoken, Strictness,
     TcpRule, TextMatch, Timeouts, TlsRouteEntry, TlsRouteTable, TokenPlace, ValueMatch, WorkloadConfig,
 };
+use tulle_model::stamp::{Revoked, Stamp};
 use tulle_wire::discovery;
 
 fn names() -> impl Strategy<Value = NamespacedName> {
@@ -410,10 +411,13 @@ proptest! {
     }
 
     #[test]
-    fn settings_survive_a_round_trip(deny: bool, access_log: bool, inbound_capture: bool, key: Option<[u8; 32]>) {
+    fn settings_survive_a_round_trip(
+        deny: bool, access_log: bool, inbound_capture: bool, key: Option<[u8; 32]>, revoked: Vec<u64>,
+    ) {
         let egress = if deny { EgressPolicy::Deny } else { EgressPolicy::Allow };
         let session_key = key.map(SessionKey);
-        let mesh = MeshSettings { egress, access_log, inbound_capture, session_key };
+        let revoked = Revoked::of(revoked.into_iter().map(Stamp)).into();
+        let mesh = MeshSettings { egress, access_log, inbound_capture, session_key, revoked };
         let message = discovery::Mesh::from(&mesh);
         let other = MeshSettings { session_key: mesh.session_key.clone().map(|_| SessionKey([0; 32])), ..mesh.clone() };
         prop_assert_eq!(format!("{message:?}"), format!("{:?}", discovery::Mesh::from(&other)), "the key is shown");

@@ -15,7 +15,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tulle_identity::Svid;
 use tulle_model::identity::{InvalidIdentity, SpiffeId, Subject};
+use tulle_model::stamp::Revoked;
 use tulle_proxy::certificate::WorkloadCertificate;
+use tulle_proxy::state::StateCell;
 use tulle_wire::node::SignRequest;
 
 use super::credential::{Credential, KeyRequest, file_of};
@@ -42,6 +44,8 @@ pub struct Identities {
     keeper: Keeper,
     bundle: Arc<JwtBundle>,
     known: Mutex<HashMap<SpiffeId, Weak<Identity>>>,
+    /// Whose certificates peers do not take.
+    revoked: watch::Sender<Arc<Revoked>>,
 }
 
 /// An identity that is kept valid for as long as somebody holds it.
@@ -74,7 +78,8 @@ impl Identities {
     /// Certificates are kept in `folder`, which exists.
     pub fn new(server: Server, folder: &Path, keeper: Keeper) -> Arc<Self> {
         let bundle = Arc::new(JwtBundle::load(keeper.file(folder.join(KEYS_FILE))));
-        Arc::new(Self { server, folder: folder.to_owned(), keeper, bundle, known: Mutex::default() })
+        let (known, revoked) = (Mutex::default(), watch::Sender::default());
+        Arc::new(Self { server, folder: folder.to_owned(), keeper, bundle, known, revoked })
     }
 
     /// The keys of the mesh's JWT-SVIDs.
@@ -98,7 +103,8 @@ impl Identities {
             return Ok((id, identity));
         }
         let file = self.keeper.file(file_of(&self.folder, namespace, service_account));
-        let identity = Arc::new(keep_valid(self.server.clone(), id.clone(), file, self.bundle.clone()));
+        let (server, bundle, revoked) = (self.server.clone(), self.bundle.clone(), self.revoked.subscribe());
+        let identity = Arc::new(keep_valid(server, id.clone(), file, bundle, revoked));
         known.insert(id.clone(), Arc::downgrade(&identity));
         Ok((id, identity))
     }
@@ -115,7 +121,32 @@ pub async fn renew_expired(identities: Weak<Identities>, mut expired: mpsc::Rece
     }
 }
 
-fn keep_valid(server: Server, id: SpiffeId, file: KeptFile, bundle: Arc<JwtBundle>) -> Identity {
+/// Has certificates replaced that are taken back: those of before this node was revoked, after it has joined anew.
+pub async fn renew_revoked(identities: Weak<Identities>, state: Arc<StateCell>) {
+    let mut changes = state.subscribe();
+    loop {
+        changes.mark_unchanged();
+        let Some(identities) = identities.upgrade() else { return };
+        let now = state.load().snapshot.mesh.revoked.clone();
+        identities.revoked.send_if_modified(|known| {
+            let differs = *known != now;
+            *known = now;
+            differs
+        });
+        drop(identities);
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn keep_valid(
+    server: Server,
+    id: SpiffeId,
+    file: KeptFile,
+    bundle: Arc<JwtBundle>,
+    revoked: watch::Receiver<Arc<Revoked>>,
+) -> Identity {
     let stored = Credential::load(&file.path).unwrap_or_else(|e| {
         tracing::warn!("a new certificate is needed for {id}: {e}");
         None
@@ -129,7 +160,8 @@ fn keep_valid(server: Server, id: SpiffeId, file: KeptFile, bundle: Arc<JwtBundl
     let (credentials, credential) = watch::channel(stored.clone());
     let tokens = JwtSvids::new(server.clone(), id.clone(), bundle.clone());
     let expired = Arc::new(Notify::new());
-    let task = renew_for_ever(server, id, file, stored, expired.clone(), move |svid, renewed| {
+    let refused = Refused { expired: expired.clone(), revoked };
+    let task = renew_for_ever(server, id, file, stored, refused, move |svid, renewed| {
         bundle.learn(&renewed.jwt_keys);
         credentials.send_replace(Some(renewed.credential));
         sender.send_replace(Some(for_proxy(svid)));
@@ -141,9 +173,15 @@ fn keep_valid(server: Server, id: SpiffeId, file: KeptFile, bundle: Arc<JwtBundl
 pub async fn keep_node_valid(server: Server, id: SpiffeId, file: KeptFile, credential: Credential) {
     let speaker = server.clone();
     // Nobody but the server sees it, and it would not let the node ask for another one.
-    let expired = Arc::new(Notify::new());
+    let refused = Refused { expired: Arc::default(), revoked: watch::channel(Arc::default()).1 };
     let renewed = move |svid: Svid, _| speaker.use_certificate(&svid);
-    renew_for_ever(server, id, file, Some(Arc::new(credential)), expired, renewed).await;
+    renew_for_ever(server, id, file, Some(Arc::new(credential)), refused, renewed).await;
+}
+
+/// What says that others do not take a certificate, though its time is not over.
+struct Refused {
+    expired: Arc<Notify>,
+    revoked: watch::Receiver<Arc<Revoked>>,
 }
 
 async fn renew_for_ever(
@@ -151,14 +189,14 @@ async fn renew_for_ever(
     id: SpiffeId,
     file: KeptFile,
     mut credential: Option<Arc<Credential>>,
-    expired: Arc<Notify>,
+    mut refused: Refused,
     renewed: impl Fn(Svid, Renewed),
 ) {
     // Whatever the clocks say and the server answers, nothing here is a hot loop.
     let mut pace = Pace::new(SOONEST, SELDOM, QUIET);
     loop {
         if let Some(credential) = &credential {
-            due(&server, credential, &expired).await;
+            due(&server, credential, &mut refused).await;
         }
         pace.turn().await;
         match issue(&server, &id).await.and_then(|c| Ok((c.credential.decode()?, c))) {
@@ -188,19 +226,21 @@ async fn renew_for_ever(
     }
 }
 
-/// Waits until a credential is to be renewed: by the time of the mesh, or by what a peer says.
-async fn due(server: &Server, credential: &Credential, expired: &Notify) {
+/// Waits until a credential is to be renewed: by the time of the mesh, by what a peer says, or because it was taken back.
+async fn due(server: &Server, credential: &Credential, Refused { expired, revoked }: &mut Refused) {
+    let stamp = credential.decode().ok().and_then(|svid| svid.stamp());
     let mut clock_changes = server.clock().changes();
     // The share of its life after which it is renewed is drawn once for each certificate.
     let random = rand::random();
     loop {
         let wait = credential.renewal_in(server.clock().now(), random);
-        if wait.is_zero() {
+        if wait.is_zero() || revoked.borrow_and_update().includes(stamp) {
             return;
         }
         tokio::select! {
             () = sleep(wait.min(LONGEST_SLEEP)) => {}
             Ok(()) = clock_changes.changed() => {}
+            Ok(()) = revoked.changed() => {}
             () = expired.notified() => return,
         }
     }

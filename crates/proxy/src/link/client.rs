@@ -22,9 +22,10 @@ use tulle_model::health::Outcome;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::FastMap;
+use tulle_model::stamp::Stamp;
 
 use super::stream::LinkStream;
-use super::{Faults, LINGER, LINK_COST, PING_DEADLINE, PING_INTERVAL, is_distrusted};
+use super::{Faults, LINGER, LINK_COST, PING_DEADLINE, PING_INTERVAL, is_distrusted, watch_revocation};
 use crate::budget::{Account, Seat};
 use crate::certificate::WorkloadCertificate;
 use crate::connect::connect_within;
@@ -370,10 +371,10 @@ impl LinkPool {
             let entry = entries.entry(key.clone()).or_default();
             entry.dial = None;
             let result = match result {
-                Ok(OpenedLink { connection, seat }) => {
+                Ok(opened) => {
                     let (exit, ending) = Exit::new();
                     let link = Rc::new(Link {
-                        handle: connection.handle(),
+                        handle: opened.connection.handle(),
                         exit: Cell::new(Some(exit)),
                         used: Cell::new(Instant::now()),
                         retired: Cell::new(false),
@@ -382,14 +383,8 @@ impl LinkPool {
                     entry.open.push(link.clone());
                     entry.refused = None;
                     entry.line.call();
-                    pool.running.spawn_local(drive(
-                        pool.clone(),
-                        key,
-                        Rc::downgrade(&link),
-                        OpenedLink { connection, seat },
-                        certificate,
-                        ending,
-                    ));
+                    let driven = drive(pool.clone(), key, Rc::downgrade(&link), opened, certificate, ending);
+                    pool.running.spawn_local(driven);
                     Ok(())
                 }
                 Err(error) => {
@@ -447,6 +442,8 @@ fn stopping() -> UpstreamError {
 /// A link that was opened, with its seat.
 struct OpenedLink {
     connection: Connection<TlsStream>,
+    /// Of the peer's certificate.
+    stamp: Option<Stamp>,
     seat: Seat,
 }
 
@@ -461,7 +458,7 @@ async fn open(
     let end = Instant::now() + pool.local.bounds.link_handshake;
     let tcp = connect_within(key.address, pool.local.bounds.link_handshake).await?;
     let counts = pool.local.metrics.counts();
-    let handshake = timeout_at(end, greet(key, certificate, tcp, seat)).await;
+    let handshake = timeout_at(end, greet(pool, key, certificate, tcp, seat)).await;
     let failure = match handshake {
         Ok(Ok(opened)) => {
             counts.client_handshakes[HandshakeResult::Ok as usize].add(1);
@@ -490,12 +487,14 @@ async fn open(
 }
 
 async fn greet(
+    pool: &LinkPool,
     key: &LinkKey,
     certificate: &WorkloadCertificate,
     tcp: TcpStream,
     seat: Seat,
 ) -> Result<OpenedLink, TlsFailure> {
-    let stream = tls::connect(certificate, &key.destination, tcp).await?;
+    let revoked = pool.local.view().snapshot.mesh.revoked.clone();
+    let tls::Connected { stream, stamp } = tls::connect(certificate, &key.destination, &revoked, tcp).await?;
     let mut connection = Connection::client(stream, LIMITS, LINGER);
     if let Some(account) = seat.account() {
         connection = connection.charged(account.clone());
@@ -506,7 +505,7 @@ async fn greet(
         ended = poll_fn(|cx| connection.poll(cx, |_, _, _| {})) => return Err(not_taken(ended, &key.source)),
         pong = handle.ping() => pong.map_err(|ended| not_taken(ended, &key.source))?,
     }
-    Ok(OpenedLink { connection, seat })
+    Ok(OpenedLink { connection, stamp, seat })
 }
 
 /// A link that ended before it was of use.
@@ -528,7 +527,7 @@ async fn drive(
     mut ending: Ending,
 ) {
     // It is a descriptor until it is closed, whoever still uses it.
-    let OpenedLink { mut connection, seat: _seat } = opened;
+    let OpenedLink { mut connection, stamp, seat: _seat } = opened;
     let counts = pool.local.metrics.counts();
     counts.client_links.add(1);
     let faults = Faults::of(connection.handle(), &counts.client_link_faults);
@@ -550,6 +549,7 @@ async fn drive(
         }
     };
     let _watched = pool.local.sweep.watch(&connection.handle(), Side::Link);
+    let mut revocation = watch_revocation(&pool.local, stamp);
     let mut dead = false;
     let ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll(cx, |_, _, _| {})) => match ended {
@@ -565,6 +565,7 @@ async fn drive(
             dead = true;
             Some("the peer does not answer pings".to_owned())
         }
+        () = revocation.told() => Some("the peer's node was revoked".to_owned()),
         () = ending.told() => Some("too many others were left with streams open".to_owned()),
     };
     drop(ending);

@@ -6,10 +6,15 @@ pub mod server;
 pub mod stream;
 
 use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tulle_model::stamp::{Revoked, Stamp};
 
 use crate::budget::cost;
 use crate::certificate::WorkloadCertificate;
+use crate::departing::Ending;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::http2::{Handle, Limits, WhenReset};
 use crate::local::Local;
@@ -76,4 +81,29 @@ fn is_distrusted(local: &Local, certificate: &WorkloadCertificate) -> bool {
     let mut now = state.workloads.values().filter(|w| w.identity == *own.identity());
     let Some(now) = now.find_map(|w| w.certificate.as_ref()) else { return false };
     !std::ptr::eq(&**now, certificate) && !now.svid().roots().include(own.roots())
+}
+
+/// Says when a link has to end because its peer's node is revoked.
+fn watch_revocation(local: &Local, stamp: Option<Stamp>) -> Ending {
+    local.revocable.watch(stamp, &local.view().snapshot.mesh.revoked)
+}
+
+/// Ends the links to and from nodes that are revoked, as the list of them changes, for as long as the worker runs.
+pub(crate) async fn follow(local: Rc<Local>) {
+    let mut changes = local.state.subscribe();
+    let mut last = Arc::<Revoked>::default();
+    loop {
+        changes.mark_unchanged();
+        let now = local.view().snapshot.mesh.revoked.clone();
+        if !Arc::ptr_eq(&now, &last) {
+            let count = local.revocable.end(&now);
+            if count > 0 {
+                tracing::warn!(count, "links are ended: the nodes at their other ends were revoked");
+            }
+            last = now;
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
 }

@@ -19,8 +19,11 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
+use tulle_model::stamp::Stamp;
 
-use super::{Faults, LIMITS, LINGER, LINK_COST, PING_DEADLINE, PING_INTERVAL, is_distrusted};
+use super::{
+    Faults, LIMITS, LINGER, LINK_COST, PING_DEADLINE, PING_INTERVAL, is_distrusted, watch_revocation,
+};
 use crate::access_log::Asked;
 use crate::boxed::boxed;
 use crate::budget::{Account, Payer, Seat, Shed};
@@ -67,6 +70,8 @@ struct AcceptedLink {
     certificate: Arc<WorkloadCertificate>,
     /// Seconds since the epoch: when the first of the two certificates ends.
     expires: i64,
+    /// Of the peer's certificate.
+    stamp: Option<Stamp>,
     /// The workload that the last stream was for, and how the peer named it.
     last: RefCell<Option<(HeaderValue, WorkloadName)>>,
 }
@@ -179,6 +184,7 @@ async fn greet(worker: &Rc<Worker>, hello: Hello) -> Result<(AcceptedLink, LinkC
         identity: accepted.certificate.svid().identity().clone(),
         certificate: accepted.certificate,
         expires: accepted.expires,
+        stamp: accepted.stamp,
         last: RefCell::default(),
     };
     Ok((link, connection))
@@ -201,6 +207,8 @@ async fn run(
 ) -> Result<(), LinkFailure> {
     let (handle, received) = (connection.handle(), connection.received());
     let _watched = worker.local.sweep.watch(&handle, Side::Link);
+    let mut revocation = watch_revocation(&worker.local, link.stamp);
+    let mut revocation = pin!(revocation.told());
     let over = Notify::new();
     let faults = Faults::of(handle.clone(), &worker.local.metrics.counts().server_link_faults);
     // Looked at each time: a timer until then would not see that the clock was set.
@@ -245,6 +253,7 @@ async fn run(
                 lost => Err(LinkFailure::Lost(lost.to_string())),
             },
             () = &mut dead => return Err(LinkFailure::Lost("the peer does not answer pings".to_owned())),
+            () = &mut revocation => return Err(LinkFailure::Lost("the peer's node was revoked".to_owned())),
             () = &mut going, if !gone => {
                 gone = true;
                 handle.go_away();
@@ -512,6 +521,7 @@ mod tests {
     use http_body_util::BodyExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tulle_model::stamp::Revoked;
 
     use super::*;
     use crate::budget::cost;
@@ -596,6 +606,7 @@ mod tests {
             certificate: authority.issue(&identity, UNTIL),
             identity,
             expires: UNTIL,
+            stamp: None,
             last: RefCell::default(),
         }
     }
@@ -664,8 +675,8 @@ mod tests {
         let seat = worker.local.accounts.of(&Payer::Handshakes).certain_seat(0);
         tokio::task::spawn_local(serve(worker.clone(), far, address, seat));
         let own = authority.issue(&authority.identity("peer"), UNTIL);
-        let stream = tls::connect(&own, &authority.identity("a"), near).await;
-        let mut connection = Connection::client(stream.unwrap(), LIMITS, LINGER);
+        let stream = tls::connect(&own, &authority.identity("a"), &Revoked::default(), near).await;
+        let mut connection = Connection::client(stream.unwrap().stream, LIMITS, LINGER);
         let handle = connection.handle();
         tokio::task::spawn_local(async move { poll_fn(|cx| connection.poll(cx, |_, _, _| {})).await });
         handle

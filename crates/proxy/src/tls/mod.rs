@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tulle_identity::tls::ALPN;
 use tulle_identity::{Certificate, Kind, Refusal};
 use tulle_model::identity::SpiffeId;
+use tulle_model::stamp::{Revoked, Stamp};
 
 pub(crate) use self::handshake::Hello;
 pub(crate) use self::stream::TlsStream;
@@ -67,6 +68,7 @@ impl From<&Refusal> for TlsFailure {
             Kind::ForeignTrustDomain => HandshakeResult::ForeignTrustDomain,
             Kind::UnknownIssuer => HandshakeResult::UnknownIssuer,
             Kind::InvalidCertificate => HandshakeResult::InvalidCertificate,
+            Kind::Revoked => HandshakeResult::Revoked,
             Kind::WrongIdentity => HandshakeResult::WrongIdentity,
         };
         Self::new(kind, refusal.to_string())
@@ -120,12 +122,20 @@ impl TlsFailure {
     }
 }
 
-/// Opens TLS to a node as the holder of `certificate`; who answers must be `expected`.
+/// A link that was opened.
+pub(crate) struct Connected {
+    pub stream: TlsStream,
+    /// Of the certificate that was shown.
+    pub stamp: Option<Stamp>,
+}
+
+/// Opens TLS to a node as the holder of `certificate`; who answers must be `expected`, and on a node that is not among those.
 pub(crate) async fn connect(
     certificate: &WorkloadCertificate,
     expected: &SpiffeId,
+    revoked: &Revoked,
     tcp: TcpStream,
-) -> Result<TlsStream, TlsFailure> {
+) -> Result<Connected, TlsFailure> {
     let name = expected.server_name().and_then(|name| ServerName::try_from(name).ok()).ok_or_else(|| {
         TlsFailure::new(
             HandshakeResult::WrongIdentity,
@@ -141,7 +151,22 @@ pub(crate) async fn connect(
             "the peer does not speak HTTP/2 on its link port",
         ));
     }
-    Ok(established.stream)
+    // The handshake has checked it: it is there, and can be read.
+    let leaf = established.leaf.as_ref().ok_or_else(no_certificate)?;
+    let stamp = not_revoked(&Certificate::read(leaf)?, revoked)?;
+    Ok(Connected { stream: established.stream, stamp })
+}
+
+fn no_certificate() -> TlsFailure {
+    TlsFailure::new(HandshakeResult::NoCertificate, "no certificate: the peer presented none")
+}
+
+/// The stamp of a certificate that is good otherwise. It is looked at before anything that the peer has sent.
+fn not_revoked(shown: &Certificate, revoked: &Revoked) -> Result<Option<Stamp>, Refusal> {
+    match &shown.identity {
+        Ok(peer) if revoked.includes(shown.stamp) => Err(Refusal::Revoked(peer.clone())),
+        _ => Ok(shown.stamp),
+    }
 }
 
 /// A link that was let in.
@@ -153,6 +178,8 @@ pub(crate) struct Accepted {
     pub certificate: Arc<WorkloadCertificate>,
     /// Seconds since the epoch: when the first of the two certificates ends.
     pub expires: i64,
+    /// Of the peer's certificate.
+    pub stamp: Option<Stamp>,
 }
 
 /// Waits until a peer has said whom it wants: its whole ClientHello.
@@ -180,13 +207,11 @@ pub(crate) async fn accept(state: &NodeState, hello: Hello) -> Result<Accepted, 
     if established.alpn.as_deref() != Some(ALPN) {
         return Err(TlsFailure::new(HandshakeResult::Broken, "the peer does not offer HTTP/2 (ALPN h2)"));
     }
-    let leaf = established.leaf.as_ref().ok_or_else(|| {
-        TlsFailure::new(HandshakeResult::NoCertificate, "no certificate: the peer presented none")
-    })?;
-    let shown = Certificate::read(leaf)?;
+    let shown = Certificate::read(established.leaf.as_ref().ok_or_else(no_certificate)?)?;
+    let stamp = not_revoked(&shown, &state.snapshot.mesh.revoked)?;
     let peer = shown.identity.map_err(Refusal::from)?;
     let expires = shown.not_after.min(own.not_after());
-    Ok(Accepted { peer, certificate, expires, stream: established.stream })
+    Ok(Accepted { peer, certificate, expires, stamp, stream: established.stream })
 }
 
 /// The certificate of the workload with that server name; of several replicas, the one that lasts longest.

@@ -1,6 +1,8 @@
 //! Who is let in and who is not, with certificates made on the spot.
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType, SerialNumber, date_time_ymd,
+};
 use rustls::SignatureScheme;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -8,6 +10,8 @@ use tokio::net::TcpListener;
 use tulle_identity::{Expected, NoIdentity, Svid, tls};
 use tulle_model::identity::TrustDomain;
 use tulle_model::name::WorkloadName;
+use tulle_model::snapshot::{MeshSettings, Snapshot};
+use tulle_model::stamp::UNIQUE;
 
 use super::*;
 use crate::clock::MeshClock;
@@ -37,18 +41,34 @@ impl Authority {
     }
 
     /// A certificate with that only URI name, and its key.
-    fn sign(&self, identity: &SpiffeId, not_after: i64) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    fn sign(
+        &self,
+        identity: &SpiffeId,
+        stamp: Option<Stamp>,
+        not_after: i64,
+    ) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into().unwrap())];
         params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(not_after.try_into().unwrap());
+        params.serial_number = stamp.map(|stamp| SerialNumber::from_slice(&stamp.serial([7; UNIQUE])));
         let leaf = params.signed_by(&key, &self.issuer).unwrap().der().clone();
         (leaf, PrivateKeyDer::try_from(key.serialize_der()).unwrap())
     }
 
     /// The certificate of a workload that ends then.
     pub(crate) fn issue(&self, identity: &SpiffeId, not_after: i64) -> Arc<WorkloadCertificate> {
-        let (leaf, key) = self.sign(identity, not_after);
+        self.issue_to(None, identity, not_after)
+    }
+
+    /// The same, of a node with that stamp.
+    pub(crate) fn issue_to(
+        &self,
+        stamp: Option<Stamp>,
+        identity: &SpiffeId,
+        not_after: i64,
+    ) -> Arc<WorkloadCertificate> {
+        let (leaf, key) = self.sign(identity, stamp, not_after);
         let svid = Svid::new(vec![leaf], key, std::slice::from_ref(&self.root)).unwrap();
         Arc::new(WorkloadCertificate::new(svid, Arc::default()))
     }
@@ -146,7 +166,8 @@ async fn link(
 ) -> (Result<(), TlsFailure>, Result<Accepted, TlsFailure>) {
     let (near, far) = sockets().await;
     // The client's stream is kept until the server has answered.
-    let opening = connect(own, expected, near);
+    let none = Revoked::default();
+    let opening = connect(own, expected, &none, near);
     let answering = async { accept(&there, hello(far).await?).await };
     let (near, far) = tokio::join!(opening, answering);
     (near.map(drop), far)
@@ -198,6 +219,38 @@ async fn a_link_is_between_those_that_both_sides_mean() {
 }
 
 #[tokio::test]
+async fn neither_side_takes_a_certificate_of_a_node_that_was_revoked() {
+    let ours = Authority::new("mesh.test");
+    let (client, server) = (ours.identity("client"), ours.identity("server"));
+    let own = ours.issue_to(Some(Stamp(1)), &client, UNTIL);
+    let theirs = ours.issue_to(Some(Stamp(2)), &server, UNTIL);
+    let list = |stamps: &[u64]| Revoked::of(stamps.iter().copied().map(Stamp));
+    for (to_client, to_server, near_result, far_result) in [
+        (list(&[]), list(&[]), HandshakeResult::Ok, HandshakeResult::Ok),
+        (list(&[1, 3]), list(&[2, 3]), HandshakeResult::Ok, HandshakeResult::Ok),
+        (list(&[2]), list(&[]), HandshakeResult::Revoked, HandshakeResult::Ok),
+        (list(&[]), list(&[1]), HandshakeResult::Ok, HandshakeResult::Revoked),
+    ] {
+        let mut there = running(&[&theirs]);
+        let mesh = MeshSettings { revoked: to_server.into(), ..MeshSettings::default() };
+        there.snapshot = Arc::new(Snapshot { mesh: mesh.into(), ..Snapshot::default() });
+        let (near, far) = sockets().await;
+        let opening = connect(&own, &server, &to_client, near);
+        let answering = async { accept(&there, hello(far).await?).await };
+        let (near, far) = tokio::join!(opening, answering);
+        for (stamp, own) in
+            [(near.as_ref().ok().map(|n| n.stamp), 2), (far.as_ref().ok().map(|f| f.stamp), 1)]
+        {
+            assert!(stamp.is_none_or(|stamp| stamp == Some(Stamp(own))), "{stamp:?}");
+        }
+        for failure in [near.as_ref().err(), far.as_ref().err()].into_iter().flatten() {
+            assert!(failure.message.contains("the node that it was issued to was revoked"), "{failure}");
+        }
+        assert_eq!((kind(near), kind(far)), (near_result, far_result));
+    }
+}
+
+#[tokio::test]
 async fn both_sides_must_speak_http2_and_show_a_certificate() {
     let ours = Authority::new("mesh.test");
     let (client, server) = (ours.identity("client"), ours.identity("server"));
@@ -210,7 +263,8 @@ async fn both_sides_must_speak_http2_and_show_a_certificate() {
     let mut config = (*theirs.server()).clone();
     config.alpn_protocols.clear();
     let answering = async { handshake::hello(far).await?.accept(Arc::new(config)).await };
-    let (near, _far) = tokio::join!(connect(&own, &server, near), answering);
+    let none = Revoked::default();
+    let (near, _far) = tokio::join!(connect(&own, &server, &none, near), answering);
     let failure = near.map(drop).unwrap_err();
     assert!(failure.message.contains("does not speak HTTP/2"), "{failure}");
 

@@ -9,6 +9,7 @@ mod links;
 mod mesh;
 mod refusals;
 mod resilience;
+mod revoked;
 mod silence;
 mod tcp;
 mod tls;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,6 +22,7 @@ use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{
     AppProtocol, Endpoint, EndpointSet, Known, PeerNode, PortConfig, PortMapping, ServiceConfig, Snapshot,
 };
+use tulle_model::stamp::{Stamp, UNIQUE};
 use tulle_proxy::budget::Budget;
 use tulle_proxy::certificate::WorkloadCertificate;
 use tulle_proxy::state::{LocalWorkload, NodeState, StateCell};
@@ -63,18 +64,25 @@ impl Ca {
     }
 
     pub fn issue_until(&self, identity: &SpiffeId, end: SystemTime) -> WorkloadCertificate {
-        self.sign(identity, end, std::slice::from_ref(&self.root))
+        self.sign(identity, None, end, std::slice::from_ref(&self.root))
+    }
+
+    /// A certificate that is issued to a node with that stamp.
+    pub fn issue_to(&self, stamp: Stamp, identity: &SpiffeId) -> WorkloadCertificate {
+        let end = SystemTime::now() + Duration::from_secs(3600);
+        self.sign(identity, Some(stamp), end, std::slice::from_ref(&self.root))
     }
 
     /// A certificate that comes with the root of another authority as well.
     pub fn issue_trusting(&self, identity: &SpiffeId, other: &Self) -> WorkloadCertificate {
         let end = SystemTime::now() + Duration::from_secs(3600);
-        self.sign(identity, end, &[self.root.clone(), other.root.clone()])
+        self.sign(identity, None, end, &[self.root.clone(), other.root.clone()])
     }
 
     fn sign(
         &self,
         identity: &SpiffeId,
+        stamp: Option<Stamp>,
         end: SystemTime,
         roots: &[CertificateDer<'static>],
     ) -> WorkloadCertificate {
@@ -84,6 +92,7 @@ impl Ca {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         params.not_after = end.into();
+        params.serial_number = stamp.map(|stamp| SerialNumber::from_slice(&stamp.serial([7; UNIQUE])));
         let leaf = params.signed_by(&key, &self.issuer).unwrap();
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let svid = Svid::new(vec![leaf.der().clone()], key, roots).unwrap();

@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData, SanType,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use rustls_pki_types::{
     CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime,
@@ -23,6 +23,7 @@ use rustls_pki_types::{
 use tulle_identity::{Expected, Peers, Roots, Use, fingerprint, validity};
 use tulle_model::clock::verification_time;
 use tulle_model::identity::{SpiffeId, Subject, TrustDomain};
+use tulle_model::stamp::Stamp;
 
 use super::kept::{
     bind_domain, check_authority, kept_intermediate, new_intermediate, own_root, read_certificates, read_key,
@@ -282,9 +283,15 @@ impl MeshAuthority {
         self.issuer.load().expires.min(now + NODE_LIFETIME)
     }
 
-    /// Signs the public key of a request (PKCS#10, DER) for `identity`. Nothing else of the request
-    /// is used; whether the requester may have the identity, the caller has checked.
-    pub fn sign(&self, identity: &SpiffeId, csr: &[u8], now: SystemTime) -> Result<Issued, CaError> {
+    /// Signs the public key of a request (PKCS#10, DER) for `identity`, of the node with that stamp. Nothing else of the
+    /// request is used; whether the requester may have the identity, the caller has checked.
+    pub fn sign(
+        &self,
+        identity: &SpiffeId,
+        stamp: Stamp,
+        csr: &[u8],
+        now: SystemTime,
+    ) -> Result<Issued, CaError> {
         if csr.len() > CSR_LIMIT {
             return Err(CaError::Request(format!("the signing request has more than {CSR_LIMIT} bytes")));
         }
@@ -298,7 +305,7 @@ impl MeshAuthority {
                 "the key of the signing request must be ECDSA P-256, ECDSA P-384 or Ed25519".to_owned(),
             ));
         }
-        self.issue(identity, &request.public_key, now)
+        self.certify(identity, &request.public_key, Some(stamp), now)
     }
 
     /// Signs a key of the server's own.
@@ -306,6 +313,16 @@ impl MeshAuthority {
         &self,
         identity: &SpiffeId,
         key: &impl PublicKeyData,
+        now: SystemTime,
+    ) -> Result<Issued, CaError> {
+        self.certify(identity, key, None, now)
+    }
+
+    fn certify(
+        &self,
+        identity: &SpiffeId,
+        key: &impl PublicKeyData,
+        stamp: Option<Stamp>,
         now: SystemTime,
     ) -> Result<Issued, CaError> {
         if identity.trust_domain() != self.domain {
@@ -322,7 +339,10 @@ impl MeshAuthority {
         if intermediate.expires <= now {
             return Err(CaError::Request("the server's issuing certificate has expired".to_owned()));
         }
-        let params = leaf_parameters(identity, now, lifetime, intermediate.expires)?;
+        let mut params = leaf_parameters(identity, now, lifetime, intermediate.expires)?;
+        if let Some(stamp) = stamp {
+            params.serial_number = Some(SerialNumber::from_slice(&stamp.serial(rand::random())));
+        }
         let certificate = params.signed_by(key, &intermediate.issuer)?;
         let mut chain = vec![certificate.der().clone()];
         chain.extend(intermediate.chain.iter().cloned());
@@ -438,7 +458,8 @@ mod tests {
         let authority = fixture.open(None, now).unwrap();
         let key = generate_key().unwrap();
         let csr = CertificateParams::default().serialize_request(&key).unwrap();
-        let issued = authority.sign(&workload(&fixture.domain), csr.der(), now).unwrap();
+        let issued = authority.sign(&workload(&fixture.domain), Stamp(7), csr.der(), now).unwrap();
+        assert_eq!(tulle_identity::Certificate::read(&issued.chain[0]).unwrap().stamp, Some(Stamp(7)));
         verify(&issued, now).unwrap();
         verify(&issued, now + Duration::from_secs(3590)).unwrap();
         assert!(verify(&issued, now + Duration::from_secs(3601)).is_err());
@@ -446,7 +467,7 @@ mod tests {
         assert!(verify(&issued, now - Duration::from_secs(310)).is_err());
 
         let foreign = TrustDomain::new("other.local").unwrap();
-        assert!(authority.sign(&workload(&foreign), csr.der(), now).is_err());
+        assert!(authority.sign(&workload(&foreign), Stamp(7), csr.der(), now).is_err());
         let again = fixture.open(None, now).unwrap();
         assert_eq!(again.root_fingerprint(), authority.root_fingerprint());
         assert_eq!(again.issuer.load().chain, authority.issuer.load().chain);
@@ -576,7 +597,7 @@ mod tests {
         let now = SystemTime::now();
         let authority = fixture.open(None, now).unwrap();
         let sign = |csr: &[u8]| {
-            let signed = authority.sign(&workload(&fixture.domain), csr, now);
+            let signed = authority.sign(&workload(&fixture.domain), Stamp(7), csr, now);
             signed.map(drop).map_err(|error| error.to_string())
         };
         let csr = |algorithm| {

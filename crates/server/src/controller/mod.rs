@@ -32,6 +32,7 @@ use crate::key_sets::KeySets;
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, ObjectEvent, ObjectWatch, Objects, Page, Position};
 use crate::publication::{Form, Key, Publication, ResourceType};
+use crate::revocations::Revocations;
 
 /// How many changes are compiled together at most.
 const BATCH: usize = 1024;
@@ -58,6 +59,7 @@ pub struct Controller {
     metrics: Arc<Metrics>,
     fleet: Arc<Fleet>,
     key_sets: KeySets,
+    revocations: Revocations,
     compiler: Compiler,
     session_key: SessionKey,
     watch: ObjectWatch,
@@ -72,21 +74,34 @@ impl Controller {
         writers: Writers,
         metrics: Arc<Metrics>,
         fleet: Arc<Fleet>,
-        key_sets: KeySets,
+        (key_sets, revocations): (KeySets, Revocations),
     ) -> Result<Self, ObjectError> {
         let watch = objects.watch_all(objects.revision().await?).await?;
         let mut compiler = Compiler::new(domain);
         for (source, set) in key_sets.known() {
             drop(compiler.set_keys(source, set));
         }
-        let mut controller =
-            Self { objects, publication, writers, metrics, fleet, key_sets, compiler, session_key, watch };
+        let mut controller = Self {
+            objects,
+            publication,
+            writers,
+            metrics,
+            fleet,
+            key_sets,
+            revocations,
+            compiler,
+            session_key,
+            watch,
+        };
         controller.relist().await?;
         Ok(controller)
     }
 
     /// Follows the store until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
+        let mut revocations = self.revocations.changes();
+        // Some may have been revoked since the start.
+        self.publish(&Effects { mesh: true, ..Effects::default() });
         loop {
             let events = tokio::select! {
                 () = stop.cancelled() => return,
@@ -96,6 +111,10 @@ impl Controller {
                         let effects = self.compiler.set_keys(source, set);
                         self.publish(&effects);
                     }
+                    continue;
+                }
+                () = revocations.changed() => {
+                    self.publish(&Effects { mesh: true, ..Effects::default() });
                     continue;
                 }
             };
@@ -201,6 +220,7 @@ impl Controller {
         if effects.mesh {
             let mut mesh = MeshSettings::clone(&self.compiler.mesh());
             mesh.session_key = Some(self.session_key.clone());
+            mesh.revoked = self.revocations.list();
             let body = wire::Mesh::from(&mesh).encode_to_vec();
             changes.push((Key::new(ResourceType::Mesh, MESH), Some(Form::new(body))));
         }

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tulle_model::name::WorkloadName;
+use tulle_model::stamp::Stamp;
 use tulle_wire::node::{NodeInfo, NodeReport, RefusedWorkload, ReportReply, Workload};
 
 use self::newcomer::{Fenced, Newcomer, Replies, Waiting};
@@ -174,7 +175,7 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Opens a report stream of a node, from the address `peer`. Waits while an older stream of that
+    /// Opens a report stream of a node, from the address `peer`, with a certificate of that stamp. Waits while an older stream of that
     /// name may still answer.
     ///
     /// # Errors
@@ -182,6 +183,7 @@ impl Fleet {
     pub async fn open(
         self: &Arc<Self>,
         node: &Arc<str>,
+        stamp: Option<Stamp>,
         info: NodeInfo,
         peer: String,
         replies: Replies,
@@ -192,7 +194,7 @@ impl Fleet {
             let mailbox = self.mailbox(node, None);
             let (admitted, admission) = oneshot::channel();
             let (info, peer, replies) = (info.clone(), peer.clone(), replies.clone());
-            let newcomer = Newcomer { session: id, info, peer, replies, admitted };
+            let newcomer = Newcomer { session: id, stamp, info, peer, replies, admitted };
             if mailbox.send(Message::Opened(newcomer)).await.is_ok() {
                 admission.await.map_err(|_| stops())??;
                 return Ok(Session { fleet: self.clone(), node: node.clone(), id, mailbox });

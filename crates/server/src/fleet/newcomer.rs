@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tonic::Status;
 use tulle_model::legible::legible_start;
 use tulle_model::registry::KindId;
+use tulle_model::stamp::Stamp;
 use tulle_wire::node::{NodeInfo, ReportReply};
 
 use super::lease::LeaseState;
@@ -36,6 +37,8 @@ pub(super) type Replies = mpsc::Sender<Result<ReportReply, Status>>;
 /// A report stream that asks to be the node's.
 pub(super) struct Newcomer {
     pub session: u64,
+    /// Of the certificate with which it comes.
+    pub stamp: Option<Stamp>,
     pub info: NodeInfo,
     /// The address that it comes from.
     pub peer: String,
@@ -193,7 +196,7 @@ impl NodeTask {
         let now = Instant::now();
         let open = self.session.as_ref().is_some_and(|(_, older)| !older.is_closed());
         // Before it may keep others waiting.
-        if let Err(refused) = self.fleet.enrolment.require_grant(&self.node).await {
+        if let Err(refused) = self.fleet.enrolment.require_grant(&self.node, newcomer.stamp).await {
             let _ = newcomer.admitted.send(Err(refused.into()));
             return;
         }
@@ -288,9 +291,9 @@ impl NodeTask {
 
     /// Makes a stream the node's.
     pub(super) async fn admit(&mut self, newcomer: Newcomer) {
-        let Newcomer { session, mut info, replies, admitted, .. } = newcomer;
+        let Newcomer { session, stamp, mut info, replies, admitted, .. } = newcomer;
         // It may have waited since it had one.
-        if let Err(refused) = self.fleet.enrolment.require_grant(&self.node).await {
+        if let Err(refused) = self.fleet.enrolment.require_grant(&self.node, stamp).await {
             let _ = admitted.send(Err(refused.into()));
             return;
         }

@@ -26,7 +26,7 @@ use tulle_wire::type_url;
 use tulle_wire::xds::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use tulle_wire::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 
-use super::{caller, note_refusal};
+use super::{CallingNode, caller, note_refusal};
 use crate::audit::{Audit, AuditEntry};
 use crate::enrolment::{Enrolment, EnrolmentError};
 use crate::metrics::Metrics;
@@ -65,14 +65,14 @@ impl AggregatedDiscoveryService for Discovery {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let (node, expires) = caller(&request, "discover", &self.audit)?;
+        let CallingNode { name: node, stamp, expires } = caller(&request, "discover", &self.audit)?;
         let inbound = request.into_inner();
         let (outbound, responses) = mpsc::channel(4);
         let handle = self.publication.open(node).ok_or_else(|| {
             Status::resource_exhausted(format!("a node may have {STREAMS_OF_A_NODE} discovery streams"))
         })?;
         // After it was opened: who is revoked from now on loses it.
-        if let Err(refused) = self.enrolment.require_grant(&handle.node).await {
+        if let Err(refused) = self.enrolment.require_grant(&handle.node, stamp).await {
             self.publication.close(&handle, &[]);
             let status = refused.into();
             note_refusal(&self.audit, &handle.node, "discover", "discovery", &status);

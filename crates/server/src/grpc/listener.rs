@@ -24,6 +24,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 use tulle_identity::{Certificate, Refusal};
 use tulle_model::identity::SpiffeId;
+use tulle_model::stamp::Stamp;
 
 use super::refusal::{Refusals, Refused};
 use super::tls::CLAIMED;
@@ -51,6 +52,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// `None`: it showed no certificate, and may do nothing but join.
     pub identity: Option<SpiffeId>,
+    /// To which joining of a node its certificate was issued.
+    pub stamp: Option<Stamp>,
     /// When its certificate expires. Of a clock that nobody sets: who stands here has shown a good
     /// certificate, and does not lose the way to a new one because the wall clock was set.
     pub expires: tokio::time::Instant,
@@ -127,15 +130,15 @@ async fn handshake(
     let stream = CLAIMED.scope(RefCell::default(), accepting).await?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let now = tokio::time::Instant::now();
-    let (identity, expires) = match certificate {
-        None => (None, now + ANONYMOUS_LIFE),
+    let (identity, stamp, expires) = match certificate {
+        None => (None, None, now + ANONYMOUS_LIFE),
         Some(der) => {
             let shown = Certificate::read(der).map_err(|refusal| Refused::from(&refusal))?;
             let identity = shown.identity.map_err(|why| Refused::from(&Refusal::from(why)))?;
             let end = UNIX_EPOCH + Duration::from_secs(shown.not_after.try_into().unwrap_or(0));
             let left = end.duration_since(SystemTime::now()).unwrap_or_default();
             // A timer does not reach further than some years.
-            (Some(identity), now + left.min(LONGEST_LIFE))
+            (Some(identity), shown.stamp, now + left.min(LONGEST_LIFE))
         }
     };
     let anonymous = identity.is_none().then(|| Anonymous {
@@ -143,7 +146,7 @@ async fn handshake(
         sent_away: Box::pin(stranger.sent_away.clone().cancelled_owned()),
         _place: stranger,
     });
-    let peer = Peer { address, identity, expires };
+    let peer = Peer { address, identity, stamp, expires };
     let end = Box::pin(tokio::time::sleep(FIRST_BYTES_TIMEOUT));
     Ok(Connection { stream, peer, silent: true, end, anonymous, _place: place })
 }

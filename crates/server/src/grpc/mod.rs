@@ -16,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
 use tulle_model::identity::Subject;
+use tulle_model::stamp::Stamp;
 use tulle_wire::node::node_service_server::NodeServiceServer;
 use tulle_wire::xds::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 
@@ -30,8 +31,16 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a call may take, or a stream to open.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The node that makes a call, and when the certificate that says so expires. Refuses everyone else.
-fn node_name<T>(request: &Request<T>) -> Result<(Arc<str>, Instant), Status> {
+/// The node that makes a call.
+struct CallingNode {
+    name: Arc<str>,
+    /// Of the certificate that says so, as when that expires.
+    stamp: Option<Stamp>,
+    expires: Instant,
+}
+
+/// Which node makes a call. Refuses everyone else.
+fn calling_node<T>(request: &Request<T>) -> Result<CallingNode, Status> {
     let peer = request
         .extensions()
         .get::<Peer>()
@@ -47,16 +56,18 @@ fn node_name<T>(request: &Request<T>) -> Result<(Arc<str>, Instant), Status> {
         ));
     }
     match identity.subject() {
-        Subject::Node(name) => Ok((name.into(), peer.expires)),
+        Subject::Node(name) => {
+            Ok(CallingNode { name: name.into(), stamp: peer.stamp, expires: peer.expires })
+        }
         Subject::Workload { .. } | Subject::Server => {
             Err(Status::permission_denied(format!("this call is for nodes, and `{identity}` is none")))
         }
     }
 }
 
-/// As [`node_name`]; who is refused is in the audit log.
-fn caller<T>(request: &Request<T>, verb: &str, audit: &Audit) -> Result<(Arc<str>, Instant), Status> {
-    node_name(request).inspect_err(|status| {
+/// As [`calling_node`]; who is refused is in the audit log.
+fn caller<T>(request: &Request<T>, verb: &str, audit: &Audit) -> Result<CallingNode, Status> {
+    calling_node(request).inspect_err(|status| {
         let identity = request.extensions().get::<Peer>().and_then(|peer| peer.identity.as_ref());
         let user = match identity.map(|identity| (identity, identity.subject())) {
             Some((_, Subject::Node(name))) => format!("system:node:{name}"),

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tulle_model::identity::{SpiffeId, Subject};
 use tulle_model::legible::legible_start;
+use tulle_model::stamp::Stamp;
 use tulle_wire::node::node_service_server::NodeService;
 use tulle_wire::node::{
     Certificate, JoinRequest, JoinResponse, NodeInfo, NodeReport, ReadKeysRequest, ReadKeysResponse,
@@ -20,7 +21,7 @@ use tulle_wire::node::{
 };
 
 use super::listener::Peer;
-use super::{caller, note_refusal};
+use super::{CallingNode, caller, note_refusal};
 use crate::audit::{ANONYMOUS, Audit, AuditEntry};
 use crate::ca::CaError;
 use crate::ca::jwt::{IssuedJwt, JwtAuthority};
@@ -65,10 +66,11 @@ impl NodeApi {
         Self { authority, tokens, enrolment, fleet, key_sets, publication, metrics, audit, stop, signatures }
     }
 
-    async fn sign_for(&self, identity: SpiffeId, csr: Bytes) -> Result<Issued, Status> {
+    async fn sign_for(&self, identity: SpiffeId, stamp: Stamp, csr: Bytes) -> Result<Issued, Status> {
         let _turn = self.signatures.acquire().await.map_err(|e| Status::internal(e.to_string()))?;
         let authority = self.authority.clone();
-        let signed = tokio::task::spawn_blocking(move || authority.sign(&identity, &csr, SystemTime::now()));
+        let sign = move || authority.sign(&identity, stamp, &csr, SystemTime::now());
+        let signed = tokio::task::spawn_blocking(sign);
         signed.await.map_err(|e| Status::internal(e.to_string()))?.map_err(refused)
     }
 
@@ -85,13 +87,15 @@ impl NodeApi {
         }
     }
 
-    /// The identity that a node asks for, where it may: one of its grant's, for the process that bears the node's name.
-    async fn permit(&self, node: &str, asked: &Asked) -> Result<SpiffeId, Status> {
+    /// The identity that a node asks for, where it may: one of its grant's, for the process that bears the node's name; and
+    /// the stamp of what is signed for it.
+    async fn permit(&self, calling: &CallingNode, asked: &Asked) -> Result<(SpiffeId, Stamp), Status> {
+        let node = &*calling.name;
         let identity: SpiffeId = asked
             .identity
             .parse()
             .map_err(|e| Status::invalid_argument(format!("the identity that is asked for: {e}")))?;
-        let grant = self.enrolment.require_grant(node).await?;
+        let grant = self.enrolment.require_grant(node, calling.stamp).await?;
         self.fleet
             .check_bearer(node, &asked.instance, &asked.boot_id, &grant.boot_id)
             .inspect_err(|_| self.metrics.signatures_refused.add(1))?;
@@ -102,7 +106,7 @@ impl NodeApi {
                 Subject::Server => false,
             };
         if permitted {
-            return Ok(identity);
+            return Ok((identity, grant.stamp(node)));
         }
         self.metrics.signatures_refused.add(1);
         let own = match asked.what {
@@ -119,12 +123,18 @@ impl NodeApi {
         Err(Status::permission_denied(message))
     }
 
-    async fn try_sign(&self, node: &str, csr: Bytes, asked: &Asked) -> Result<SignResponse, Status> {
-        let identity = self.permit(node, asked).await?;
+    async fn try_sign(
+        &self,
+        calling: &CallingNode,
+        csr: Bytes,
+        asked: &Asked,
+    ) -> Result<SignResponse, Status> {
+        let (identity, stamp) = self.permit(calling, asked).await?;
+        let node = &*calling.name;
         let own = identity.subject() == Subject::Node(node);
-        let issued = self.sign_for(identity, csr).await?;
+        let issued = self.sign_for(identity, stamp, csr).await?;
         // It may have been revoked while it waited for its turn.
-        self.enrolment.require_grant(node).await?;
+        self.enrolment.require_grant(node, Some(stamp)).await?;
         if own {
             let expires = issued.not_after.try_into().unwrap_or(0);
             self.enrolment.certified(node, expires, SystemTime::now()).await?;
@@ -134,14 +144,14 @@ impl NodeApi {
 
     async fn try_sign_jwt(
         &self,
-        node: &str,
+        calling: &CallingNode,
         audiences: &[String],
         asked: &Asked,
     ) -> Result<SignJwtResponse, Status> {
-        let identity = self.permit(node, asked).await?;
+        let (identity, _) = self.permit(calling, asked).await?;
         let _turn = self.signatures.acquire().await.map_err(|e| Status::internal(e.to_string()))?;
         // It may have been revoked while it waited for its turn.
-        self.enrolment.require_grant(node).await?;
+        self.enrolment.require_grant(&calling.name, calling.stamp).await?;
         let issued = self.tokens.sign(&identity, audiences, SystemTime::now()).map_err(refused)?;
         let IssuedJwt { token, issued_at, expires_at } = issued;
         Ok(SignJwtResponse { token, issued_at, expires_at, jwt_keys: self.tokens.set() })
@@ -154,7 +164,7 @@ impl NodeApi {
         let identity = SpiffeId::node(domain, &request.node)
             .map_err(|e| Status::invalid_argument(format!("the node's name: {e}")))?;
         // A request that cannot be signed does not use the token up.
-        let issued = self.sign_for(identity, request.csr).await?;
+        let issued = self.sign_for(identity, admission.stamp, request.csr).await?;
         let expires = issued.not_after.try_into().unwrap_or(0);
         let grant = self.enrolment.admit(admission, expires, now).await?;
         tracing::info!(node = request.node, identities = grant.describe(), "a node has joined");
@@ -186,20 +196,22 @@ impl NodeService for NodeApi {
     }
 
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
-        let (node, _) = caller(&request, "sign", &self.audit)?;
+        let calling = caller(&request, "sign", &self.audit)?;
         let SignRequest { identity, csr, instance, boot_id } = request.into_inner();
         let asked = Asked { what: What::Certificate, identity, instance, boot_id };
-        let signed = self.try_sign(&node, csr, &asked).await;
-        let noted = |status: &Status| note_refusal(&self.audit, &node, "sign", &asked.identity, status);
+        let signed = self.try_sign(&calling, csr, &asked).await;
+        let noted =
+            |status: &Status| note_refusal(&self.audit, &calling.name, "sign", &asked.identity, status);
         signed.inspect_err(noted).map(Response::new)
     }
 
     async fn sign_jwt(&self, request: Request<SignJwtRequest>) -> Result<Response<SignJwtResponse>, Status> {
-        let (node, _) = caller(&request, "sign", &self.audit)?;
+        let calling = caller(&request, "sign", &self.audit)?;
         let SignJwtRequest { identity, audiences, instance, boot_id } = request.into_inner();
         let asked = Asked { what: What::Token, identity, instance, boot_id };
-        let signed = self.try_sign_jwt(&node, &audiences, &asked).await;
-        let noted = |status: &Status| note_refusal(&self.audit, &node, "sign", &asked.identity, status);
+        let signed = self.try_sign_jwt(&calling, &audiences, &asked).await;
+        let noted =
+            |status: &Status| note_refusal(&self.audit, &calling.name, "sign", &asked.identity, status);
         signed.inspect_err(noted).map(Response::new)
     }
 
@@ -208,10 +220,10 @@ impl NodeService for NodeApi {
         &self,
         request: Request<ReadKeysRequest>,
     ) -> Result<Response<ReadKeysResponse>, Status> {
-        let (node, _) = caller(&request, "readkeys", &self.audit)?;
+        let CallingNode { name: node, stamp, .. } = caller(&request, "readkeys", &self.audit)?;
         let source = request.into_inner().source;
         let object = || format!("keysets/{}", legible_start(&source, 500));
-        self.enrolment.require_grant(&node).await.map_err(Status::from).inspect_err(|status| {
+        self.enrolment.require_grant(&node, stamp).await.map_err(Status::from).inspect_err(|status| {
             note_refusal(&self.audit, &node, "readkeys", &object(), status);
         })?;
         if self.publication.reads_keys(&node, &source) {
@@ -227,7 +239,7 @@ impl NodeService for NodeApi {
         &self,
         request: Request<Streaming<NodeReport>>,
     ) -> Result<Response<Self::ReportStream>, Status> {
-        let (node, expires) = caller(&request, "report", &self.audit)?;
+        let calling = caller(&request, "report", &self.audit)?;
         let peer = request.extensions().get::<Peer>().map(|peer| peer.address.to_string());
         let peer = peer.unwrap_or_default();
         let inbound = request.into_inner();
@@ -235,12 +247,13 @@ impl NodeService for NodeApi {
         let (fleet, stop, audit) = (self.fleet.clone(), self.stop.clone(), self.audit.clone());
         tokio::spawn(async move {
             let end = tokio::select! {
-                end = take_reports(&node, peer, inbound, &outbound, &fleet, expires) => end,
+                end = take_reports(&calling, peer, inbound, &outbound, &fleet) => end,
                 () = stop.cancelled() => Err(Status::unavailable("the server stops")),
             };
             if let Err(status) = end {
+                let node = &calling.name;
                 tracing::info!(%node, "report stream ended: {}", status.message());
-                note_refusal(&audit, &node, "report", &format!("nodes/{node}"), &status);
+                note_refusal(&audit, node, "report", &format!("nodes/{node}"), &status);
                 let _ = tokio::time::timeout(Duration::from_secs(1), outbound.send(Err(status))).await;
             }
         });
@@ -249,23 +262,23 @@ impl NodeService for NodeApi {
 }
 
 async fn take_reports(
-    node: &Arc<str>,
+    calling: &CallingNode,
     peer: String,
     mut inbound: Streaming<NodeReport>,
     outbound: &mpsc::Sender<Result<ReportReply, Status>>,
     fleet: &Arc<Fleet>,
-    expires: Instant,
 ) -> Result<(), Status> {
+    let CallingNode { name: node, stamp, expires } = calling;
     let first = tokio::time::timeout(FIRST_REPORT_TIMEOUT, inbound.message())
         .await
         .map_err(|_| Status::deadline_exceeded("no report came"))??;
     let Some(first) = first else { return Ok(()) };
     let info = info_of(node, &first)?;
     let session = tokio::select! {
-        session = fleet.open(node, info, peer, outbound.clone()) => session?,
+        session = fleet.open(node, *stamp, info, peer, outbound.clone()) => session?,
         () = outbound.closed() => return Ok(()),
     };
-    let end = pump(first, inbound, &session, outbound, expires).await;
+    let end = pump(first, inbound, &session, outbound, *expires).await;
     session.close().await;
     end
 }
@@ -394,6 +407,7 @@ mod tests {
         let peer = Peer {
             address: ([127, 0, 0, 1], 1).into(),
             identity: Some(SpiffeId::node(&TrustDomain::new("mesh.local").unwrap(), node).unwrap()),
+            stamp: None,
             expires: Instant::now() + Duration::from_secs(60),
         };
         request.extensions_mut().insert(peer);
@@ -508,7 +522,7 @@ mod tests {
             let asking = api.sign(by("n1", identity));
             tokio::pin!(asking);
             assert!(futures_util::poll!(asking.as_mut()).is_pending());
-            assert!(api.enrolment.revoke("n1").await.unwrap());
+            assert!(api.enrolment.revoke("n1", SystemTime::now()).await.unwrap());
             drop(busy);
             let code = asking.await.err().map(|status| status.code());
             assert_eq!(code, Some(tonic::Code::PermissionDenied), "{identity}");

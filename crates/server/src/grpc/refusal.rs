@@ -31,7 +31,7 @@ impl From<&Refusal> for Refused {
         let reason = match refusal.kind() {
             Kind::ForeignTrustDomain => RefusalReason::ForeignTrustDomain,
             Kind::UnknownIssuer => RefusalReason::UnknownIssuer,
-            Kind::InvalidCertificate => RefusalReason::InvalidCertificate,
+            Kind::InvalidCertificate | Kind::Revoked => RefusalReason::InvalidCertificate,
             Kind::WrongIdentity => RefusalReason::WrongIdentity,
         };
         Self::new(reason, refusal.to_string())

@@ -12,6 +12,7 @@ mod node_objects;
 mod own_workloads;
 mod policies;
 mod refusals;
+mod revoked;
 mod slices;
 mod state;
 mod summaries;

@@ -2,6 +2,7 @@
 
 mod drain;
 mod reset;
+mod revoke;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -80,6 +81,8 @@ enum NodeAction {
     Drain(drain::DrainArgs),
     /// Remove what a node that stopped has left here: processes, cgroups, nftables tables
     Reset(reset::ResetArgs),
+    /// Take back what nodes may, and have the others refuse them
+    Revoke(revoke::NodeRevokeArgs),
 }
 
 /// How workloads' connections get into the mesh.
@@ -138,6 +141,7 @@ pub async fn run(args: NodeArgs) -> Result<()> {
     match (args.action, args.server) {
         (Some(NodeAction::Drain(drain)), _) => drain::run(drain, &args.home.path()?).await,
         (Some(NodeAction::Reset(reset)), _) => reset::run(reset, &args.home.path()?).await,
+        (Some(NodeAction::Revoke(revoke)), _) => revoke::run(revoke, &args.home.path()?).await,
         (None, Some(server)) => serve(NodeArgs { action: None, server: None, ..args }, server).await,
         (None, None) => Err(Failure::input("the server's address is missing").help("--server HOST:PORT")),
     }

@@ -42,6 +42,7 @@ const GOOD: &[&str] = &[
     "node drain --undo",
     "node drain n",
     "node drain n --undo",
+    "node revoke n",
 ];
 
 fn run(folder: &Path, line: &str) -> Output {
@@ -166,6 +167,8 @@ fn wrong_usage_is_2() {
         "token create --ttl 5",
         "user create",
         "user revoke x y",
+        "node revoke",
+        "node revoke UPPER",
         "audit --limit x",
         "history svc",
         "history svc/c svc/d",

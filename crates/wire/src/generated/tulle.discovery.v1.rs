@@ -12,6 +12,9 @@ pub struct Mesh {
     /// What the tokens of sessions are sealed with: 32 bytes. Empty: there are no sessions.
     #[prost(bytes = "bytes", tag = "4")]
     pub session_key: ::prost::bytes::Bytes,
+    /// tulle_model::stamp::Revoked
+    #[prost(fixed64, repeated, tag = "9")]
+    pub revoked: ::prost::alloc::vec::Vec<u64>,
 }
 /// tulle_model::snapshot::ServiceConfig
 #[derive(Clone, PartialEq, ::prost::Message)]

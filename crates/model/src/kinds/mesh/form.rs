@@ -75,6 +75,7 @@ pub(crate) fn settings(policies: &Policies<MeshForm>, has_policies: bool) -> Mes
             mesh.and_then(|mesh| mesh.inbound_capture).unwrap_or(holds_off)
         },
         session_key: None,
+        revoked: Arc::default(),
     }
 }
 

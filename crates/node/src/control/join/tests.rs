@@ -1,4 +1,5 @@
 use tokio::net::{TcpListener, TcpStream};
+use tulle_model::stamp::Stamp;
 use tulle_server::ca::mesh::MeshAuthority;
 use tulle_server::ca::seal::MasterKey;
 use tulle_server::{Server, ServerConfig};
@@ -65,7 +66,7 @@ fn asking_again_helps_where_the_server_only_cannot_now() {
 fn credential(authority: &MeshAuthority, not_after: impl FnOnce(i64) -> i64) -> Credential {
     let key = KeyRequest::generate().unwrap();
     let identity = SpiffeId::node(authority.trust_domain(), "n1").unwrap();
-    let issued = authority.sign(&identity, &key.csr, SystemTime::now()).unwrap();
+    let issued = authority.sign(&identity, Stamp(1), &key.csr, SystemTime::now()).unwrap();
     let bytes =
         |all: Vec<rustls_pki_types::CertificateDer<'_>>| all.iter().map(|c| c.to_vec().into()).collect();
     let certificate = Certificate {

@@ -87,7 +87,11 @@ pub(in crate::fleet) fn newcomer(
         boot_id: boot.to_owned(),
         ..NodeInfo::default()
     };
-    (Newcomer { session, info, peer: format!("10.0.0.{session}:4000"), replies, admitted }, read, answer)
+    (
+        Newcomer { session, stamp: None, info, peer: format!("10.0.0.{session}:4000"), replies, admitted },
+        read,
+        answer,
+    )
 }
 
 /// What a newcomer has been told; nothing where it waits.
@@ -249,7 +253,7 @@ async fn who_may_nothing_keeps_nobody_waiting() {
     let (mut task, _older) = connected().await;
     let (newcomer, _read, mut answer) = self::newcomer(2, "i2", "b1");
     task.opened(newcomer).await;
-    task.fleet.enrolment.revoke("n1").await.unwrap();
+    task.fleet.enrolment.revoke("n1", SystemTime::now()).await.unwrap();
     steps(&mut task, STEPS).await;
     assert_eq!(told(&mut answer), refused(Code::PermissionDenied));
 }
