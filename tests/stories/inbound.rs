@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tulle_tests::harness::{Home, alone, client, eventually, python, require_root, run};
 use tulle_tests::one_host::{Mode, OneHost};
+use tulle_tests::two_hosts::TwoHosts;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The ports of the mesh, and of its services.
@@ -101,6 +102,87 @@ fn nothing_enters_in_plain_where_that_is_refused() {
     eventually("both are open again", PATIENCE, || (plain() == [[true; 2]; 2]).then_some(()));
     drop(app);
     mesh.end();
+}
+
+/// The same for who comes over the wire from a host that is not in the mesh as far as the service is concerned, into a network
+/// namespace. Where it is let in, it is named.
+#[test]
+fn nothing_enters_a_network_namespace_in_plain_from_another_host() {
+    require_root!();
+    let _alone = alone();
+    let mesh = TwoHosts::start();
+    let addresses = ["fd99::1", "fd99::2"];
+    for (name, address) in mesh.hosts.names.iter().zip(addresses) {
+        let add = format!("-n {name} addr add {address}/64 dev wire nodad");
+        run(std::process::Command::new("ip").args(add.split(' '))).ok();
+    }
+    let (python, script, port) = (python().display().to_string(), client("service.py"), PORT.to_string());
+    let undeclared = PORT + 1;
+    let service = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: c, namespace: default}}\n\
+         spec: {{selector: {{app: c}}, ports: [{{port: {PORT}, appProtocol: http}}]}}\n"
+    );
+    let file = mesh.one.write("c.yaml", &service).display().to_string();
+    mesh.one.tulle(&["apply", "-f", &file]).ok();
+    let both = format!(
+        "'{python}' -m http.server --bind :: {undeclared} >/dev/null 2>&1 & exec '{python}' '{script}' {port} everywhere"
+    );
+    let app = mesh.two.start(&["run", "c", "--port", &port, "--", "sh", "-c", &both]);
+    let pid = tulle_tests::one_host::said_pid(&app, "up ");
+    let plain = || {
+        [mesh.hosts.addresses[1].to_owned(), format!("[{}]", addresses[1])].map(|host| {
+            [PORT, undeclared].map(|port| {
+                let url = format!("http://{host}:{port}/");
+                let mut curl = mesh.one.command("curl");
+                run(curl.args(["-s", "-m", "5", "-o", "/dev/null", &url])).status.success()
+            })
+        })
+    };
+    let settings = |spec: &str| {
+        let object = format!(
+            "apiVersion: tulle.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: default}}\nspec: {spec}\n"
+        );
+        let file = mesh.one.write("mesh.yaml", &object).display().to_string();
+        mesh.one.tulle(&["apply", "-f", &file]).ok();
+    };
+    eventually("both listen", PATIENCE, || (plain() == [[true; 2]; 2]).then_some(()));
+
+    // Let in, and named.
+    settings("{inboundCapture: {enabled: true}, mtls: {mode: Permissive}}");
+    let named = |edge: &serde_json::Value| {
+        let of = edge["addresses"].as_array()?.iter().filter_map(serde_json::Value::as_str);
+        let of: Vec<_> = of.collect();
+        let all = [mesh.hosts.addresses[0], addresses[0]].iter().all(|address| of.contains(address));
+        (all && edge["source"]["name"] == "external" && edge["security"] == "plaintext").then_some(())
+    };
+    eventually("who comes in plain is named", PATIENCE, || {
+        assert_eq!(plain(), [[true; 2]; 2]);
+        let view: serde_json::Value =
+            serde_json::from_str(&mesh.one.tulle(&["edges", "-o", "json"]).stdout).ok()?;
+        view["edges"].as_array()?.iter().filter(|edge| edge["destination"]["name"] == "c").find_map(named)
+    });
+    let table = mesh.one.tulle(&["edges"]).ok();
+    assert!(table.contains("external (") && table.contains("plaintext"), "{table}");
+
+    settings("{inboundCapture: {}, mtls: {mode: Strict}}");
+    eventually("both are refused", PATIENCE, || (plain() == [[false; 2]; 2]).then_some(()));
+    let metrics = run(mesh.two.command("curl").args(["-s", "http://127.0.0.1:15020/metrics"])).stdout;
+    let denied = metrics.lines().find(|line| {
+        line.starts_with("tulle_connections_rejected_total{") && line.contains("reason=\"denied\"")
+    });
+    let count = denied.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    assert!(count.is_some_and(|count| count >= 4.0), "{denied:?}");
+    // The mesh leads there as before.
+    let asked =
+        mesh.one.tulle(&["run", "client", "--", "curl", "-s", "-m", "5", &format!("http://c:{PORT}/")]).ok();
+    assert_eq!(asked.trim().parse(), Ok(pid), "{asked}");
+    settings("{mtls: {mode: Permissive}}");
+    eventually("both are open again", PATIENCE, || (plain() == [[true; 2]; 2]).then_some(()));
+    drop(app);
+    let TwoHosts { server, node_one, node_two, .. } = mesh;
+    for process in [node_one, node_two, server] {
+        assert!(process.interrupt().success());
+    }
 }
 
 #[test]
