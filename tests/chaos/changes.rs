@@ -1,7 +1,7 @@
 //! A route is changed again and again through the server, while requests of two nodes go on: how long until each
 //! change is in force, and what of it its clients notice.
 
-mod clients;
+pub mod clients;
 mod routes;
 
 use std::time::{Duration, Instant};

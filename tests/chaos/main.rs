@@ -7,6 +7,7 @@ mod budget;
 mod changes;
 mod clock;
 mod clones;
+mod effects;
 mod herd;
 mod late_preface;
 mod limits;

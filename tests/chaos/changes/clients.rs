@@ -286,9 +286,14 @@ impl Api {
         let (Write::Apply { kind, name, .. } | Write::Delete { kind, name }) = write;
         let path = path_of(kind, name);
         match write.text() {
-            Some(text) => self.send(Method::PATCH, &format!("{path}?fieldManager=changes&force=true"), text),
+            Some(text) => self.apply(&path, text),
             None => self.send(Method::DELETE, &path, String::new()),
         }
+    }
+
+    /// Writes an object at that path, as `kubectl apply --server-side` does.
+    pub fn apply(&mut self, path: &str, text: String) -> Result<Value, Refusal> {
+        self.send(Method::PATCH, &format!("{path}?fieldManager=changes&force=true"), text)
     }
 
     pub fn read(&mut self, kind: &str, name: &str) -> Result<Value, Refusal> {
