@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tulle_tests::harness::{Home, alone, client, eventually, python, require_root, run};
 use tulle_tests::one_host::{Mode, OneHost};
+use tulle_tests::ports::free_port;
 use tulle_tests::two_hosts::TwoHosts;
 
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -202,4 +203,36 @@ fn a_node_that_cannot_see_it_says_so() {
     assert!(mesh.home.tulle(&["status"]).stdout.contains("strict is not enforced"));
     eventually("the node says it", PATIENCE, || mesh.node().stderr().contains("are not seen").then_some(()));
     mesh.end();
+}
+
+/// With explicit capture the mesh cannot hold anybody off who goes past it: services are told to listen on loopback, and one that
+/// does not is named.
+#[test]
+fn with_explicit_capture_services_listen_on_loopback_and_who_does_not_is_named() {
+    let _alone = alone();
+    let home = Home::new();
+    let (told, open) = (free_port(), free_port());
+    let (python, script) = (python().display().to_string(), client("service.py"));
+    let services = format!(
+        "services:\n  told: {{command: [sh, -c, 'exec \"{python}\" -m http.server --bind \"$HOST\" \"$PORT\"'], port: {told}}}\n  \
+         open: {{command: ['{python}', '{script}', '${{PORT}}', everywhere], port: {open}}}\n\
+         ---\napiVersion: tulle.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: default}}\nspec: {{mtls: {{mode: Strict}}}}\n"
+    );
+    home.write("mesh/tulle.yaml", &services);
+    let folder = home.path().join("mesh").display().to_string();
+    let up = home.start(&["up", &folder, "--capture", "explicit"]);
+    up.wait_for_line("readiness", Duration::from_secs(30), |line| line.contains("all services are ready"));
+    let named = |text: &str, name: &str| {
+        text.contains(&format!("strict is not enforced: default/{name} listens at [::]:{open}"))
+    };
+    let status = eventually("the status names it", PATIENCE, || {
+        // Where the terminal ends, no line does.
+        let status = home.tulle(&["status"]).stdout;
+        named(&status, "open").then_some(status)
+    });
+    assert!(!status.contains("default/told listens"), "{status}");
+    let said = || format!("{}{}", up.stdout(), up.stderr());
+    eventually("`up` names it", PATIENCE, || named(&said(), "open").then_some(()));
+    assert!(!said().contains("default/told listens"), "{}", said());
+    assert!(up.interrupt().success());
 }

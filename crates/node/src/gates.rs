@@ -125,7 +125,7 @@ impl Porter {
 }
 
 /// What asks for inbound capture on a node, if anything does, and of each of its workloads, whether it is captured.
-fn asked(state: &NodeState) -> (Option<Decision>, BTreeMap<WorkloadName, bool>) {
+pub(crate) fn asked(state: &NodeState) -> (Option<Decision>, BTreeMap<WorkloadName, bool>) {
     let snapshot = &state.snapshot;
     let mut asked = None;
     let mut workloads = BTreeMap::new();
@@ -137,26 +137,6 @@ fn asked(state: &NodeState) -> (Option<Decision>, BTreeMap<WorkloadName, bool>) 
     }
     // What is about a workload says more.
     (asked.or_else(|| decision::inbound_capture(&snapshot.mesh, None)), workloads)
-}
-
-/// Says so whenever it is asked for, where no rules can divert anything: until the task is aborted.
-pub(crate) async fn say_unseen(state: Arc<StateCell>) {
-    let mut changes = state.subscribe();
-    let mut said = false;
-    loop {
-        changes.mark_unchanged();
-        let (asked, _) = asked(&state.load());
-        if let Some(by) = asked.as_ref().filter(|_| !said) {
-            tracing::warn!(
-                "connections that come to workloads of this node past the mesh are not seen, though they are to be captured ({by}): \
-                 its capture is explicit"
-            );
-        }
-        said = asked.is_some();
-        if changes.changed().await.is_err() {
-            return;
-        }
-    }
 }
 
 /// Opens a workload's gate: for IPv4, and at the same port for IPv6, where the host has that.

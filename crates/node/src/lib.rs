@@ -13,6 +13,7 @@ pub mod client;
 mod control;
 mod dns;
 pub mod ending;
+mod exposure;
 mod files;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -26,6 +26,7 @@ use crate::control::keys::ask_for_keys;
 use crate::control::report::{Reporter, Skew};
 use crate::control::seen::SeenSummaries;
 use crate::dns::{Addresses, Resolver};
+use crate::exposure;
 use crate::files;
 use crate::keeper::Keeper;
 use crate::lock::HomeLock;
@@ -242,7 +243,7 @@ impl Node {
         tasks.extend(passage.map(|passage| tokio::spawn(passage.run())));
         tasks.push(match gates {
             Some(gates) => tokio::spawn(gates.run()),
-            None => tokio::spawn(gates::say_unseen(seen)),
+            None => tokio::spawn(exposure::say(seen)),
         });
         tasks.extend(admin.map(|listener| tokio::spawn(admin::serve(listener, source.clone()))));
         Ok(Self {

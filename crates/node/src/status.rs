@@ -9,8 +9,10 @@ use tulle_model::exposition::{Metric, escaped};
 use tulle_model::name::WorkloadName;
 use tulle_proxy::Proxy;
 
+use crate::capture::CaptureMode;
 use crate::control::Server;
 use crate::control::discovery::ConfigAge;
+use crate::exposure;
 use crate::node_state::StatePublisher;
 use crate::passage::Outside;
 use crate::workloads::{WAITS_FOR_CERTIFICATE, WorkloadStatus, Workloads};
@@ -79,6 +81,16 @@ pub(crate) struct StatusSource {
 
 impl StatusSource {
     pub fn status(&self) -> NodeStatus {
+        let mut status = self.facts();
+        if self.capture_mode == CaptureMode::Explicit.as_str() {
+            let exposed = exposure::exposed(&self.state.cell().load());
+            status.warnings.extend(exposed.iter().map(ToString::to_string));
+        }
+        status
+    }
+
+    /// What takes no look at the host.
+    fn facts(&self) -> NodeStatus {
         let age = *self.config_age.borrow();
         let connected = *self.server.connected().borrow();
         let mut workloads = self.workloads.list();
@@ -121,7 +133,7 @@ impl StatusSource {
         if let Some(outside) = &self.outside {
             outside.metrics(&mut text);
         }
-        let status = self.status();
+        let status = self.facts();
         let ready = status.workloads.iter().filter(|w| w.ready).count();
         let stale: usize = self.state.cell().load().snapshot.endpoints.values().map(|set| set.stale()).sum();
         let gauges = [

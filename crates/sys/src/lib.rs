@@ -5,6 +5,7 @@ pub mod cgroup;
 pub mod conntrack;
 pub mod descriptors;
 pub mod family;
+pub mod listening;
 pub mod memory;
 pub mod mounts;
 mod netlink;

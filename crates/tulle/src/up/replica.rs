@@ -27,6 +27,9 @@ const LINES: usize = 16;
 /// How long a service may take to finish what is in flight, and again to end after SIGTERM.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
+/// The variable by which many servers are told at which address to listen (Nuxt, SvelteKit's adapter for Node, Create React App).
+const HOST: &str = "HOST";
+
 /// How long the last words of a process that was killed may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -68,6 +71,10 @@ impl Replica {
         let mut environment: Vec<_> = service.run_as.iter().flat_map(RunAs::variables).collect();
         environment.extend(running.variables());
         environment.extend(values.iter().filter(|(n, _)| n.starts_with("PORT")).cloned());
+        if running.cgroup.is_none() {
+            // Who listens for others, too, is reached past the mesh, which sees nothing of that.
+            environment.push((HOST.to_owned(), Ipv4Addr::LOCALHOST.to_string()));
+        }
         // Variables of the mesh can be used, too.
         values.extend(environment.iter().cloned());
         let own = service.environment.iter().map(|(name, value)| (name.clone(), fill(value, &values)));
@@ -243,6 +250,7 @@ fn values(service: &Service, index: u32, ports: &[u16]) -> Result<Vec<(String, S
         ("TULLE".to_owned(), binary),
         ("SERVICE".to_owned(), service.name.clone()),
         ("REPLICA".to_owned(), index.to_string()),
+        (HOST.to_owned(), Ipv4Addr::LOCALHOST.to_string()),
     ];
     if let Some(first) = ports.first() {
         values.push(("PORT".to_owned(), first.to_string()));
