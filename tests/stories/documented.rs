@@ -30,7 +30,10 @@ struct Case {
 /// What listens besides the services of `examples/chain`: the namespace, and what `echo.py` is to be.
 const BACKENDS: &[(&str, &str)] = &[
     ("default", "http:shop:9511 http:versions:9512"),
-    ("shop", "grpc:cart:9513 grpc:cart-v2:9514 http:cart:9515 tls:web-a:9516 tls:web-b:9517"),
+    (
+        "shop",
+        "grpc:cart:9513 grpc:cart-v2:9514 http:cart:9515 tls:web-a:9516 tls:web-b:9517 http:checks:9519",
+    ),
     ("tests", "http:cart-double:9518"),
 ];
 
@@ -214,6 +217,19 @@ const CASES: &[Case] = &[
                 "GET http://account.shop/orders bearer:opaque => 401 reason:invalid-token",
                 "GET http://account.shop/orders => 401 reason:token-required has:www-authenticate=Bearer",
                 "GET http://account.shop/public/x x-user:root => 200 by:cart unseen:x-user",
+            ],
+        )
+    },
+    Case {
+        beside: &["shop/checkout 80=9515", "shop/checks 80=9519"],
+        ..case(
+            "docs/security.md AuthorizationPolicy/checkout",
+            &[
+                "GET http://checkout.shop/orders x-user:root x-answer-set:x-user=ada => 200 by:cart saw:x-user=ada",
+                "GET http://checkout.shop/orders x-answer:401 x-answer-set:www-authenticate=Test => 401 by:checks path:/check/orders \
+                 reason:denied-by=shop/checkout has:www-authenticate=Test",
+                "GET http://checkout.shop/orders x-answer:503 => 403 reason:external-auth-unavailable",
+                "GET http://checkout.shop/other x-answer:401 => 401 by:cart lacks:tulle-reason",
             ],
         )
     },

@@ -6,6 +6,7 @@ mod bad_input;
 mod chain;
 mod documented;
 mod exit_codes;
+mod external;
 mod footprint;
 mod gateway_api;
 mod inbound;

@@ -1,7 +1,7 @@
 //! Who may enter a workload: what AuthorizationPolicies (GEP-3779) say of a connection or request, decided where it arrives.
 //!
-//! A deny policy that matches refuses. Else, where any policy allows, one must match; where none does, all are let in. Policies
-//! that only audit are named, and decide nothing.
+//! A deny policy that matches refuses. Else somebody else is asked, where policies want that ([`to_ask`]), and may refuse. Else, where
+//! any policy allows, one must match; where none does, all are let in. Policies that only audit are named, and decide nothing.
 //!
 //! Where rules look at requests, nothing but requests enters. Where they look at paths, a path that servers read
 //! differently is refused before any is compared ([`path::ambiguity`]); where policies have issuers of tokens, so is a token
@@ -40,7 +40,7 @@ pub enum Traffic<'a> {
     /// A connection of requests, which are asked for one by one: it is refused only if all of them would be.
     Requests,
     Request(RequestSeen<'a>),
-    /// A request whose head is gone. It counts as one that a rule which denies is about, and none which allows.
+    /// A request whose head is gone. It counts as one that a rule which denies, or has somebody asked, is about, and none which allows.
     Forgotten,
 }
 
@@ -68,7 +68,21 @@ impl Matched<'_> {
     /// As what it decided.
     pub fn decision(self, effect: Effect) -> Decision {
         let by = Decider::AuthorizationPolicy(self.policy.name.clone());
-        Decision::new(by, format!("spec.rules[{}]", self.rule), effect)
+        match self.policy.external {
+            Some(_) => Decision::new(by, "spec.externalAuth", effect),
+            None => Decision::new(by, format!("spec.rules[{}]", self.rule), effect),
+        }
+    }
+}
+
+impl Matched<'_> {
+    /// For people: who is asked about what is to enter a workload, where somebody is.
+    pub fn question(self) -> Option<String> {
+        let external = self.policy.external.as_deref()?;
+        Some(format!(
+            "AuthorizationPolicy {} asks Service {} port {} about it",
+            self.policy.name, external.service, external.port
+        ))
     }
 }
 
@@ -174,6 +188,9 @@ pub const DENIED_BY: &str = "denied-by=";
 /// What it is where there are policies that allow, and none matches.
 pub const NO_ALLOW_POLICY: &str = "no-allow-policy";
 
+/// What it is where somebody else is to be asked about a request, and says nothing.
+pub const EXTERNAL_UNAVAILABLE: &str = "external-auth-unavailable";
+
 /// What it is where the token of a request is not valid.
 pub const INVALID_TOKEN: &str = "invalid-token";
 /// What it is where a request has no token, and needs one.
@@ -204,7 +221,26 @@ pub fn decide<'a>(
     }
 }
 
-/// The same by the policies alone.
+/// What has somebody else asked about a request, of each policy one rule, in the order of the policies. An error where it is refused
+/// whatever he says. Whoever is asked does not decide over what policies allow: [`decide`] does that, with the request as he leaves it.
+pub fn to_ask<'a>(
+    config: &'a WorkloadConfig,
+    visitor: Visitor<'_>,
+    port: u16,
+    seen: Traffic<'_>,
+) -> Result<Vec<Matched<'a>>, Denial<'a>> {
+    let policies = &config.policies;
+    // Nobody is asked about what is no request: it is refused.
+    if !policies.have(Action::Ask) || !matches!(seen, Traffic::Request(_) | Traffic::Forgotten) {
+        return Ok(Vec::new());
+    }
+    if matches!(visitor, Visitor::Outside(_)) && config.strict.is_at(port) {
+        return Err(Denial::Plaintext);
+    }
+    Ok(not_denied(policies, config.allowed_paths, visitor, port, seen)?.first_of_each(Action::Ask))
+}
+
+/// The same as [`decide`] by the policies alone.
 fn by_policies<'a>(
     policies: &'a AccessPolicies,
     allowed_paths: Ambiguities,
@@ -212,6 +248,24 @@ fn by_policies<'a>(
     port: u16,
     seen: Traffic<'_>,
 ) -> Verdict<'a> {
+    let asked = not_denied(policies, allowed_paths, visitor, port, seen)?;
+    match policies.allowing(port) {
+        None => Ok(None),
+        Some(first) => {
+            let allowed = asked.first(Action::Allow).map(Some);
+            allowed.ok_or_else(|| asked.would_with_token().unwrap_or(Denial::NoAllowPolicy(first)))
+        }
+    }
+}
+
+/// What may be asked of the rules that allow: nothing is there that refuses it.
+fn not_denied<'a, 'r>(
+    policies: &'a AccessPolicies,
+    allowed_paths: Ambiguities,
+    visitor: Visitor<'r>,
+    port: u16,
+    seen: Traffic<'r>,
+) -> Result<Question<'a, 'r>, Denial<'a>> {
     let by_path = policies.by_path(port);
     if let (Traffic::Request(request), Some(policy)) = (seen, by_path)
         && let Some(found) = path::ambiguity_but(request.path, allowed_paths)
@@ -233,13 +287,7 @@ fn by_policies<'a>(
     {
         return Err(Denial::NoRequest(policy));
     }
-    match policies.allowing(port) {
-        None => Ok(None),
-        Some(first) => {
-            let allowed = asked.first(Action::Allow).map(Some);
-            allowed.ok_or_else(|| asked.would_with_token().unwrap_or(Denial::NoAllowPolicy(first)))
-        }
-    }
+    Ok(asked)
 }
 
 /// Why the token of a request is not valid for any issuer that looks for it at its place, if so, and the first policy that has one.
@@ -383,7 +431,8 @@ impl<'a, 'r> Question<'a, 'r> {
         let policy = &self.policies[policy];
         let has_port =
             |ports: &Option<Vec<u16>>| ports.as_ref().is_none_or(|ports| ports.contains(&self.port));
-        has_port(&policy.at) && has_port(&policy.rules[rule].ports)
+        let is_spared = policy.external.as_ref().is_some_and(|external| external.spared.contains(&self.port));
+        has_port(&policy.at) && has_port(&policy.rules[rule].ports) && !is_spared
     }
 
     fn is_from(&self, (policy, rule): Place) -> bool {
@@ -414,20 +463,22 @@ impl<'a, 'r> Question<'a, 'r> {
             }
             Traffic::Bytes => false,
             Traffic::Requests => action == Action::Allow,
-            Traffic::Forgotten => action == Action::Deny,
+            Traffic::Forgotten => matches!(action, Action::Deny | Action::Ask),
         }
     }
 
-    /// A condition of which nobody can say whether it is so keeps out: it holds for rules that deny, and for no others.
+    /// A condition of which nobody can say whether it is so keeps out: it holds for rules that deny, or have somebody asked, and for no
+    /// others.
     #[cold]
     fn is_so(&self, policy: usize, when: &CelCondition) -> bool {
         let action = self.policies[policy].action;
+        let is_stern = matches!(action, Action::Deny | Action::Ask);
         let request = match self.seen {
             _ if !when.reads_requests() => None,
             Traffic::Request(request) => Some(request),
             Traffic::Bytes => return false,
             Traffic::Requests => return action == Action::Allow,
-            Traffic::Forgotten => return action == Action::Deny,
+            Traffic::Forgotten => return is_stern,
         };
         let host = request.map(|request| host_of(request.authority));
         let about = request.zip(host.as_deref()).map(|(RequestSeen { method, headers, .. }, host)| {
@@ -440,7 +491,7 @@ impl<'a, 'r> Question<'a, 'r> {
         };
         let holds = |token| {
             let facts = Facts { source, port: self.port, request: about, token };
-            when.holds(&facts).unwrap_or(action == Action::Deny)
+            when.holds(&facts).unwrap_or(is_stern)
         };
         let tokens = request.map_or(&[][..], |request| request.tokens);
         let mut valid =

@@ -60,6 +60,8 @@ pub enum Effect {
     Captured,
     /// It is reported, and nothing else.
     Audited,
+    /// Somebody else is asked about it.
+    Asked,
 }
 
 impl Effect {
@@ -77,6 +79,7 @@ impl Effect {
             Self::PassedOver => "passed-over",
             Self::Captured => "captured",
             Self::Audited => "audited",
+            Self::Asked => "asked",
         }
     }
 }

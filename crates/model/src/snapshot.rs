@@ -6,6 +6,7 @@
 mod access;
 mod access_policies;
 mod cors;
+pub mod external;
 mod filters;
 mod jwt;
 mod mirror;

@@ -2,6 +2,8 @@
 //! from outside of the mesh. All enter by the same [`door`].
 
 mod answering;
+mod answers;
+mod asking;
 mod door;
 #[cfg(test)]
 mod fixture;
@@ -20,8 +22,9 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response};
 
 use self::answering::Answering;
+use self::asking::{Admission, let_in, let_in_to_leave};
 pub(crate) use self::door::admit;
-use self::door::enter;
+use self::door::enter_bytes;
 pub(crate) use self::door::follow;
 use self::process::Process;
 use self::summaries::Unsaid;
@@ -33,7 +36,7 @@ use crate::budget::{Account, Seat};
 use crate::connect::{Callee, connect_for};
 use crate::error::UpstreamError;
 use crate::exchange::Exchange;
-use crate::http::asker::Caller;
+use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
 use crate::http::grpc::Messages;
 use crate::http::headers::{self, AppVersion};
@@ -44,8 +47,9 @@ use crate::http::record::watch;
 use crate::http::reply::{failed, reply};
 use crate::http::spelling::Spelling;
 use crate::http::switch::{self, Form, Switching};
+use crate::inquiry::{ByExternal, IsInquiry};
 use crate::local::Local;
-use crate::mesh_headers::APP_VERSION;
+use crate::mesh_headers::{ANSWERED, APP_VERSION, QUESTION};
 use crate::reason::Reason;
 use crate::tcp::Upstream;
 use crate::worker::Worker;
@@ -62,6 +66,8 @@ pub(crate) async fn serve_request(
 ) -> Response<Body> {
     let version = app_version(&worker.local, entrance, request.headers_mut().remove(APP_VERSION));
     exchange.is_for(entrance.workload, entrance.port);
+    // Whoever says so without need is asked about no less: he is refused.
+    let is_question = request.headers().contains_key(QUESTION);
     // A peer that is one of ours sends nothing else, but whoever it is, the process must not be told two hosts.
     if request.uri().authority().is_none() {
         return refuse(exchange, Reason::BadRequest, "the request does not say what host it is for");
@@ -72,8 +78,12 @@ pub(crate) async fn serve_request(
         Err(problem) => return refuse(exchange, Reason::BadRequest, problem.0),
     };
     let (mut head, mut body) = request.into_parts();
-    let entered = match enter(&worker.local, entrance, Some(&head)) {
-        Ok(entered) => entered,
+    if is_question {
+        head.extensions.insert(IsInquiry);
+    }
+    let entered = match let_in(worker, entrance, &head, &mut body, caller).await {
+        Ok(Admission::In(entered)) => entered,
+        Ok(Admission::Out(answer)) => return denied_by_external(exchange, answer),
         Err(error) => return lost(exchange, &error),
     };
     let Entrance { workload, port, .. } = entrance;
@@ -104,6 +114,15 @@ fn refuse(exchange: &mut Exchange, reason: Reason, message: &str) -> Response<Bo
     reply(reason, message)
 }
 
+/// Passes on what somebody said who was asked, for the node of its client to know it by.
+fn denied_by_external(exchange: &mut Exchange, mut answer: Response<Body>) -> Response<Body> {
+    if let Some(ByExternal(message)) = answer.extensions().get() {
+        exchange.refuse(Reason::Denied, &**message);
+    }
+    answer.headers_mut().insert(ANSWERED, HeaderValue::from_static("external"));
+    answer
+}
+
 /// Answers what did not get through to the process.
 pub(crate) fn lost(exchange: &mut Exchange, error: &UpstreamError) -> Response<Body> {
     exchange.did_not_arrive(error);
@@ -117,10 +136,13 @@ pub(crate) async fn pass_request(
     entrance: Entrance<'_>,
     version: AppVersion,
     head: &Parts,
-    body: Body,
+    mut body: Body,
     caller: &Caller,
 ) -> Result<Response<Body>, UpstreamError> {
-    let entered = enter(&worker.local, entrance, Some(head))?;
+    let entered = match let_in(worker, entrance, head, &mut body, caller).await? {
+        Admission::In(entered) => entered,
+        Admission::Out(answer) => return Ok(answer),
+    };
     pass(worker, entrance, entered, version, head, body, caller).await
 }
 
@@ -148,6 +170,7 @@ async fn pass(
     let status = response.status();
     headers::normalize_response(status, response.headers_mut())
         .map_err(|problem| UpstreamError::bad_answer(format!("{}: {}", workload.name, problem.0)))?;
+    entered.tell_client(response.headers_mut());
     let answering = Answering::new(entered, &response);
     if let Some(stream) = answering.stream() {
         stream.stays(&worker.local.view(), head);
@@ -170,13 +193,20 @@ fn may_break_after_a_message(version: AppVersion, asked: &HeaderMap, answer: &Re
 /// Connects to a workload's process, for bytes or for what `head` asks for, in which it is told what tokens say; `account`
 /// pays. What is returned beside the connection is to be held for as long.
 pub(crate) async fn connect(
-    local: &Local,
+    worker: &Rc<Worker>,
     entrance: Entrance<'_>,
     account: &Rc<Account>,
     head: Option<&mut Parts>,
 ) -> Result<(Process, Seat), UpstreamError> {
-    let entered = Rc::new(enter(local, entrance, head.as_deref())?);
+    let local = &worker.local;
     let is_request = head.is_some();
+    let entered = Rc::new(match &head {
+        None => enter_bytes(local, entrance)?,
+        Some(head) => {
+            let caller = Caller { account: account.clone(), asker: Asker::Nobody };
+            let_in_to_leave(worker, entrance, head, &caller).await?
+        }
+    });
     if let Some(head) = head {
         entered.tell_claims(&mut head.headers);
         entered.leaves_http(&local.view(), head);
@@ -268,7 +298,7 @@ pub(crate) async fn ask_to_switch(
     form: &Form,
 ) -> Result<Switching, UpstreamError> {
     let Entrance { workload, port, .. } = entrance;
-    let entered = Rc::new(enter(&worker.local, entrance, Some(head))?);
+    let entered = Rc::new(let_in_to_leave(worker, entrance, head, caller).await?);
     entered.tell_claims(&mut head.headers);
     entered.leaves_http(&worker.local.view(), head);
     let address = entrance.process();
@@ -321,7 +351,6 @@ mod tests {
     use super::*;
     use crate::budget::Payer;
     use crate::error::UpstreamErrorKind;
-    use crate::http::asker::Asker;
     use crate::mesh_headers::{REASON, RETRY, SPELLING};
     use crate::metrics::Protocol;
     use crate::state::{LocalWorkload, NodeState};
@@ -451,6 +480,7 @@ mod tests {
             at: None,
             issuers: vec![Arc::new(issuer)],
             rules: Vec::new(),
+            external: None,
         };
         let name = WorkloadName::new("default", "a");
         let told = WorkloadConfig { policies: vec![policy].into(), ..WorkloadConfig::new(name.clone()) };
@@ -478,7 +508,7 @@ mod tests {
         );
         // The client's own is left as it was, for another attempt.
         assert_eq!(head.headers["x-user"], "root");
-        let connected = connect(&worker.local, entrance, &caller.account, Some(&mut head)).await;
+        let connected = connect(&worker, entrance, &caller.account, Some(&mut head)).await;
         assert!(connected.is_ok() && !head.headers.contains_key("x-user"));
     }
 

@@ -29,6 +29,7 @@ pub mod fuzzing;
 mod http;
 mod http2;
 mod inbound;
+mod inquiry;
 mod inside;
 mod link;
 mod listener;

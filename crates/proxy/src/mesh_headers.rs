@@ -27,5 +27,9 @@ pub const SWITCHED: HeaderName = HeaderName::from_static("tulle-switched");
 /// `http`, of a bare CONNECT that is granted: what passes there is read as requests, and the node answers those itself that
 /// do not get through.
 pub const CARRIES: HeaderName = HeaderName::from_static("tulle-carries");
+/// Of a request that asks about another one, for a policy that has somebody else asked: it is asked about nothing in its turn.
+pub const QUESTION: HeaderName = HeaderName::from_static("tulle-question");
+/// `external`, of an answer that denies a request: somebody who was asked has given it, and it is passed on as it is.
+pub const ANSWERED: HeaderName = HeaderName::from_static("tulle-answered");
 /// How the fields of a message of HTTP/1 were written (see [`Spelling`](crate::http::spelling::Spelling)).
 pub const SPELLING: HeaderName = HeaderName::from_static("tulle-spelling");

@@ -75,7 +75,7 @@ pub(crate) async fn serve(
         let destination = HttpDestination::Workload(Box::new(arrival));
         return Box::pin(serve_http(worker, workload, client.into(), Vec::new(), destination)).await;
     }
-    let (process, _seat) = match inbound::connect(&worker.local, entrance, &account, None).await {
+    let (process, _seat) = match inbound::connect(&worker, entrance, &account, None).await {
         Ok(connected) => connected,
         Err(error) => return turn_away(exchange, &mut client, &error),
     };
@@ -205,6 +205,7 @@ mod tests {
             at: None,
             issuers: Vec::new(),
             rules,
+            external: None,
         };
         let policies = vec![policy].into();
         let config = WorkloadConfig { inbound_capture: true, policies, ..WorkloadConfig::new(name.clone()) };

@@ -141,7 +141,7 @@ impl Hop {
                         None,
                     ));
                 }
-                let (process, seat) = inbound::connect(&worker.local, entrance, account, head).await?;
+                let (process, seat) = inbound::connect(worker, entrance, account, head).await?;
                 Ok((Upstream::Process(process), Some(seat)))
             }
             Reach::Link(load) => {

@@ -18,6 +18,7 @@ use tulle_model::snapshot::FastMap;
 use crate::access_log::LogEntry;
 use crate::config::Config;
 use crate::drain::DrainSignal;
+use crate::http::external;
 use crate::inbound::{self, Visit};
 use crate::inside;
 use crate::link;
@@ -109,7 +110,7 @@ async fn run(
 ) {
     let (signal, drain) = DrainSignal::new();
     let local = Local::new(&config, WorkerMetrics::new(registry), drain, heard, access_log);
-    let worker = Worker::new(local, &config, inside::serve);
+    let worker = Worker::new(local, &config, inside::serve, external::ask);
     tokio::task::spawn_local(inbound::follow(worker.local.clone()));
     tokio::task::spawn_local(link::follow(worker.local.clone()));
     let mut listeners = Listeners::default();

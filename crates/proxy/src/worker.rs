@@ -13,6 +13,7 @@ use crate::app_pool::AppPool;
 use crate::budget::{Account, Resource, cost};
 use crate::config::Config;
 use crate::connect::Callee;
+use crate::inquiry::{Finding, Inquiry};
 use crate::link::client::LinkPool;
 use crate::local::Local;
 use crate::mirrors::Mirrors;
@@ -45,14 +46,25 @@ pub struct Worker {
     pub(crate) farewells: Arc<Semaphore>,
     /// Serves the other end of a pair (see [`crate::inside`]).
     pub(crate) read_inside: ReadInside,
+    /// Asks somebody else about a request (see [`crate::http::external`]).
+    pub(crate) ask_external: AskExternal,
 }
 
 /// Reads the requests of a workload that come to a port of one of this node, which an account pays for.
 pub(crate) type ReadInside =
     fn(Rc<Worker>, SpiffeId, Arc<LocalWorkload>, u16, PairEnd, Rc<Account>) -> LocalBoxFuture<'static, ()>;
 
+/// Asks about a request that is to enter a workload; an error says, as a part of a sentence about who is asked, why nothing comes of it.
+pub(crate) type AskExternal =
+    for<'a> fn(&'a Rc<Worker>, Inquiry<'a>) -> LocalBoxFuture<'a, Result<Finding, String>>;
+
 impl Worker {
-    pub(crate) fn new(local: Rc<Local>, config: &Config, read_inside: ReadInside) -> Rc<Self> {
+    pub(crate) fn new(
+        local: Rc<Local>,
+        config: &Config,
+        read_inside: ReadInside,
+        ask_external: AskExternal,
+    ) -> Rc<Self> {
         let waiting = Rules::new(config.bounds.waiting, local.metrics.registry().clone());
         let pool = |callee| {
             AppPool::new(callee, &config.budget, config.workers, waiting.clone(), local.sweep.clone())
@@ -68,6 +80,7 @@ impl Worker {
             handshakes: SilentPeers::new(handshakes_at_once(config)),
             farewells: Arc::new(Semaphore::new(FAREWELLS)),
             read_inside,
+            ask_external,
         })
     }
 
@@ -98,7 +111,10 @@ impl Worker {
         let drain = crate::drain::DrainSignal::new().1;
         let metrics = crate::metrics::WorkerMetrics::new(Arc::default());
         let local = Local::new(&config, metrics, drain, Arc::default(), access_log);
-        Self::new(local, &config, |_, _, _, _, _, _| Box::pin(std::future::ready(())))
+        let nobody = |_: &'_ _, _: Inquiry<'_>| -> LocalBoxFuture<'_, _> {
+            Box::pin(std::future::ready(Err(String::new())))
+        };
+        Self::new(local, &config, |_, _, _, _, _, _| Box::pin(std::future::ready(())), nobody)
     }
 
     /// Whether a connection to `address` would come back to this proxy.

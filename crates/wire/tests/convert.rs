@@ -16,6 +16,7 @@ use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::NamespacedName;
 use tulle_model::path::Ambiguities;
 use tulle_model::port_settings::Http1Settings;
+use tulle_model::snapshot::external::{ExternalAuth, ExternalProtocol};
 use tulle_model::snapshot::{
     AccessPolicy, AccessRule, Action, AllowedOrigins, AppProtocol, Backend, BackendTarget, ClaimHeader,
     ClaimMatch, Cors, EgressPolicy, Endpoint, EndpointSet, HeaderEdit, HttpFilters, HttpMatch,
@@ -219,6 +220,10 @@ fn workloads() -> impl Strategy<Value = WorkloadConfig> {
 
 fn policies() -> impl Strategy<Value = AccessPolicy> {
     let action = prop::sample::select(vec![Action::Allow, Action::Deny, Action::Audit]);
+    let action = prop_oneof![
+        3 => action.prop_map(|action| (action, None)),
+        1 => external_auth().prop_map(|external| (Action::Ask, Some(Arc::new(external)))),
+    ];
     let ports = || prop::option::of(prop::collection::vec(1u16.., 0..3));
     let identity = "spiffe://([a-z]{1,4}|\\*)(/([a-z]{1,4}|\\*)){0,2}/([a-z]{1,4}|\\*|\\*\\*)";
     let identity = identity.prop_map(|text| Source::Identity(IdentityPattern::new(&text).unwrap()));
@@ -240,8 +245,36 @@ fn policies() -> impl Strategy<Value = AccessPolicy> {
         when,
     });
     let issuers = prop::collection::vec(jwt_issuers().prop_map(Arc::new), 0..2);
-    (names(), action, ports(), issuers, prop::collection::vec(rule, 0..3))
-        .prop_map(|(name, action, at, issuers, rules)| AccessPolicy { name, action, at, issuers, rules })
+    (names(), action, ports(), issuers, prop::collection::vec(rule, 0..3)).prop_map(
+        |(name, (action, external), at, issuers, rules)| AccessPolicy {
+            name,
+            action,
+            at,
+            issuers,
+            rules,
+            external,
+        },
+    )
+}
+
+fn external_auth() -> impl Strategy<Value = ExternalAuth> {
+    let headers = || prop::collection::vec("x-[a-z]{1,4}".prop_map(|name| name.parse().unwrap()), 0..3);
+    let grpc = headers().prop_map(|headers| ExternalProtocol::Grpc { headers });
+    let http = ("(/[a-z]{1,4}){0,2}", headers(), headers());
+    let http = http.prop_map(|(path, headers, answered)| ExternalProtocol::Http { path, headers, answered });
+    let timeout = (1u64..10_000).prop_map(Duration::from_millis);
+    let ports = prop::collection::vec(1u16.., 0..3);
+    (names(), 1u16.., prop_oneof![grpc, http], any::<u16>(), timeout, any::<bool>(), ports).prop_map(
+        |(service, port, protocol, max_body, timeout, fail_open, spared)| ExternalAuth {
+            service,
+            port,
+            protocol,
+            max_body,
+            timeout,
+            fail_open,
+            spared,
+        },
+    )
 }
 
 fn jwt_issuers() -> impl Strategy<Value = JwtIssuer> {

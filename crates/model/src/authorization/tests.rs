@@ -6,8 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::identity::TrustDomain;
+use crate::snapshot::external::{EXTERNAL_TIMEOUT, ExternalAuth, ExternalProtocol};
 use crate::snapshot::{
-    Claims, IdentityPattern, JwtIssuer, JwtKeys, PathMatch, Pattern, ServerName, TextMatch, TokenPlace,
+    Claims, IdentityPattern, JwtIssuer, JwtKeys, PathMatch, Pattern, ServerName, Strictness, TextMatch,
+    TokenPlace,
 };
 
 fn identity(namespace: &str, account: &str) -> SpiffeId {
@@ -26,7 +28,7 @@ fn policy(name: &str, action: Action, rules: Vec<Says>) -> AccessPolicy {
     let rules = rules
         .map(|(index, (sources, ports))| AccessRule { index, sources, ports, request: None, when: None })
         .collect();
-    AccessPolicy { name: name.parse().unwrap(), action, at: None, issuers: Vec::new(), rules }
+    AccessPolicy { name: name.parse().unwrap(), action, at: None, issuers: Vec::new(), rules, external: None }
 }
 
 #[test]
@@ -161,7 +163,8 @@ fn of_requests(action: Action, request: RequestConditions) -> AccessPolicies {
     let rule =
         AccessRule { index: 0, sources: None, ports: None, request: Some(Box::new(request)), when: None };
     let name = "shop/p".parse().unwrap();
-    vec![AccessPolicy { name, action, at: None, issuers: Vec::new(), rules: vec![rule] }].into()
+    vec![AccessPolicy { name, action, at: None, issuers: Vec::new(), rules: vec![rule], external: None }]
+        .into()
 }
 
 fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
@@ -299,6 +302,7 @@ fn conditions_are_asked_of_whatever_they_can_be_asked_of() {
             at: None,
             issuers,
             rules: vec![rule],
+            external: None,
         }])
     };
     let web = identity("shop", "web");
@@ -341,6 +345,15 @@ fn conditions_are_asked_of_whatever_they_can_be_asked_of() {
             let found = found.map_or_else(Denial::reason, |_| in_.to_owned());
             assert_eq!(found, expected, "{action:?} {when} {seen:?}");
         }
+        // Who is to be asked where it holds, is where nobody can say that it does not.
+        let asking = WorkloadConfig {
+            policies: policies(Action::Ask, when),
+            ..WorkloadConfig::new("shop/c-0".parse().unwrap())
+        };
+        if matches!(seen, Traffic::Request(_) | Traffic::Forgotten) && deny != "bad-request" {
+            let asked = to_ask(&asking, Visitor::Mesh(&web), 80, seen).map(|all| all.len()).unwrap();
+            assert_eq!(asked, usize::from(deny == by), "{when} {seen:?}");
+        }
     }
 }
 
@@ -372,6 +385,98 @@ fn a_mesh_may_let_paths_pass_that_servers_read_differently() {
         let found = decide(&config, Visitor::Outside([192, 0, 2, 1].into()), 80, seen);
         assert_eq!(found.map_or_else(Denial::reason, |_| "in".to_owned()), expected, "{path}");
     }
+}
+
+#[test]
+fn somebody_is_asked_about_requests_that_nothing_denies() {
+    let asking = |name: &str, spared: &[u16], request: Option<RequestConditions>, ports| AccessPolicy {
+        rules: vec![AccessRule {
+            index: 0,
+            sources: None,
+            ports,
+            request: request.map(Box::new),
+            when: None,
+        }],
+        external: Some(Arc::new(ExternalAuth {
+            service: "shop/authz".parse().unwrap(),
+            port: 80,
+            protocol: ExternalProtocol::Grpc { headers: Vec::new() },
+            max_body: 0,
+            timeout: EXTERNAL_TIMEOUT,
+            fail_open: false,
+            spared: spared.to_vec(),
+        })),
+        ..policy(name, Action::Ask, vec![])
+    };
+    let get = || Some(RequestConditions { methods: vec!["GET".into()], ..Default::default() });
+    let below =
+        || Some(RequestConditions { paths: vec![PathMatch::Exact("/a".into())], ..Default::default() });
+    let config = |policies: Vec<AccessPolicy>| WorkloadConfig {
+        policies: policies.into(),
+        ..WorkloadConfig::new(WorkloadName::new("shop", "c"))
+    };
+    let none = HeaderMap::new();
+    let request = |method, path| {
+        Traffic::Request(RequestSeen { method, path, authority: "c", headers: &none, tokens: &[] })
+    };
+    let web = identity("shop", "web");
+    let asked = |config: &WorkloadConfig, port, seen| {
+        to_ask(config, Visitor::Mesh(&web), port, seen)
+            .map(|all| all.iter().map(|one| one.policy.name.name.to_string()).collect::<Vec<_>>().join(" "))
+            .map_err(|denial| denial.reason())
+    };
+    let all = config(vec![
+        asking("shop/a", &[], get(), None),
+        asking("shop/b", &[81], None, Some(vec![80, 81])),
+        asking("shop/c", &[], below(), None),
+    ]);
+    for (port, seen, expected) in [
+        (80, request("GET", "/"), Ok("a b")),
+        // In whatever letters, and with a slash more.
+        (80, request("get", "/a/"), Ok("a b c")),
+        (80, request("PUT", "/"), Ok("b")),
+        (81, request("PUT", "/"), Ok("")),
+        (81, request("GET", "/"), Ok("a")),
+        (82, request("GET", "/%2e"), Err("bad-request")),
+        (80, Traffic::Forgotten, Ok("a b c")),
+        // Nobody is asked about what is no request, which does not enter.
+        (80, Traffic::Bytes, Ok("")),
+        (80, Traffic::Requests, Ok("")),
+        (80, request("CONNECT", ""), Err("denied-by=shop/a")),
+    ] {
+        let expected = expected.map(str::to_owned).map_err(str::to_owned);
+        assert_eq!(asked(&all, port, seen), expected, "{port} {seen:?}");
+    }
+    let visitor = Visitor::Mesh(&web);
+    // It counts neither as one that allows nor as one that denies.
+    assert!(matches!(decide(&all, visitor, 80, request("GET", "/")), Ok(None)));
+    assert!(matches!(decide(&all, visitor, 80, Traffic::Requests), Ok(None)));
+    let refused = decide(&all, visitor, 80, Traffic::Bytes).unwrap_err();
+    assert_eq!(refused.reason(), "denied-by=shop/a");
+    let ask = || asking("shop/a", &[], None, None);
+    let deny = policy("shop/no", Action::Deny, vec![(None, Some(vec![80]))]);
+    let denying = config(vec![ask(), deny]);
+    assert_eq!(asked(&denying, 80, request("GET", "/")), Err("denied-by=shop/no".to_owned()));
+    assert_eq!(asked(&denying, 81, request("GET", "/")), Ok("a".to_owned()));
+    // Before what allows: also of whom nothing does.
+    let allowing = config(vec![ask(), policy("shop/none", Action::Allow, vec![])]);
+    assert_eq!(asked(&allowing, 80, request("GET", "/")), Ok("a".to_owned()));
+    assert!(decide(&allowing, visitor, 80, request("GET", "/")).is_err());
+    let strict = Strictness { everywhere: true, except: vec![81] };
+    let strict = WorkloadConfig { strict, ..config(vec![ask()]) };
+    let outside = Visitor::Outside([192, 0, 2, 1].into());
+    let plain = |port| to_ask(&strict, outside, port, request("GET", "/")).map(|all| all.len());
+    assert_eq!(
+        (plain(80).map_err(|denial| denial.reason()), plain(81)),
+        (Err("plaintext".to_owned()), Ok(1))
+    );
+    assert_eq!(asked(&config(vec![]), 80, request("GET", "/%2e")), Ok(String::new()));
+
+    let found = to_ask(&all, visitor, 80, request("PUT", "/")).unwrap()[0];
+    let decision = found.decision(Effect::Asked).to_string();
+    assert_eq!(decision, "AuthorizationPolicy/shop/b spec.externalAuth asked");
+    let question = found.question().unwrap();
+    assert_eq!(question, "AuthorizationPolicy shop/b asks Service shop/authz port 80 about it");
 }
 
 fn any_path((kind, number): (u8, u8)) -> PathMatch {
@@ -413,7 +518,14 @@ fn any_policies() -> impl Strategy<Value = Vec<AccessPolicy>> {
     let action = prop_oneof![Just(Action::Allow), Just(Action::Deny), Just(Action::Audit)];
     let policy = (action, ports(), prop::collection::vec(rule, 0..5)).prop_map(|(action, at, mut rules)| {
         rules.iter_mut().enumerate().for_each(|(index, rule)| rule.index = index);
-        AccessPolicy { name: "shop/p".parse().unwrap(), action, at, issuers: Vec::new(), rules }
+        AccessPolicy {
+            name: "shop/p".parse().unwrap(),
+            action,
+            at,
+            issuers: Vec::new(),
+            rules,
+            external: None,
+        }
     });
     prop::collection::vec(policy, 0..8).prop_map(|mut policies| {
         policies.iter_mut().enumerate().for_each(|(i, p)| p.name = format!("shop/p{i}").parse().unwrap());

@@ -49,7 +49,9 @@ impl Compiler {
             self.policies_by_service.insert(service.clone(), name.clone());
         }
         let both = [old, form].into_iter().flatten();
-        dirty.workloads.extend(both.flat_map(|form| self.reached_by(&form)));
+        dirty
+            .workloads
+            .extend(both.flat_map(|form| [self.reached_by(&form), self.asked_by(&form)]).flatten());
         self.settle_mesh(dirty);
     }
 

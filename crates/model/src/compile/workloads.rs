@@ -102,9 +102,24 @@ impl Compiler {
         let form = self.workloads.get(name)?;
         let node = form.node.as_ref()?.name.clone();
         let served = |service: &ServiceName| served(&services, service);
+        // Where it answers those who ask for a policy.
+        let answering = |policy: &'_ AuthorizationForm| {
+            let external = policy.external.clone()?;
+            let ports = served(&external.service)?.iter().filter(move |of| of.service_port == external.port);
+            Some(ports.map(|port| port.target_port).collect::<Vec<_>>())
+        };
+        let answering = self.authorizations.values().filter_map(|policy| Some((policy, answering(policy)?)));
+        let answering: Vec<_> = answering.collect();
+        let spared = |policy: &AuthorizationForm| -> Vec<u16> {
+            let of = answering.iter().filter(|(asked_for, _)| policy.spares_those_behind(asked_for));
+            of.flat_map(|(_, ports)| ports).copied().collect::<BTreeSet<_>>().into_iter().collect()
+        };
         let policies = self.authorizations.values().filter(|policy| policy.reaches(&name.namespace));
         let policies: Vec<_> = policies
-            .flat_map(|policy| policy.of_workload(&self.domain, name, &form.labels, served, &self.keys))
+            .flat_map(|policy| {
+                let spared = spared(policy);
+                policy.of_workload(&self.domain, name, &form.labels, served, &self.keys, &spared)
+            })
             .collect();
         let policies = AccessPolicies::from(policies);
         let mesh = of_workloads(&self.meshes, &name.namespace);
@@ -131,6 +146,11 @@ impl Compiler {
     /// The workloads that a policy may apply to.
     pub(super) fn reached_by(&self, policy: &AuthorizationForm) -> Vec<WorkloadName> {
         self.workloads.keys().filter(|name| policy.reaches(&name.namespace)).cloned().collect()
+    }
+
+    /// The workloads that answer for a policy.
+    pub(super) fn asked_by(&self, policy: &AuthorizationForm) -> Vec<WorkloadName> {
+        policy.external.as_ref().map(|external| self.selected_by(&external.service)).unwrap_or_default()
     }
 
     /// Where the keys of issuers are to be had from that policies name, each once.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::answer::{self, say_edit, texts};
 use super::normal::Request;
 use super::{Caller, Delivered, End, Form, Phase, Said, percent};
-use crate::authorization::{self, Denial, RequestSeen, Traffic, Verdict, Visitor};
+use crate::authorization::{self, Denial, Matched, RequestSeen, Traffic, Verdict, Visitor};
 use crate::decision::{Decider, Decision, Effect};
 use crate::head::may_go_on;
 use crate::name::{ServiceName, WorkloadName};
@@ -164,6 +164,7 @@ pub(super) fn pick(
     };
     let mut usable: Vec<(bool, String)> = Vec::new();
     let mut doors: Vec<(Verdict<'_>, &WorkloadName)> = Vec::new();
+    let mut asked = Vec::new();
     let ranks = staleness::ranks(set.stale(), set.endpoints.len());
     for (at, endpoint) in set.endpoints.iter().enumerate() {
         let Some(target) = endpoint.target_port(port) else { continue };
@@ -172,6 +173,7 @@ pub(super) fn pick(
         let rank = if last { ", last: the server does not hear of its node" } else { "" };
         usable.push((last, format!("{}{rank}", shown(endpoint, target, caller))));
         doors.extend(verdict(snapshot, caller, endpoint, target, traffic));
+        asked.extend(questions(snapshot, caller, endpoint, target, traffic));
     }
     usable.sort_by_key(|(last, _)| *last);
     if usable.is_empty() {
@@ -183,6 +185,15 @@ pub(super) fn pick(
     let by = Decision::new(Decider::Service(service.clone()), "spec.selector", Effect::Routed);
     for endpoint in &endpoints {
         said.decided(Phase::Attempt, format!("{service} port {port}: {endpoint}"), &by);
+    }
+    for (matched, workload) in asked {
+        if let Some(question) = matched.question() {
+            said.decided(
+                Phase::Authorize,
+                format!("{workload}: {question}"),
+                &matched.decision(Effect::Asked),
+            );
+        }
     }
     for (verdict, workload) in &doors {
         match verdict {
@@ -223,6 +234,21 @@ fn verdict<'s>(
     let workload = endpoint.workload.as_ref().filter(|_| endpoint.node.is_some())?;
     let config = snapshot.workloads.get(workload)?;
     Some((authorization::decide(config, Visitor::Mesh(caller.identity?), target, traffic), workload))
+}
+
+/// Whom its policies have asked about it first, where it is a workload of a node.
+fn questions<'s>(
+    snapshot: &'s Snapshot,
+    caller: Caller<'_>,
+    endpoint: &'s Endpoint,
+    target: u16,
+    traffic: Traffic<'_>,
+) -> Vec<(Matched<'s>, &'s WorkloadName)> {
+    let workload = endpoint.workload.as_ref().filter(|_| endpoint.node.is_some());
+    let config = workload.and_then(|workload| Some((snapshot.workloads.get(workload)?, workload)));
+    let (Some((config, workload)), Some(identity)) = (config, caller.identity) else { return Vec::new() };
+    let asked = authorization::to_ask(config, Visitor::Mesh(identity), target, traffic);
+    asked.unwrap_or_default().into_iter().map(|matched| (matched, workload)).collect()
 }
 
 fn shown(endpoint: &Endpoint, target: u16, caller: Caller<'_>) -> String {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::external::ExternalAuth;
 use super::{JwtConditions, JwtIssuer, PathMatch, ServerName, ValueMatch};
 use crate::condition::CelCondition;
 use crate::identity::{SCHEME, SpiffeId, TrustDomain, is_segment};
@@ -16,6 +17,8 @@ pub enum Action {
     Deny,
     /// It is reported, and changes nothing.
     Audit,
+    /// Somebody else is asked ([`AccessPolicy::external`]), after what denies and before what allows.
+    Ask,
 }
 
 impl Action {
@@ -36,6 +39,8 @@ pub struct AccessPolicy {
     pub issuers: Vec<Arc<JwtIssuer>>,
     /// Any of them; without rules nothing matches.
     pub rules: Vec<AccessRule>,
+    /// Who is asked about what a rule matches; of [`Action::Ask`] alone.
+    pub external: Option<Arc<ExternalAuth>>,
 }
 
 /// All that is said must hold.

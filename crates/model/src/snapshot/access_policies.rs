@@ -15,7 +15,7 @@ use crate::identity::SpiffeId;
 pub struct AccessPolicies {
     policies: Vec<AccessPolicy>,
     /// By [`Action`]: its rules by who comes.
-    rules: [RulesBySource; 3],
+    rules: [RulesBySource; 4],
     /// Where whoever comes needs to be allowed.
     allowing: FirstAt,
     /// Where rules that allow or deny look at requests.
@@ -135,6 +135,9 @@ impl From<Vec<AccessPolicy>> for AccessPolicies {
             for (number, rule) in policy.rules.iter().enumerate() {
                 all.rules[policy.action as usize].add(rule, (index, number));
                 let ports = [at, rule.ports.as_deref()];
+                if policy.action == Action::Ask {
+                    all.reading.add(index, ports);
+                }
                 if !(policy.action.holds_off() && rule.reads_requests()) {
                     continue;
                 }

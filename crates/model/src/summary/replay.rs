@@ -1,7 +1,7 @@
 //! What policies say of what was seen: [`crate::authorization::decide`] is asked again, as by the node at the time.
 //!
 //! A summary says less than the request did. What it leaves open is tried both ways, and where that makes a difference,
-//! nothing is claimed ([`Foreseen::Depends`]): headers and hosts, addresses that are not told apart, segments of paths that are folded (which
+//! nothing is claimed ([`Foreseen::Depends`]), nor where somebody else is asked: headers and hosts, addresses that are not told apart, segments of paths that are folded (which
 //! rules name some of), and requests that are not told apart.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use http::HeaderMap;
 
 use super::{Comer, REST, Summary, VARIABLE, Wish, fold};
-use crate::authorization::{RequestSeen, Traffic, Visitor, decide};
+use crate::authorization::{RequestSeen, Traffic, Visitor, decide, to_ask};
 use crate::decision::{Decision, Effect};
 use crate::snapshot::{
     AccessPolicies, AccessPolicy, AccessRule, Action, PathMatch, RequestConditions, Source, WorkloadConfig,
@@ -43,6 +43,7 @@ pub enum Unknown {
     Path,
     Requests,
     Bytes,
+    Asked,
 }
 
 impl Unknown {
@@ -54,6 +55,7 @@ impl Unknown {
             Self::Path => "a part of the path that varies",
             Self::Requests => "which requests they are",
             Self::Bytes => "whether the bytes are requests, and which",
+            Self::Asked => "what the service says that a policy asks",
         }
     }
 }
@@ -155,6 +157,12 @@ impl Judge {
             (Err(denial), _) => Judged { verdict: Foreseen::Denied, by: Some(denial.decision()) },
             (Ok(_), Err(denial)) => {
                 Judged { verdict: Foreseen::Depends(unknown), by: Some(denial.decision()) }
+            }
+            (Ok(_), Ok(_))
+                if let Some(asked) =
+                    to_ask(strict, visitor, port, worst).ok().and_then(|all| all.first().copied()) =>
+            {
+                Judged { verdict: Foreseen::Depends(Unknown::Asked), by: Some(asked.decision(Effect::Asked)) }
             }
             // A token that is there must be valid.
             (Ok(_), Ok(_)) if policies.with_tokens(port).is_some() => {

@@ -358,6 +358,10 @@ impl Assembler {
     fn take(&mut self, type_url: &str, resource: Resource) -> Result<Option<ServiceName>, String> {
         if type_url == type_url::WORKLOAD {
             self.changed |= self.workloads.take(resource)?;
+            // Who is asked about requests is known before the first comes.
+            for service in self.workloads.asked() {
+                self.demand(&service);
+            }
             return Ok(None);
         }
         let any = resource.resource.as_ref().ok_or("it is empty")?;

@@ -19,6 +19,7 @@ use crate::http::spelling::{Spelling, Written};
 use crate::http::switch::{Form, Switched, Switching};
 use crate::http::upgrade::{Passing, Wish};
 use crate::inbound::{self, Arrival, Entrance};
+use crate::inquiry::ByExternal;
 use crate::reason::Reason;
 
 /// Answers a request, which was `asked_in` that version. With the answer that lets its client leave HTTP comes what passes then.
@@ -56,7 +57,12 @@ pub(super) async fn deliver(
             exchange.sends();
             let passed = inbound::pass_request(&cx.worker, entrance, version, head, body, caller).await;
             give_headers(std::mem::take(&mut head.headers));
-            passed.map(|response| (response, None))
+            passed.map(|mut response| {
+                if let Some(ByExternal(message)) = response.extensions_mut().remove() {
+                    exchange.refuse(Reason::Denied, &*message);
+                }
+                (response, None)
+            })
         }
         Some(wish) => switch(cx, entrance, exchange, version, (head, body), caller, wish).await,
     };

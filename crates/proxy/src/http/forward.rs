@@ -37,7 +37,9 @@ use crate::http::session::RequestSession;
 use crate::http::spelling::{Spelling, Written};
 use crate::http2::RequestFields;
 use crate::inbound::{self, Entrance, Peer};
+use crate::inquiry::{ByExternal, IsInquiry};
 use crate::local::{Local, Lookup};
+use crate::mesh_headers::QUESTION;
 use crate::metrics::DestinationName;
 use crate::reach::{Hop, Reach};
 use crate::reason::Reason;
@@ -193,7 +195,12 @@ pub(crate) async fn forward(
         let failure = match sent {
             Ok(mut response) => {
                 let status = response.status();
-                if !status.is_success()
+                let by_external = (!status.is_success())
+                    .then(|| response.extensions_mut().remove::<ByExternal>())
+                    .flatten();
+                if let Some(ByExternal(message)) = by_external {
+                    exchange.refuse(Reason::Denied, &*message);
+                } else if !status.is_success()
                     && let Again::After(pause) =
                         route.attempts.unwanted(&client.worker, exchange, &hop, status, replay.possible())
                 {
@@ -438,8 +445,12 @@ async fn send(
     };
     let more = member.link_headers.of(&member.endpoint, hop.address.port(), version);
     let spelling = head.extensions.get::<Spelling>();
-    let with_spelling = spelling.map(|spelling| [&more[..], &[spelling.field()]].concat());
-    let request = RequestFields::new(head, with_spelling.as_deref().unwrap_or(&more));
+    let question = head.extensions.get::<IsInquiry>().map(|_| (QUESTION, HeaderValue::from_static("1")));
+    let with_more = (spelling.is_some() || question.is_some()).then(|| {
+        let further = spelling.map(Spelling::field).into_iter().chain(question);
+        more.iter().cloned().chain(further).collect::<Vec<_>>()
+    });
+    let request = RequestFields::new(head, with_more.as_deref().unwrap_or(&more));
     let mut response = worker.links.request(source, member, &request, body, &caller.asker).await?;
     if let Some(error) = reply::told(&mut response) {
         return Err(error);

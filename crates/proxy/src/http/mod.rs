@@ -13,6 +13,7 @@ pub mod body;
 mod copied;
 mod deliver;
 mod egress;
+pub(crate) mod external;
 pub(crate) mod fault;
 mod filters;
 mod forward;

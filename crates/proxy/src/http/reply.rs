@@ -3,7 +3,9 @@
 
 use http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, Response, StatusCode, Version};
-use tulle_model::authorization::{self, DENIED_BY, INVALID_TOKEN, NO_ALLOW_POLICY, TOKEN_REQUIRED};
+use tulle_model::authorization::{
+    self, DENIED_BY, EXTERNAL_UNAVAILABLE, INVALID_TOKEN, NO_ALLOW_POLICY, TOKEN_REQUIRED,
+};
 use tulle_model::grpc::code_of;
 
 use crate::budget::Shed;
@@ -12,7 +14,8 @@ use crate::http::body::Body;
 use crate::http::grpc;
 use crate::http::headers::is_grpc;
 use crate::http2::{self, Unfit};
-use crate::mesh_headers::{REASON, RESET, RETRY};
+use crate::inquiry::ByExternal;
+use crate::mesh_headers::{ANSWERED, REASON, RESET, RETRY};
 use crate::reason::{DENIED, Reason};
 
 /// What the mesh's own words to people begin with.
@@ -83,6 +86,12 @@ pub fn told(response: &mut Response<Body>) -> Option<UpstreamError> {
     if response.status().is_success() {
         return None;
     }
+    if response.headers_mut().remove(ANSWERED).is_some() {
+        let reason = response.headers().get(REASON).and_then(|reason| reason.to_str().ok()).unwrap_or(DENIED);
+        let message = format!("it is denied by whom a policy asks ({reason})");
+        response.extensions_mut().insert(ByExternal(message.into()));
+        return None;
+    }
     let reason = response.headers().get(REASON)?;
     let retry = response.headers().get(RETRY).map(HeaderValue::as_bytes);
     let shed = std::str::from_utf8(reason.as_bytes()).ok().and_then(Shed::of);
@@ -122,6 +131,7 @@ pub fn told(response: &mut Response<Body>) -> Option<UpstreamError> {
 /// Whether a `tulle-reason` says that a policy does not let the caller in.
 fn is_denial(reason: &[u8]) -> bool {
     reason == DENIED.as_bytes()
+        || reason == EXTERNAL_UNAVAILABLE.as_bytes()
         || reason == NO_ALLOW_POLICY.as_bytes()
         || reason.starts_with(DENIED_BY.as_bytes())
 }

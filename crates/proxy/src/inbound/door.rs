@@ -3,7 +3,8 @@
 //!
 //! 1. authenticate: done before. The peer of a link is who its certificate says, that of a hand-over is whose connection
 //!    it is, and who comes in plain is nobody but its address. The peer meant this workload, and no other.
-//! 2. authorize: which ports are open to whom, by AuthorizationPolicies ([`tulle_model::authorization::decide`]).
+//! 2. authorize: which ports are open to whom, by AuthorizationPolicies ([`tulle_model::authorization::decide`]). Where one of them has
+//!    somebody else asked about a request, the door says so, and is passed again with the answers ([`super::asking`]).
 //! 3. limit: what stops takes nothing new.
 //!
 //! A connection of bytes has no head. It does not enter as one where its port carries HTTP (over a link), or where policies
@@ -15,11 +16,15 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::HeaderMap;
 use http::request::Parts;
-use tulle_model::authorization::{self, Denial, RequestSeen, Traffic};
+use tulle_model::authorization::{self, Denial, Matched, RequestSeen, Traffic};
 use tulle_model::decision::Effect;
+use tulle_model::name::NamespacedName;
 use tulle_model::snapshot::{Snapshot, Token, WorkloadConfig};
 
+use super::answers::Answers;
+use super::asking::ToAsk;
 use super::kept_head::request_of;
 use super::presence::{is_authorized, is_offered, visitor};
 use super::tokens::Brought;
@@ -29,25 +34,61 @@ use crate::local::Local;
 use crate::reason::DENIED;
 use crate::state::LocalWorkload;
 
+/// What the door says to who is not refused.
+pub(super) enum Passed {
+    /// Hold it for as long as it is there.
+    In(Entered),
+    /// Somebody else is to be asked first.
+    Ask(Box<ToAsk>),
+}
+
+/// Lets a connection of bytes in, or says why not: then nothing has reached the process.
+pub(super) fn enter_bytes(local: &Local, entrance: Entrance<'_>) -> Result<Entered, UpstreamError> {
+    match enter(local, entrance, None, &mut None)? {
+        Passed::In(entered) => Ok(entered),
+        Passed::Ask(_) => Err(UpstreamError::safe(UpstreamErrorKind::Refused, "it is no request")),
+    }
+}
+
 /// Lets a request or connection in, or says why not: then nothing has reached the process. `head`: of a request, in the
-/// inner form. Hold what is returned for as long as it is there.
-pub(crate) fn enter(
+/// inner form; `answers`: of those who were asked about it, which are taken when it is let in.
+pub(super) fn enter(
     local: &Local,
     entrance: Entrance<'_>,
     head: Option<&Parts>,
-) -> Result<Entered, UpstreamError> {
+    answers: &mut Option<Box<Answers>>,
+) -> Result<Passed, UpstreamError> {
     let Entrance { peer, workload, port, .. } = entrance;
     let view = local.view();
     let generation = view.snapshot.generation;
     let brings = head.map_or(Brings::Bytes, Brings::Request);
-    let brought = may_enter(local, entrance, &view.snapshot, brings).inspect_err(|error| {
+    let authorized = may_enter(local, entrance, &view.snapshot, brings, answers).inspect_err(|error| {
         tracing::debug!(%peer, workload = %workload.name, port, generation, %error, "not let in");
     })?;
+    let brought = match authorized {
+        Authorized::In(brought) => brought,
+        Authorized::Ask(question) => return Ok(Passed::Ask(question)),
+    };
     if let Some(head) = head {
         let (method, path) = (&head.method, head.uri.path());
         tracing::trace!(%peer, workload = %workload.name, port, generation, %method, path, "let in");
     }
-    Ok(local.visits.enter(&local.metrics, entrance, generation, head.is_some(), brought))
+    Ok(Passed::In(local.visits.enter(&local.metrics, entrance, generation, head.is_some(), brought)))
+}
+
+/// Counts, and notes, a request that is not let in by whom a policy asks.
+pub(super) fn turned_away(
+    local: &Local,
+    entrance: Entrance<'_>,
+    head: &Parts,
+    policy: &NamespacedName,
+    result: &'static str,
+) {
+    let (registry, view) = (local.metrics.registry(), local.view());
+    registry.asked(&entrance.workload.name, policy, result);
+    let config = view.snapshot.workloads.get(&entrance.workload.name);
+    let seen = Traffic::Request(request_of(head, &[]));
+    local.summaries.note(registry, entrance, config.map(|config| &**config), seen, false);
 }
 
 /// What somebody comes with.
@@ -74,13 +115,21 @@ impl<'h> Brings<'h> {
     }
 }
 
-/// Whether policies let it in, and what came of its tokens, where they have issuers of any.
+/// What policies say.
+enum Authorized {
+    /// With what came of its tokens, and of questions, where there were any.
+    In(Option<Box<Brought>>),
+    Ask(Box<ToAsk>),
+}
+
+/// Whether policies let it in.
 fn authorize(
     local: &Local,
     entrance: Entrance<'_>,
     snapshot: &Snapshot,
     brings: Brings<'_>,
-) -> Result<Option<Box<Brought>>, UpstreamError> {
+    answers: &mut Option<Box<Answers>>,
+) -> Result<Authorized, UpstreamError> {
     let Entrance { peer, workload, port, .. } = entrance;
     let is_connection = matches!(brings, Brings::Requests);
     let is_bytes = matches!(brings, Brings::Bytes);
@@ -100,12 +149,12 @@ fn authorize(
         }
         None => {
             note(None, true);
-            return Ok(None);
+            return Ok(Authorized::In(Brought::answered(answers)));
         }
     };
     if config.is_open() {
         note(Some(config), true);
-        return Ok(None);
+        return Ok(Authorized::In(Brought::answered(answers)));
     }
     let policies = &config.policies;
     let tokens = match brings {
@@ -116,17 +165,31 @@ fn authorize(
         _ => None,
     };
     let tokens = tokens.unwrap_or_default();
-    let brought = (!tokens.is_empty()).then(|| Box::new(Brought::new(policies, port, &tokens)));
-    // As the application gets them.
-    let mut headers = None;
-    let seen = match (brings, &brought) {
-        (Brings::Request(head), Some(brought)) if brought.changes_headers() => {
-            let headers = headers.insert(head.headers.clone());
-            brought.write_headers(headers);
+    let mut brought = (!tokens.is_empty()).then(|| Box::new(Brought::new(policies, port, &tokens)));
+    // As the application gets them, where that is not as they came.
+    let is_changed = brought.as_ref().is_some_and(|brought| brought.changes_headers())
+        || answers.as_ref().is_some_and(|answers| answers.changes_headers());
+    let headers = match brings {
+        Brings::Request(head) if is_changed => {
+            let mut headers = head.headers.clone();
+            brought.iter().for_each(|brought| brought.write_headers(&mut headers));
+            answers.iter().for_each(|answers| answers.write_headers(&mut headers));
+            Some(headers)
+        }
+        _ => None,
+    };
+    let seen = match (brings, &headers) {
+        (Brings::Request(head), Some(headers)) => {
             Traffic::Request(RequestSeen { headers, ..request_of(head, &tokens) })
         }
         _ => brings.seen(&tokens),
     };
+    if let Brings::Request(head) = brings
+        && let Ok(asked) = authorization::to_ask(config, visitor(peer), port, seen)
+        && let Some(question) = question(&asked, answers.as_deref(), head, headers.as_ref())
+    {
+        return Ok(Authorized::Ask(question));
+    }
     // Requests of a connection are reported one by one.
     if !is_connection {
         for audited in authorization::audits(policies, visitor(peer), port, seen) {
@@ -143,7 +206,28 @@ fn authorize(
         local.metrics.registry().denied(&workload.name, &denial);
         refusal(peer, workload, denial)
     })?;
-    Ok(brought)
+    if let Some(answers) = answers.take() {
+        brought.get_or_insert_default().answers = Some(answers);
+    }
+    Ok(Authorized::In(brought))
+}
+
+/// The first of those that policies have asked who has not been yet. `headers`: as the application gets them, where that is not as they
+/// came.
+fn question(
+    asked: &[Matched<'_>],
+    answers: Option<&Answers>,
+    head: &Parts,
+    headers: Option<&HeaderMap>,
+) -> Option<Box<ToAsk>> {
+    let known = answers.map_or(&[][..], Answers::policies);
+    let next = asked.iter().find(|matched| !known.contains(&matched.policy.name))?;
+    let external = next.policy.external.clone()?;
+    let mut head = head.clone();
+    if let Some(headers) = headers {
+        head.headers = headers.clone();
+    }
+    Some(Box::new(ToAsk { policy: next.policy.name.clone(), external, head }))
 }
 
 /// What is said to whom policies do not let in: who is outside of the mesh does not learn which they are.
@@ -167,7 +251,7 @@ fn refusal(peer: &Peer, workload: &LocalWorkload, denial: Denial<'_>) -> Upstrea
 
 /// Whether it may enter as a connection, each request in which is let in by itself; otherwise why not.
 pub(crate) fn admit(local: &Local, entrance: Entrance<'_>) -> Result<(), UpstreamError> {
-    may_enter(local, entrance, &local.view().snapshot, Brings::Requests).map(drop)
+    may_enter(local, entrance, &local.view().snapshot, Brings::Requests, &mut None).map(drop)
 }
 
 fn may_enter(
@@ -175,11 +259,12 @@ fn may_enter(
     entrance: Entrance<'_>,
     snapshot: &Snapshot,
     brings: Brings<'_>,
-) -> Result<Option<Box<Brought>>, UpstreamError> {
+    answers: &mut Option<Box<Answers>>,
+) -> Result<Authorized, UpstreamError> {
     offers(entrance)?;
-    let brought = authorize(local, entrance, snapshot, brings)?;
+    let authorized = authorize(local, entrance, snapshot, brings, answers)?;
     takes(entrance)?;
-    Ok(brought)
+    Ok(authorized)
 }
 
 fn offers(Entrance { peer, workload, port, .. }: Entrance<'_>) -> Result<(), UpstreamError> {

@@ -87,7 +87,15 @@ mod tests {
         let request = Some(Box::new(RequestConditions { headers, ..Default::default() }));
         let rules = vec![AccessRule { index: 0, sources: None, ports: None, request, when: None }];
         let name = "shop/p".parse().unwrap();
-        vec![AccessPolicy { name, action: Action::Deny, at: None, issuers: Vec::new(), rules }].into()
+        vec![AccessPolicy {
+            name,
+            action: Action::Deny,
+            at: None,
+            issuers: Vec::new(),
+            rules,
+            external: None,
+        }]
+        .into()
     }
 
     #[test]

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tulle_identity::jwt::{InvalidToken, KeySet, Unverified, Verified};
 use tulle_model::snapshot::{AccessPolicies, FastMap, JwtIssuer, Token, TokenPlace};
 
+use super::answers::Answers;
 use crate::state::UnknownKeys;
 
 /// How many bytes of valid tokens a worker keeps; then it begins anew.
@@ -43,6 +44,8 @@ pub(crate) struct Brought {
     pub tokens: KeptTokens,
     /// Headers that the application gets of claims; `None`: it gets none of that name.
     headers: Vec<(HeaderName, Option<HeaderValue>)>,
+    /// What came of questions about it.
+    pub answers: Option<Box<Answers>>,
 }
 
 /// What became of the tokens of a request, by the issuers that there were then.
@@ -88,16 +91,22 @@ impl Brought {
             }
         }
         let tokens = policies.issuers().iter().cloned().zip(tokens.iter().cloned()).collect();
-        Self { tokens: KeptTokens(tokens), headers }
+        Self { tokens: KeptTokens(tokens), headers, answers: None }
+    }
+
+    /// Of a request at whose port there are no policies any more.
+    pub fn answered(answers: &mut Option<Box<Answers>>) -> Option<Box<Self>> {
+        let answers = answers.take()?;
+        Some(Box::new(Self { answers: Some(answers), ..Self::default() }))
     }
 
     /// Whether it changes what the application is told.
     pub fn changes_headers(&self) -> bool {
-        !self.headers.is_empty()
+        !self.headers.is_empty() || self.answers.as_ref().is_some_and(|answers| answers.changes_headers())
     }
 
-    /// Tells the application what tokens say, and nothing that clients say in their place: to many applications `x_user` is
-    /// `x-user`, too.
+    /// Tells the application what tokens say, and those who were asked, and nothing that clients say in the place of claims: to many
+    /// applications `x_user` is `x-user`, too.
     pub fn write_headers(&self, headers: &mut HeaderMap) {
         for (name, value) in &self.headers {
             let is_same =
@@ -108,6 +117,7 @@ impl Brought {
                 headers.insert(name.clone(), value.clone());
             }
         }
+        self.answers.iter().for_each(|answers| answers.write_headers(headers));
     }
 }
 
@@ -284,7 +294,14 @@ mod tests {
 
     fn policy(action: Action, at: Option<Vec<u16>>, issuers: &[JwtIssuer]) -> AccessPolicy {
         let issuers = issuers.iter().cloned().map(Arc::new).collect();
-        AccessPolicy { name: "shop/p".parse().unwrap(), action, at, issuers, rules: Vec::new() }
+        AccessPolicy {
+            name: "shop/p".parse().unwrap(),
+            action,
+            at,
+            issuers,
+            rules: Vec::new(),
+            external: None,
+        }
     }
 
     fn bearing(values: &[&str]) -> HeaderMap {

@@ -18,11 +18,11 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tulle_model::authorization::Traffic;
 use tulle_model::identity::SpiffeId;
-use tulle_model::name::WorkloadName;
+use tulle_model::name::{NamespacedName, WorkloadName};
 use tulle_model::snapshot::{FastMap, Token, WorkloadConfig};
 
 use super::kept_head::{KeptHead, request_of};
-use super::presence::{Withdrawn, is_authorized, may_stay};
+use super::presence::{Withdrawn, is_authorized, may_stay, was_asked_about};
 use super::tokens::{Brought, KeptTokens};
 use crate::metrics::{Count, WorkerMetrics};
 use crate::state::{LocalWorkload, NodeState};
@@ -128,6 +128,8 @@ struct Lasting {
     upgrade: Option<Upgrade>,
     /// Since when it is there, of what came with a valid token.
     since: Option<Instant>,
+    /// The policies that have had somebody asked about it.
+    asked: Vec<NamespacedName>,
 }
 
 impl OpenVisit {
@@ -271,6 +273,7 @@ impl Visits {
                     now.config.as_deref(),
                     entry.port,
                     entry.seen(now.config.as_deref(), &mut tokens),
+                    entry.kept.as_ref().map_or(&[][..], |kept| &kept.asked),
                 )
             {
                 entry.withdraw(why);
@@ -336,6 +339,13 @@ impl Entered {
         self.brought.as_ref().is_some_and(|brought| brought.changes_headers())
     }
 
+    /// Tells the client what those have added to the answer who were asked.
+    pub(super) fn tell_client(&self, headers: &mut HeaderMap) {
+        if let Some(answers) = self.brought.as_ref().and_then(|brought| brought.answers.as_ref()) {
+            answers.write_answer(headers);
+        }
+    }
+
     /// Tells the application what its tokens say.
     pub(super) fn tell_claims(&self, headers: &mut HeaderMap) {
         if let Some(brought) = &self.brought {
@@ -373,13 +383,17 @@ impl Entered {
             Some(tokens) => Traffic::Request(request_of(head, tokens)),
             None => Traffic::Forgotten,
         };
+        let answers = self.brought.as_ref().and_then(|brought| brought.answers.as_ref());
+        let asked = answers.map_or(&[][..], |answers| answers.policies());
         if entry.generation != state.snapshot.generation
-            && is_authorized(&entry.peer, Some(config), entry.port, seen).is_err()
+            && (is_authorized(&entry.peer, Some(config), entry.port, seen).is_err()
+                || !was_asked_about(&entry.peer, Some(config), entry.port, seen, asked))
         {
             entry.withdrawn.get_or_insert(Withdrawn::Denied);
         }
         let lasting = entry.kept.get_or_insert_default();
         lasting.head = KeptHead::new(head, &config.policies, kept);
+        lasting.asked = asked.to_vec();
         if kept.have_valid() && lasting.since.is_none() {
             lasting.since = Some(tokio::time::Instant::now().into_std());
             let visits = &self.visits;

@@ -387,7 +387,7 @@ async fn tunnel(
         return Box::pin(requests(worker, exchange, workload, http, sender, receiver)).await;
     }
     exchange.passes_to(entrance.process());
-    let connect = inbound::connect(&worker.local, entrance, &link.account, None);
+    let connect = inbound::connect(&worker, entrance, &link.account, None);
     let reset = poll_fn(|cx| sender.poll_reset(cx));
     let connected = tokio::select! {
         connected = connect => connected,

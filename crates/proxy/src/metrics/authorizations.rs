@@ -55,6 +55,11 @@ impl WorkerRegistry {
         self.authorizations.count(workload, policy, result);
     }
 
+    /// What came of a question about a request that was not simply let in.
+    pub(crate) fn asked(&self, workload: &WorkloadName, policy: &NamespacedName, result: &'static str) {
+        self.authorizations.count(workload, Some(policy), result);
+    }
+
     pub(crate) fn audited(&self, workload: &WorkloadName, matched: &Matched<'_>) {
         self.authorizations.count(workload, Some(&matched.policy.name), "audited");
     }
@@ -86,6 +91,7 @@ mod tests {
             at: None,
             issuers: Vec::new(),
             rules: Vec::new(),
+            external: None,
         };
         let workers = [Arc::new(WorkerRegistry::default()), Arc::new(WorkerRegistry::default())];
         for worker in &workers {

@@ -8,7 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
-use tulle_model::authorization::{self, RequestSeen, Traffic, Verdict, Visitor};
+use tulle_model::authorization::{self, Matched, RequestSeen, Traffic, Verdict, Visitor};
 use tulle_model::compile::{Compiler, LocalWorkload};
 use tulle_model::decision::Effect;
 use tulle_model::identity::SpiffeId;
@@ -161,14 +161,18 @@ async fn check(args: CheckArgs) -> Result<bool> {
         };
         let audits = authorization::audits(policies, visitor, *port, seen).into_iter();
         let audits: Vec<_> = audits.map(|audit| audit.decision(Effect::Audited)).collect();
-        rows.push((workload.to_string(), *port, decided, audits));
+        let asks = match is_seen(local) {
+            true => authorization::to_ask(&local.config, visitor, *port, seen).unwrap_or_default(),
+            false => Vec::new(),
+        };
+        rows.push((workload.to_string(), *port, decided, audits, asks));
     }
     if !doors.iter().all(|(.., local)| is_seen(local)) {
         note(
             "inbound capture is off: nothing holds off who comes from outside of the mesh (docs/traffic.md)",
         );
     }
-    let may = rows.iter().all(|(_, _, decided, _)| decided.is_ok());
+    let may = rows.iter().all(|(_, _, decided, ..)| decided.is_ok());
     let from = match &from {
         From::Mesh(identity) => identity.to_string(),
         From::Outside(address) => address.to_string(),
@@ -180,13 +184,19 @@ async fn check(args: CheckArgs) -> Result<bool> {
     };
     match args.output {
         ReportFormat::Json | ReportFormat::Yaml => {
-            let row = |(workload, port, decided, audits): &(String, u16, _, Vec<_>)| {
+            let question = |matched: &Matched<'_>| {
+                let external = matched.policy.external.as_deref()?;
+                let (policy, service) = (matched.policy.name.to_string(), external.service.to_string());
+                Some(json!({ "policy": policy, "service": service, "port": external.port }))
+            };
+            let row = |(workload, port, decided, audits, asks): &(String, u16, _, Vec<_>, Vec<_>)| {
                 let by = by(decided);
                 json!({
                     "workload": workload, "port": port, "allowed": decided.is_ok(),
                     "reason": decided.as_ref().err().map(|denial| denial.reason()),
                     "decidedBy": by.as_ref().map(|by| by.by.to_string()), "field": by.map(|by| by.field),
                     "audits": audits.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    "asks": asks.iter().filter_map(question).collect::<Vec<_>>(),
                 })
             };
             let request = asked.as_ref().map(|asked| json!({ "method": asked.method(), "url": asked.url() }));
@@ -195,7 +205,7 @@ async fn check(args: CheckArgs) -> Result<bool> {
         }
         ReportFormat::Table | ReportFormat::Wide => {
             let mut table = Table::new(["WORKLOAD", "PORT", "VERDICT", "DECIDED BY", "FIELD"]);
-            for (workload, port, decided, _) in &rows {
+            for (workload, port, decided, ..) in &rows {
                 let verdict = match decided {
                     Ok(_) => "allowed".to_owned(),
                     Err(denial) => denial.reason(),
@@ -213,8 +223,11 @@ async fn check(args: CheckArgs) -> Result<bool> {
                 ]);
             }
             print(&table.render())?;
-            for audit in rows.iter().flat_map(|(_, _, _, audits)| audits) {
-                note(&audit.to_string());
+            for (workload, _, _, audits, asks) in &rows {
+                audits.iter().for_each(|audit| note(&audit.to_string()));
+                for question in asks.iter().filter_map(|asks| asks.question()) {
+                    note(&format!("{workload}: {question} first, and may deny it"));
+                }
             }
         }
     }

@@ -116,7 +116,8 @@ pub async fn run(args: ExplainArgs) -> Result<()> {
 /// All that decides, as the server has it, and the namespace where none is said.
 async fn of_server(args: &ExplainArgs) -> Result<(Vec<MeshObject>, String)> {
     let client: Client = args.client.client()?;
-    let decides = [KindId::Service, KindId::EndpointSlice, KindId::Workload, KindId::Mesh];
+    let decides =
+        [KindId::Service, KindId::EndpointSlice, KindId::Workload, KindId::Mesh, KindId::AuthorizationPolicy];
     let kinds = KINDS.iter().filter(|kind| kind.is_route() || decides.contains(&kind.id));
     let namespace = args.namespace.as_deref().unwrap_or(client.namespace()).to_owned();
     Ok((fetch(&client, kinds, None).await?, namespace))

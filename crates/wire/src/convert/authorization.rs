@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 use tulle_model::condition::CelCondition;
+use tulle_model::snapshot::external::{ExternalAuth, ExternalProtocol, LONGEST_EXTERNAL_TIMEOUT};
 use tulle_model::snapshot::{
     AccessPolicy, AccessRule, Action, ClaimHeader, ClaimMatch, IdentityPattern, JwtConditions, JwtIssuer,
     JwtKeys, PathMatch, RequestConditions, ServerName, Source, TokenPlace,
@@ -24,12 +25,18 @@ impl From<&AccessPolicy> for wire::AuthorizationPolicy {
                 Action::Allow => wire::AuthorizationAction::Allow,
                 Action::Deny => wire::AuthorizationAction::Deny,
                 Action::Audit => wire::AuthorizationAction::Audit,
+                Action::Ask => wire::AuthorizationAction::Ask,
             }
             .into(),
             at: policy.at.as_deref().map(ports_message),
             rules: policy.rules.iter().map(wire::AuthorizationRule::from).collect(),
-            needs: policy.issuers.first().map(|_| JWT.to_owned()).into_iter().collect(),
+            needs: [policy.issuers.first().map(|_| JWT), policy.external.as_ref().map(|_| EXTERNAL)]
+                .into_iter()
+                .flatten()
+                .map(str::to_owned)
+                .collect(),
             issuers: policy.issuers.iter().map(|issuer| wire::JwtIssuer::from(&**issuer)).collect(),
+            external: policy.external.as_deref().map(wire::ExternalAuth::from),
         }
     }
 }
@@ -38,7 +45,7 @@ impl TryFrom<wire::AuthorizationPolicy> for AccessPolicy {
     type Error = ConvertError;
 
     fn try_from(policy: wire::AuthorizationPolicy) -> Result<Self> {
-        understood(policy.needs.iter().filter(|need| *need != JWT))?;
+        understood(policy.needs.iter().filter(|need| ![JWT, EXTERNAL].contains(&need.as_str())))?;
         if policy.issuers.is_empty() && policy.needs.iter().any(|need| need == JWT) {
             return Err(error("issuers", "they are missing, and tokens that are not valid would pass"));
         }
@@ -46,13 +53,20 @@ impl TryFrom<wire::AuthorizationPolicy> for AccessPolicy {
             wire::AuthorizationAction::Allow => Action::Allow,
             wire::AuthorizationAction::Deny => Action::Deny,
             wire::AuthorizationAction::Audit => Action::Audit,
+            wire::AuthorizationAction::Ask => Action::Ask,
             wire::AuthorizationAction::Unspecified => {
                 return Err(error("action", "is none that this node knows"));
             }
         };
+        let external = policy.external.map(|external| ExternalAuth::try_from(external).map(Arc::new));
+        let external = external.transpose().map_err(|e| within("external", e))?;
+        if external.is_some() != (action == Action::Ask) {
+            return Err(error("external", "it and the action do not fit: who is asked would not be known"));
+        }
         Ok(Self {
             name: object_name("", policy.namespace, policy.name)?,
             action,
+            external,
             at: policy.at.map(|at| ports("at", at)).transpose()?,
             issuers: list("issuers", policy.issuers, |issuer| JwtIssuer::try_from(issuer).map(Arc::new))?,
             rules: list("rules", policy.rules, AccessRule::try_from)?,
@@ -78,6 +92,9 @@ impl From<&AccessRule> for wire::AuthorizationRule {
         }
     }
 }
+
+/// What a node must understand of a policy that has somebody else asked.
+const EXTERNAL: &str = "external";
 
 /// What a node must understand of a policy that has issuers of tokens.
 const JWT: &str = "jwt";
@@ -205,6 +222,63 @@ impl TryFrom<wire::JwtIssuer> for JwtIssuer {
             place: TokenPlace { header: header_name("header", &issuer.header)?, prefix: issuer.prefix },
             claim_headers: list("claim_headers", issuer.claim_headers, claim_header)?,
             max_stream_age: issuer.max_stream_age_ms.map(Duration::from_millis),
+        })
+    }
+}
+
+impl From<&ExternalAuth> for wire::ExternalAuth {
+    fn from(external: &ExternalAuth) -> Self {
+        use wire::external_auth::Protocol;
+        let names = |names: &[HeaderName]| names.iter().map(|name| name.as_str().to_owned()).collect();
+        let protocol = match &external.protocol {
+            ExternalProtocol::Grpc { headers } => {
+                Protocol::Grpc(wire::ExternalGrpc { headers: names(headers) })
+            }
+            ExternalProtocol::Http { path, headers, answered } => Protocol::Http(wire::ExternalHttp {
+                path: path.clone(),
+                headers: names(headers),
+                answered: names(answered),
+            }),
+        };
+        Self {
+            namespace: external.service.namespace.to_string(),
+            name: external.service.name.to_string(),
+            port: external.port.into(),
+            protocol: Some(protocol),
+            max_body: external.max_body.into(),
+            timeout_ms: external.timeout.as_millis() as u32,
+            fail_open: external.fail_open,
+            spared: external.spared.iter().copied().map(u32::from).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::ExternalAuth> for ExternalAuth {
+    type Error = ConvertError;
+
+    fn try_from(external: wire::ExternalAuth) -> Result<Self> {
+        use wire::external_auth::Protocol;
+        let names = |field, names| list(field, names, |name: String| header_name("", &name));
+        let protocol = match external.protocol {
+            Some(Protocol::Grpc(grpc)) => ExternalProtocol::Grpc { headers: names("headers", grpc.headers)? },
+            Some(Protocol::Http(http)) => ExternalProtocol::Http {
+                path: http.path,
+                headers: names("headers", http.headers)?,
+                answered: names("answered", http.answered)?,
+            },
+            None => return Err(error("protocol", "is none that this node knows")),
+        };
+        let most = LONGEST_EXTERNAL_TIMEOUT;
+        let timeout =
+            Some(Duration::from_millis(external.timeout_ms.into())).filter(|timeout| *timeout <= most);
+        Ok(Self {
+            service: object_name("", external.namespace, external.name)?,
+            port: port_number("port", external.port)?,
+            protocol,
+            max_body: u16::try_from(external.max_body).map_err(|_| error("max_body", "is too large"))?,
+            timeout: timeout.ok_or_else(|| error("timeout_ms", "is too long"))?,
+            fail_open: external.fail_open,
+            spared: list("spared", external.spared, |port| port_number("", port))?,
         })
     }
 }

@@ -432,6 +432,53 @@ pub struct AuthorizationPolicy {
     /// Whose tokens its rules may ask for; `needs` says so, too.
     #[prost(message, repeated, tag = "7")]
     pub issuers: ::prost::alloc::vec::Vec<JwtIssuer>,
+    /// Who is asked about requests; `needs` says so, too.
+    #[prost(message, optional, tag = "9")]
+    pub external: ::core::option::Option<ExternalAuth>,
+}
+/// tulle_model::snapshot::ExternalAuth.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExternalAuth {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    #[prost(uint32, tag = "6")]
+    pub max_body: u32,
+    #[prost(uint32, tag = "7")]
+    pub timeout_ms: u32,
+    #[prost(bool, tag = "8")]
+    pub fail_open: bool,
+    #[prost(uint32, repeated, tag = "9")]
+    pub spared: ::prost::alloc::vec::Vec<u32>,
+    #[prost(oneof = "external_auth::Protocol", tags = "4, 5")]
+    pub protocol: ::core::option::Option<external_auth::Protocol>,
+}
+/// Nested message and enum types in `ExternalAuth`.
+pub mod external_auth {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Protocol {
+        #[prost(message, tag = "4")]
+        Grpc(super::ExternalGrpc),
+        #[prost(message, tag = "5")]
+        Http(super::ExternalHttp),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExternalGrpc {
+    #[prost(string, repeated, tag = "1")]
+    pub headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExternalHttp {
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "3")]
+    pub answered: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// tulle_model::snapshot::JwtIssuer.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -658,6 +705,7 @@ pub enum AuthorizationAction {
     Allow = 1,
     Deny = 2,
     Audit = 3,
+    Ask = 4,
 }
 impl AuthorizationAction {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -670,6 +718,7 @@ impl AuthorizationAction {
             Self::Allow => "AUTHORIZATION_ACTION_ALLOW",
             Self::Deny => "AUTHORIZATION_ACTION_DENY",
             Self::Audit => "AUTHORIZATION_ACTION_AUDIT",
+            Self::Ask => "AUTHORIZATION_ACTION_ASK",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -679,6 +728,7 @@ impl AuthorizationAction {
             "AUTHORIZATION_ACTION_ALLOW" => Some(Self::Allow),
             "AUTHORIZATION_ACTION_DENY" => Some(Self::Deny),
             "AUTHORIZATION_ACTION_AUDIT" => Some(Self::Audit),
+            "AUTHORIZATION_ACTION_ASK" => Some(Self::Ask),
             _ => None,
         }
     }

@@ -306,3 +306,46 @@ fn a_workload_that_a_policy_is_about_is_captured_unless_the_mesh_says_otherwise(
     compiler.apply(delete(KindId::AuthorizationPolicy, "shop/p"));
     assert!(captured(&compiler));
 }
+
+/// At which ports of a workload policies have nobody asked, by their names.
+fn spared(compiler: &Compiler, workload: &str) -> Vec<(String, Vec<u16>)> {
+    let config = compiler.workload(&name(workload)).unwrap().config.clone();
+    let of =
+        |policy: &AccessPolicy| Some((policy.name.to_string(), policy.external.as_ref()?.spared.clone()));
+    config.policies.iter().filter_map(of).collect()
+}
+
+#[test]
+fn nobody_is_asked_about_what_those_are_asked_who_stand_behind_a_policy() {
+    let mut compiler = compiler();
+    compiler.apply_all([workload("c-1", "c", true), workload("x-1", "x", true)]);
+    compiler.apply(service("c", json!({ "port": 80, "targetPort": "web" })));
+    let asking = |targets: Value, namespace: &str, port: u16| {
+        let backend = json!({ "name": "c", "namespace": namespace, "port": port });
+        json!({ "targetRefs": targets, "externalAuth": { "protocol": "GRPC", "grpc": {}, "backendRef": backend } })
+    };
+    let namespace = || json!([{ "group": "", "kind": "Namespace" }]);
+    let mesh = || json!([{ "group": "tulle.dev", "kind": "Mesh" }]);
+    compiler.apply(policy("shop", "own", asking(namespace(), "shop", 80)));
+    let own = |ports: &[u16]| ("shop/own".to_owned(), ports.to_vec());
+    assert_eq!(spared(&compiler, "shop/c-1"), [own(&[34567])]);
+    assert_eq!(spared(&compiler, "shop/x-1"), [own(&[])]);
+    // By another port of it, nobody is asked anything.
+    compiler.apply(policy("shop", "own", asking(namespace(), "shop", 81)));
+    assert_eq!(spared(&compiler, "shop/c-1"), [own(&[])]);
+    // Whom the mesh's policy asks no policy has anybody asked about, and not the other way round.
+    compiler.apply(policy("tulle-system", "mesh", asking(mesh(), "other", 80)));
+    compiler.apply(policy("shop", "own", asking(namespace(), "shop", 80)));
+    let of_mesh = |ports: &[u16]| ("tulle-system/mesh".to_owned(), ports.to_vec());
+    assert_eq!(spared(&compiler, "shop/c-1"), [own(&[34567]), of_mesh(&[])]);
+    compiler.apply(policy("shop", "own", asking(namespace(), "other", 80)));
+    // It reaches nothing there, and asks in the shop.
+    let effects = compiler.apply(policy("tulle-system", "mesh", asking(namespace(), "shop", 80)));
+    assert!(effects.workloads.contains(&name("shop/c-1")), "{effects:?}");
+    assert_eq!(spared(&compiler, "shop/c-1"), [own(&[34567])]);
+    compiler.apply(delete(KindId::AuthorizationPolicy, "tulle-system/mesh"));
+    assert_eq!(spared(&compiler, "shop/c-1"), [own(&[])]);
+    // A policy of a third namespace spares nobody here.
+    compiler.apply(policy("third", "p", asking(namespace(), "shop", 80)));
+    assert_eq!(spared(&compiler, "shop/c-1"), [own(&[])]);
+}

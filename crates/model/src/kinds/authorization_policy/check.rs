@@ -1,9 +1,12 @@
 //! What an AuthorizationPolicy must be, beyond its schema.
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 use serde_json::Value;
 
 use super::SYSTEM_NAMESPACE;
+use super::check_external::check_external;
 use super::check_jwt::check_jwt;
 use super::check_request::check_request;
 use super::form::{
@@ -26,15 +29,16 @@ pub(crate) fn check(policy: &Field<'_>, errors: &mut Errors) -> Read<Authorizati
     let known: Vec<_> = spec.get("jwt").iter().flat_map(|jwt| jwt.items("issuers")).collect();
     let known: Vec<_> = known.iter().filter_map(|issuer| issuer.get_str("issuer")).collect();
     let rules: Vec<_> = spec.items("rules").map(|rule| check_rule(&rule, own, &known, errors)).collect();
-    let action = match spec.get_str("action") {
-        Some("Allow") => Some(Action::Allow),
-        Some("Deny") => Some(Action::Deny),
-        Some("Audit") => Some(Action::Audit),
-        _ => None,
-    };
+    let external =
+        spec.get("externalAuth").map(|external| check_external(&external, own, errors)).transpose();
+    let action = check_action(&spec, errors);
+    let asks = spec.get("externalAuth").is_some();
     if matches!(action, Some(Action::Deny | Action::Audit)) && rules.is_empty() {
         let message = "is missing: without a rule the policy matches nobody; `rules: [{}]` matches everybody";
         errors.required(spec.path.field("rules"), message);
+    }
+    if let Some(empty) = spec.get("rules").filter(|_| asks && rules.is_empty()) {
+        errors.invalid(&empty, "is empty: leave it out to have all requests asked about");
     }
     let name = policy.get("metadata").and_then(|metadata| metadata.get_str("name")).ok_or(Unreadable)?;
     // Half a policy would let in whom the other half keeps out.
@@ -42,6 +46,10 @@ pub(crate) fn check(policy: &Field<'_>, errors: &mut Errors) -> Read<Authorizati
         return Err(Unreadable);
     }
     spec.read("rules", Value::as_array)?;
+    let mut rules = rules.into_iter().collect::<Read<Vec<_>>>()?;
+    if asks && rules.is_empty() {
+        rules.push(AccessRuleForm { sources: None, ports: None, request: None, when: None });
+    }
     Ok(AuthorizationForm {
         name: NamespacedName::new(own, name),
         generation: policy.value.pointer("/metadata/generation").and_then(Value::as_i64),
@@ -49,8 +57,34 @@ pub(crate) fn check(policy: &Field<'_>, errors: &mut Errors) -> Read<Authorizati
         targets: targets.into_iter().collect::<Read<_>>()?,
         references: references_of(policy.value),
         issuers: issuers?.unwrap_or_default(),
-        rules: rules.into_iter().collect::<Read<_>>()?,
+        rules,
+        external: external?.map(Arc::new),
     })
+}
+
+/// What a policy does; whoever has another one asked says nothing of that himself.
+fn check_action(spec: &Field<'_>, errors: &mut Errors) -> Option<Action> {
+    let action = spec.get("action");
+    if spec.get("externalAuth").is_some() {
+        if let Some(action) = action {
+            let message =
+                "must not be given beside `externalAuth`: the service that is asked lets in, or denies";
+            errors.push(&action, Code::Forbidden, message);
+        }
+        return Some(Action::Ask);
+    }
+    let Some(action) = action else {
+        let message =
+            "is missing: what becomes of whom a rule matches (`Allow`, `Deny` or `Audit`; or `externalAuth`)";
+        errors.required(spec.path.field("action"), message);
+        return None;
+    };
+    match action.str() {
+        Some("Allow") => Some(Action::Allow),
+        Some("Deny") => Some(Action::Deny),
+        Some("Audit") => Some(Action::Audit),
+        _ => None,
+    }
 }
 
 fn check_target(target: &Field<'_>, own: &str, errors: &mut Errors) -> Read<TargetForm> {

@@ -31,7 +31,10 @@ fn row(object: &Value, now: Timestamp) -> Vec<String> {
     let condition = |kind| worst(items(object, "/status/ancestors"), kind);
     vec![
         name(object),
-        string(object, "/spec/action").unwrap_or_default().to_owned(),
+        match object.pointer("/spec/externalAuth") {
+            Some(_) => "Ask".to_owned(),
+            None => string(object, "/spec/action").unwrap_or_default().to_owned(),
+        },
         targets,
         condition("Accepted"),
         age(object, now),

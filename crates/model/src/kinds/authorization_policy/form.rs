@@ -11,6 +11,7 @@ use crate::condition::CelCondition;
 use crate::identity::TrustDomain;
 use crate::kinds::service::form::Labels;
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
+use crate::snapshot::external::ExternalAuth;
 use crate::snapshot::{
     AccessPolicy, AccessRule, Action, IdentityPattern, JwtIssuer, JwtKeys, RequestConditions, ServedPort,
     Source,
@@ -31,6 +32,8 @@ pub(crate) struct AuthorizationForm {
     /// Without the keys that the server has from elsewhere.
     pub issuers: Vec<JwtIssuer>,
     pub rules: Vec<AccessRuleForm>,
+    /// Of [`Action::Ask`] alone.
+    pub external: Option<Arc<ExternalAuth>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,8 +129,16 @@ impl AuthorizationForm {
         }
     }
 
+    /// Whether nobody is asked about what comes to those whom `other` asks, by this policy: else they could not be asked anything. Whom
+    /// policies of others than the mesh and its own namespace ask says nothing of a policy.
+    pub(crate) fn spares_those_behind(&self, other: &Self) -> bool {
+        self.external.is_some()
+            && (self.name.namespace == other.name.namespace
+                || *other.name.namespace == *super::SYSTEM_NAMESPACE)
+    }
+
     /// What it is for a workload with these labels: once for each target that it is part of. `served`: its ports that a service
-    /// which selects it stands for.
+    /// which selects it stands for; `spared`: those at which it has nobody asked.
     pub(crate) fn of_workload<'a>(
         &self,
         domain: &TrustDomain,
@@ -135,6 +146,7 @@ impl AuthorizationForm {
         labels: &Labels,
         served: impl Fn(&ServiceName) -> Option<&'a [ServedPort]>,
         fetched: &FetchedKeys,
+        spared: &[u16],
     ) -> Vec<AccessPolicy> {
         let issuers: Vec<_> =
             self.issuers.iter().map(|issuer| Arc::new(with_keys(issuer, fetched))).collect();
@@ -150,6 +162,10 @@ impl AuthorizationForm {
                 .enumerate()
                 .map(|(index, rule)| rule.of(domain, index, of_service))
                 .collect(),
+            external: self.external.as_ref().map(|external| match spared {
+                [] => external.clone(),
+                _ => Arc::new(ExternalAuth { spared: spared.to_vec(), ..(**external).clone() }),
+            }),
         });
         let mut all: Vec<AccessPolicy> = Vec::new();
         for policy in policies {

@@ -1,9 +1,11 @@
 //! AuthorizationPolicy (tulle.dev/v1alpha1): the shape of GEP-3779, with more actions, targets and sources.
 
 pub(crate) mod check;
+mod check_external;
 mod check_jwt;
 mod check_request;
 mod columns;
+mod external;
 pub(crate) mod form;
 mod jwt;
 mod unmatched;
@@ -20,6 +22,9 @@ use super::meta::{Condition, ObjectMeta};
 use crate::schema::structural::derived;
 
 pub use self::check_jwt::set_problem;
+pub use self::external::{
+    ExternalAuthorization, ExternalAuthorizationBody, ExternalAuthorizationGrpc, ExternalAuthorizationHttp,
+};
 pub use self::jwt::{
     AuthorizationClaim, AuthorizationClaimHeader, AuthorizationIssuer, AuthorizationJwt,
     AuthorizationJwtRule, AuthorizationKeys, AuthorizationTokenHeader,
@@ -99,9 +104,15 @@ pub struct AuthorizationPolicySpec {
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub target_refs: Vec<AuthorizationTarget>,
     /// What becomes of whom a rule matches. `Allow`: they may enter, and of all others only whom another policy allows. `Deny`: they may
-    /// not, whoever allows it. `Audit`: it is reported, and changes nothing.
+    /// not, whoever allows it. `Audit`: it is reported, and changes nothing. Not beside `externalAuth`, where another one says what becomes
+    /// of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["Allow", "Deny", "Audit"]))]
-    pub action: String,
+    pub action: Option<String>,
+    /// A service that is asked about requests which no policy denies, before those are asked that allow. It is asked about what a rule
+    /// matches; where there are no rules, about all. Where it is given, nothing but HTTP enters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_auth: Option<ExternalAuthorization>,
     /// Whose tokens requests may bring (RFC 7519). Where it is given, a token that is there must be valid, whatever the rules say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt: Option<AuthorizationJwt>,

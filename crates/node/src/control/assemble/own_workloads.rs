@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use prost::Message;
-use tulle_model::name::WorkloadName;
+use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{FastMap, WorkloadConfig};
 use tulle_wire::xds::{DeltaDiscoveryRequest, Resource};
 use tulle_wire::{discovery, type_url};
@@ -161,6 +161,14 @@ impl OwnWorkloads {
     /// Whether a workload of which nothing has been said is closed.
     pub fn is_closed_until_told(&self) -> bool {
         !self.is_untold
+    }
+
+    /// The services that policies of theirs have asked about requests.
+    pub fn asked(&self) -> BTreeSet<ServiceName> {
+        let configs = self.workloads.values().filter_map(|own| own.config.as_ref());
+        let external =
+            configs.flat_map(|config| config.policies.iter()).filter_map(|of| of.external.as_ref());
+        external.map(|external| external.service.clone()).collect()
     }
 
     /// What is in force.

@@ -140,6 +140,7 @@ fn a_policy_withdraws_whom_it_would_not_let_in() {
         at: None,
         issuers: Vec::new(),
         rules: vec![AccessRule { index: 0, sources, ports: None, request: None, when: None }],
+        external: None,
     };
     let (visits, metrics) = (Rc::new(Visits::default()), WorkerMetrics::new(Arc::default()));
     let (a, b) = (workload("a"), workload("b"));

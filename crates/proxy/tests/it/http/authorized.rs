@@ -30,6 +30,7 @@ fn policy(name: &str, action: Action, account: Option<&str>) -> AccessPolicy {
         at: None,
         issuers: Vec::new(),
         rules: vec![AccessRule { index: 0, sources, ports: None, request: None, when: None }],
+        external: None,
     }
 }
 

@@ -31,6 +31,7 @@ fn policy(name: &str, action: Action, request: RequestConditions) -> AccessPolic
         at: None,
         issuers: Vec::new(),
         rules: vec![rule],
+        external: None,
     }
 }
 
@@ -97,7 +98,7 @@ async fn each_condition_lets_in_and_denies() {
                     let enters = match action {
                         Action::Allow => is_about,
                         Action::Deny => !is_about,
-                        Action::Audit => true,
+                        Action::Audit | Action::Ask => true,
                     };
                     for answer in [by_http1, by_http2] {
                         let what = format!("{way:?} {action:?} {conditions:?} {method} {target}");

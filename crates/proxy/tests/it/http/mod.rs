@@ -17,6 +17,7 @@ mod departing;
 mod doors;
 mod explained;
 mod explicit;
+mod external;
 mod failures;
 mod filtered;
 mod floods;

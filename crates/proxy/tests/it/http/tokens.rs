@@ -68,6 +68,7 @@ fn policy(name: &str, action: Action, issuers: &[JwtIssuer], rules: &[RequestCon
         at: None,
         issuers: issuers.iter().cloned().map(Arc::new).collect(),
         rules: rules.iter().enumerate().map(rule).collect(),
+        external: None,
     }
 }
 
