@@ -238,6 +238,10 @@ const CASES: &[Case] = &[
         ..case("docs/security.md AuthorizationPolicy/plain", &["GET http://e:9093/ => 200 by:e"])
     },
     Case {
+        also: listed,
+        ..case("docs/security.md ExternalService/payments", &["GET http://e:9093/ => 200 by:e"])
+    },
+    Case {
         also: open_again,
         ..case("docs/security.md Mesh/default", &["GET http://e:9093/ => 403 reason:no-allow-policy"])
     },
@@ -478,6 +482,39 @@ fn open_again(story: &mut Story) {
     let file = story.file("open.yaml", mesh);
     story.home.tulle(&["apply", "-f", &file]).ok();
     story.askers.check(&["GET http://e:9093/ => 200 by:e"]);
+}
+
+/// Where egress is `Listed`, what is listed leaves, for whom the policy allows, and nothing else does.
+fn listed(story: &mut Story) {
+    let mesh = |egress: &str| {
+        format!(
+            "apiVersion: tulle.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: default}}\nspec: {{egress: {egress}}}\n"
+        )
+    };
+    let file = story.file("egress.yaml", &mesh("{namespaces: [{name: shop, policy: Listed}]}"));
+    story.home.tulle(&["apply", "-f", &file]).ok();
+    for (from, may) in [("shop/checkout", true), ("shop/backends", false), ("tests/checkout", false)] {
+        let to = "external/shop/payments";
+        let check = story.home.tulle(&["auth", "check", "--from", from, "--to", to, "GET", "/v1"]);
+        assert_eq!(
+            (check.code(), check.stdout.matches("AuthorizationPolicy/shop/payments").count()),
+            (i32::from(!may), 2),
+            "{check:#?}"
+        );
+    }
+    for (url, says) in [
+        ("https://other.example/", &["egress-denied", "Mesh/default", "spec.egress.namespaces"][..]),
+        ("http://a.eu.payments.example/", &["no-allow-policy", "AuthorizationPolicy/shop/payments"]),
+        (
+            "http://api.payments.example:8080/",
+            &["egress-denied", "ExternalService/shop/payments", "spec.ports"],
+        ),
+    ] {
+        let explained = story.home.tulle(&["explain", "-n", "shop", "--from", "backends", url]).stdout;
+        assert!(says.iter().all(|says| explained.contains(says)), "{url}: {explained}");
+    }
+    let file = story.file("egress.yaml", &mesh("{policy: Allow}"));
+    story.home.tulle(&["apply", "-f", &file]).ok();
 }
 
 /// Who comes past the mesh is reported and named, and let in.

@@ -5,6 +5,7 @@ mod access;
 mod bad_input;
 mod chain;
 mod documented;
+mod egress;
 mod exit_codes;
 mod external;
 mod footprint;

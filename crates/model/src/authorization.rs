@@ -20,8 +20,8 @@ use crate::name::WorkloadName;
 use crate::path::{self, Ambiguities};
 use crate::routing::{join_values, path_matches, text_matches};
 use crate::snapshot::{
-    AccessPolicies, AccessPolicy, AccessRule, Action, Candidates, JwtConditions, Place, RequestConditions,
-    Source, Token, ValueMatch, WorkloadConfig,
+    AccessPolicies, AccessPolicy, AccessRule, Action, Candidates, ExternalConfig, JwtConditions, Place,
+    RequestConditions, Source, Token, ValueMatch, WorkloadConfig,
 };
 
 /// Who wants to enter.
@@ -238,6 +238,19 @@ pub fn to_ask<'a>(
         return Err(Denial::Plaintext);
     }
     Ok(not_denied(policies, config.allowed_paths, visitor, port, seen)?.first_of_each(Action::Ask))
+}
+
+/// Whether a workload of the mesh may use a destination outside of it at a port, decided where it leaves.
+pub fn decide_leaving<'a>(
+    service: &'a ExternalConfig,
+    identity: &SpiffeId,
+    port: u16,
+    seen: Traffic<'_>,
+) -> Verdict<'a> {
+    if service.policies.is_empty() {
+        return Ok(None);
+    }
+    by_policies(&service.policies, Ambiguities::default(), Visitor::Mesh(identity), port, seen)
 }
 
 /// The same as [`decide`] by the policies alone.

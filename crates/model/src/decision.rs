@@ -6,9 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::name::{MESH, NamespacedName, ServiceName, WorkloadName};
-use crate::snapshot::{
-    EgressPolicy, Endpoint, HttpRouteKind, HttpRule, MeshSettings, Mirror, WorkloadConfig,
-};
+use crate::snapshot::{Endpoint, HttpRouteKind, HttpRule, MeshSettings, Mirror, WorkloadConfig};
 
 /// One decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +28,7 @@ pub enum Decider {
     TlsRoute(NamespacedName),
     TcpRoute(NamespacedName),
     AuthorizationPolicy(NamespacedName),
+    ExternalService(NamespacedName),
     Workload(WorkloadName),
     /// An address of an EndpointSlice that is no workload of the mesh.
     Endpoint(IpAddr),
@@ -94,6 +93,7 @@ impl fmt::Display for Decider {
             Self::TlsRoute(name) => write!(f, "TLSRoute/{name}"),
             Self::TcpRoute(name) => write!(f, "TCPRoute/{name}"),
             Self::AuthorizationPolicy(name) => write!(f, "AuthorizationPolicy/{name}"),
+            Self::ExternalService(name) => write!(f, "ExternalService/{name}"),
             Self::Workload(name) => write!(f, "Workload/{name}"),
             Self::Endpoint(address) => write!(f, "Endpoint/{address}"),
         }
@@ -184,14 +184,6 @@ impl Decider {
             Some(name) => Self::Workload(name.clone()),
             None => Self::Endpoint(endpoint.address),
         }
-    }
-}
-
-/// Whether the mesh lets anybody out of it; the decision where it does not.
-pub fn egress(mesh: &MeshSettings) -> Result<(), Decision> {
-    match mesh.egress {
-        EgressPolicy::Allow => Ok(()),
-        EgressPolicy::Deny => Err(Decision::new(Decider::Mesh, "spec.egress.policy", Effect::Refused)),
     }
 }
 

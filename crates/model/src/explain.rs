@@ -8,24 +8,26 @@ mod connection;
 mod deliver;
 mod find;
 mod normal;
+mod outside;
 mod rule;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderMap;
 use serde::Serialize;
 
 use self::find::{Found, find};
+use self::outside::outside;
 pub use self::rule::percent;
 use crate::apart;
 use crate::authorization::Traffic;
 use crate::compile::Compiler;
-use crate::decision::{Decider, Decision, Effect, egress};
+use crate::decision::{Decider, Decision, Effect};
+use crate::egress::leave;
 use crate::grpc;
 use crate::identity::SpiffeId;
 use crate::name::{ServiceName, WorkloadName};
@@ -307,8 +309,8 @@ fn all(
     let service = match find(snapshot, asked.host, namespace, alias) {
         Found::Service(service) => service,
         // What may not leave is not looked up.
-        Found::Unresolved(_) if egress(&snapshot.mesh).is_err() => {
-            return outside(snapshot, asked, asked.host, said);
+        Found::Unresolved(_) if leave(snapshot, caller.workload, &asked.host).is_err() => {
+            return outside(snapshot, caller, asked, request.as_ref(), asked.host, said);
         }
         Found::Unknown(service) | Found::Unresolved(service) => {
             let message = format!("there is no service {service}");
@@ -317,7 +319,7 @@ fn all(
             said.say(Phase::Route, "with host capture, the name does not resolve");
             return Err(refused);
         }
-        Found::Outside(host) => return outside(snapshot, asked, &host, said),
+        Found::Outside(host) => return outside(snapshot, caller, asked, request.as_ref(), &host, said),
     };
     let port = decide::port_of(service, asked.port, namespace).map_err(|unrouted| {
         let refused = rule::refusal(said, &unrouted);
@@ -343,36 +345,6 @@ fn all(
         }
         (None, Sends::Request(_), _) => Ok(Vec::new()),
     }
-}
-
-/// What is for no service.
-fn outside(
-    snapshot: &Snapshot,
-    asked: Described<'_>,
-    host: &str,
-    said: &mut Said,
-) -> Result<Vec<Ending>, Ending> {
-    said.say(Phase::Route, format!("{host} is no service of the mesh"));
-    if let Ok(address) = host.parse::<IpAddr>()
-        && let Some(workload) = workload_at(snapshot, address)
-    {
-        let what =
-            format!("it is the address of Workload {workload}: no route applies, and nothing is encrypted");
-        said.say(Phase::Route, what);
-    }
-    if let Err(denied) = egress(&snapshot.mesh) {
-        let message = format!("{host} is no service of the mesh, whose egress policy is Deny");
-        return Err(said.refused(Phase::Admit, Some(&denied), (502, "egress-denied"), message));
-    }
-    let allowed = Decision::new(Decider::Mesh, "spec.egress.policy", Effect::Routed);
-    said.decided(Phase::Admit, "the mesh lets it out", &allowed);
-    let end = End::Outside { host: host.to_owned(), port: asked.port };
-    Ok(vec![Ending { share: 1.0, end }])
-}
-
-fn workload_at(snapshot: &Snapshot, address: IpAddr) -> Option<&WorkloadName> {
-    let mut endpoints = snapshot.endpoints.values().flat_map(|set| &set.endpoints);
-    endpoints.find_map(|endpoint| endpoint.workload.as_ref().filter(|_| endpoint.address == address))
 }
 
 /// What is known of the port.

@@ -57,7 +57,7 @@ fn canonical(host: &str) -> Option<std::borrow::Cow<'_, str>> {
 }
 
 /// Without the dot at its end, in lower case, however long.
-pub(crate) fn folded(host: &str) -> std::borrow::Cow<'_, str> {
+pub fn folded(host: &str) -> std::borrow::Cow<'_, str> {
     let host = host.strip_suffix('.').unwrap_or(host);
     match host.bytes().any(|b| b.is_ascii_uppercase()) {
         true => host.to_ascii_lowercase().into(),

@@ -13,6 +13,7 @@ pub mod condition;
 pub mod decision;
 pub mod detect;
 pub mod document;
+pub mod egress;
 pub mod explain;
 pub mod exposition;
 pub mod fair_share;

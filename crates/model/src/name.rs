@@ -16,6 +16,9 @@ pub struct NamespacedName {
 /// The name of the one Mesh object.
 pub const MESH: &str = "default";
 
+/// The namespace of what is for the whole mesh: policies that target it, ExternalServices for all.
+pub const SYSTEM_NAMESPACE: &str = "tulle-system";
+
 /// The name of a Service.
 pub type ServiceName = NamespacedName;
 /// The name of a Workload.

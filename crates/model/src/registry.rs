@@ -5,8 +5,8 @@ use serde_json::Value;
 pub use crate::kinds::id::KindId;
 pub use crate::kinds::kind::Kind;
 use crate::kinds::{
-    authorization_policy, endpoint_slice, event, grpc_route, http_route, mesh, namespace, node,
-    reference_grant, role, role_binding, secret, service, tcp_route, tls_route, workload,
+    authorization_policy, endpoint_slice, event, external_service, grpc_route, http_route, mesh, namespace,
+    node, reference_grant, role, role_binding, secret, service, tcp_route, tls_route, workload,
 };
 
 impl KindId {
@@ -37,6 +37,7 @@ pub static KINDS: &[Kind] = &[
     role::CLUSTER_KIND,
     role_binding::KIND,
     role_binding::CLUSTER_KIND,
+    external_service::KIND,
 ];
 
 /// Kinds in those of their older versions that files in the wild have. Their objects are stored in the newest; what that

@@ -10,6 +10,7 @@ pub mod external;
 mod filters;
 mod jwt;
 mod mirror;
+mod outside;
 mod places;
 mod route_index;
 mod session;
@@ -18,7 +19,7 @@ mod spoken;
 mod tls_routes;
 mod workload;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub(crate) use self::filters::is_of_the_connection;
 pub use self::filters::{HeaderEdit, HttpFilters, PathRewrite, Redirect, Rewrite, Scheme, uneditable};
 pub use self::jwt::{ClaimHeader, ClaimMatch, Claims, JwtConditions, JwtIssuer, JwtKeys, Token, TokenPlace};
 pub use self::mirror::{Mirror, Share};
+pub use self::outside::{EgressPolicy, ExternalConfig, ExternalPort, ExternalServices, OutsideProtocol};
 pub(crate) use self::places::Place;
 use self::route_index::RouteIndex;
 pub use self::session::{Session, SessionCarrier, SessionKey};
@@ -77,7 +79,9 @@ pub enum Known<T> {
 /// The mesh-wide settings that a proxy needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MeshSettings {
+    /// Where no namespace says otherwise ([`MeshSettings::egress_of`]).
     pub egress: EgressPolicy,
+    pub egress_namespaces: BTreeMap<Arc<str>, EgressPolicy>,
     pub access_log: bool,
     /// See [`crate::decision::inbound_capture`].
     pub inbound_capture: bool,
@@ -85,14 +89,6 @@ pub struct MeshSettings {
     pub session_key: Option<SessionKey>,
     /// Whose certificates are taken back.
     pub revoked: Arc<Revoked>,
-}
-
-/// What happens to a connection whose destination is no part of the mesh.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum EgressPolicy {
-    #[default]
-    Allow,
-    Deny,
 }
 
 /// How the clients of a service reach it.

@@ -67,7 +67,7 @@ impl Porter {
             if self.open.contains_key(name) {
                 continue;
             }
-            match open(&self.proxy, name).await {
+            match open(&self.proxy, &Purpose::Inbound { workload: name.clone() }).await {
                 Ok(addresses) => {
                     self.shut.remove(name);
                     self.open.insert(name.clone(), addresses);
@@ -139,9 +139,9 @@ pub(crate) fn asked(state: &NodeState) -> (Option<Decision>, BTreeMap<WorkloadNa
     (asked.or_else(|| decision::inbound_capture(&snapshot.mesh, None)), workloads)
 }
 
-/// Opens a workload's gate: for IPv4, and at the same port for IPv6, where the host has that.
-async fn open(proxy: &Proxy, name: &WorkloadName) -> io::Result<Vec<SocketAddr>> {
-    let bind = |address| Sockets::bind(Purpose::Inbound { workload: name.clone() }, address, proxy.workers());
+/// Listens for what rules lead there: for IPv4, and at the same port for IPv6, where the host has that.
+pub(crate) async fn open(proxy: &Proxy, purpose: &Purpose) -> io::Result<Vec<SocketAddr>> {
+    let bind = |address| Sockets::bind(purpose.clone(), address, proxy.workers());
     let mut last = None;
     for _ in 0..PORTS {
         let v4 = bind((Ipv4Addr::LOCALHOST, 0).into())?;
@@ -152,7 +152,7 @@ async fn open(proxy: &Proxy, name: &WorkloadName) -> io::Result<Vec<SocketAddr>>
                 continue;
             }
             Err(e) => {
-                tracing::debug!("{name}: connections of IPv6 cannot be captured: {e}");
+                tracing::debug!("connections of IPv6 cannot be captured: {e}");
                 None
             }
         };

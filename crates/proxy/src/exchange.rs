@@ -82,6 +82,8 @@ pub(crate) struct Exchange {
     /// Why the mesh answers or ends it itself, if it does, and that for people.
     reason: Option<Reason>,
     message: String,
+    /// See [`Exchange::refuse_as`].
+    word: Option<Box<str>>,
     /// What its rule has it answered.
     answer: Option<Box<Response<()>>>,
     /// The length of a body that was there as a whole.
@@ -161,6 +163,7 @@ impl Exchange {
             answered: None,
             reason: None,
             message: String::new(),
+            word: None,
             answer: None,
             whole: 0,
             body: OnceCell::new(),
@@ -275,6 +278,17 @@ impl Exchange {
     pub fn refuse(&mut self, reason: Reason, message: impl Into<String>) -> Refused {
         (self.reason, self.message) = (Some(reason), message.into());
         Refused
+    }
+
+    /// The same; `word`: what clients are told instead of the reason's own.
+    pub fn refuse_as(&mut self, reason: Reason, word: Option<String>, message: String) -> Refused {
+        self.word = word.map(String::into_boxed_str);
+        self.refuse(reason, message)
+    }
+
+    /// What clients are told instead of the reason's own word.
+    pub fn take_word(&mut self) -> Option<Box<str>> {
+        self.word.take()
     }
 
     /// It goes nowhere: its rule has it answered so, without a body.

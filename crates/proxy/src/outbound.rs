@@ -9,11 +9,11 @@ use futures_util::future::LocalBoxFuture;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tulle_model::decision::{self, Decision};
+use tulle_model::decision::Decision;
 use tulle_model::detect::{self, Detected};
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::routing::decide::{self, Unrouted};
-use tulle_model::snapshot::{Carried, Known, ServiceConfig};
+use tulle_model::snapshot::{Carried, Known, OutsideProtocol, ServiceConfig};
 
 use crate::access_log::Asked;
 use crate::client_hello::{self, ClientHello};
@@ -21,10 +21,11 @@ use crate::config::Capture;
 use crate::detection::{Detection, OpenedUpstream, UNREACHABLE, find_out};
 use crate::exchange::Exchange;
 use crate::http;
-use crate::http::server::HttpDestination;
+use crate::http::server::{HttpDestination, TunnelEnd};
 use crate::local::Lookup;
 use crate::metrics::{DestinationName, Protocol, Rejection};
 use crate::opaque;
+use crate::outside::{OutsidePlace, Shown, Withdrawable, admit, looked_at};
 use crate::reason::Reason;
 use crate::reset::Reset;
 use crate::state::LocalWorkload;
@@ -53,7 +54,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, source: WorkloadName, capture: Cap
         }
         Ok(Original::Service { service, port }) => serve_service(worker, source, tcp, service, port).await,
         Ok(Original::Address(address)) => {
-            Box::pin(serve_outside(worker, source, tcp, vec![address])).await;
+            let place = Rc::new(OutsidePlace::at(&worker.local, &source, address));
+            Box::pin(serve_outside(worker, source, tcp, place)).await;
         }
         Err((why, text)) => reject(&worker, tcp, why, text),
     }
@@ -101,10 +103,12 @@ fn enter(
     worker: Rc<Worker>,
     source: Arc<LocalWorkload>,
     io: Downstream,
-    service: ServiceName,
-    port: u16,
+    end: TunnelEnd,
 ) -> LocalBoxFuture<'static, ()> {
-    Box::pin(serve_service(worker, source, io, service, port))
+    match end {
+        TunnelEnd::Service { service, port } => Box::pin(serve_service(worker, source, io, service, port)),
+        TunnelEnd::Outside(place) => Box::pin(serve_outside(worker, source, io, place)),
+    }
 }
 
 /// Serves a connection to a port of a service.
@@ -247,23 +251,68 @@ async fn turn_away<IO>(
     refuse(&worker, io, exchange);
 }
 
-/// Serves a connection to a destination that is no part of the mesh: bytes, if egress is allowed. The
-/// first of its addresses that accepts a connection gets it.
-async fn serve_outside<IO>(worker: Rc<Worker>, source: Arc<LocalWorkload>, io: IO, addresses: Vec<SocketAddr>)
-where
-    IO: AsyncRead + AsyncWrite + Reset + Unpin,
+/// Serves a connection to a destination that is no part of the mesh, if it may leave: bytes, or what an ExternalService says is
+/// spoken there. The first of its addresses that accepts a connection gets it.
+async fn serve_outside<IO>(
+    worker: Rc<Worker>,
+    source: Arc<LocalWorkload>,
+    mut io: IO,
+    place: Rc<OutsidePlace>,
+) where
+    IO: AsyncRead + AsyncWrite + Reset + Unpin + Into<Downstream>,
 {
-    let port = addresses.first().map_or(0, SocketAddr::port);
-    let mut exchange = connection(&worker, &source, DestinationName::External, port);
-    let permitted = decision::egress(&worker.local.view().snapshot.mesh);
-    if let Err(denied) = permitted {
-        exchange.decided(|| denied);
-        let message = "its destination is no part of the mesh, and the mesh's egress policy is Deny";
-        exchange.refuse(Reason::EgressDenied, message);
-        return refuse(&worker, io, exchange);
+    let exchange = || connection(&worker, &source, DestinationName::External, place.port);
+    let looked_at = looked_at(&worker.local.view().snapshot, &source, &place);
+    let is_tls = match looked_at {
+        Ok(None) => {
+            return match opaque::open_outside(&worker, &source, exchange(), place.addresses.clone()).await {
+                Ok(opened) => opened.serve(io, Vec::new()).await,
+                Err(refused) => refuse(&worker, io, refused),
+            };
+        }
+        Ok(Some(OutsideProtocol::Http)) => {
+            let destination = HttpDestination::Outside(place);
+            return http::server::serve(worker, source, io.into(), Vec::new(), destination).await;
+        }
+        Ok(Some(OutsideProtocol::Tls)) => true,
+        Ok(Some(OutsideProtocol::Bytes)) => false,
+        Err(unlisted) => {
+            let mut exchange = exchange();
+            unlisted.refuse(&mut exchange);
+            return refuse(&worker, io, exchange);
+        }
+    };
+    let mut first = Vec::new();
+    let mut named = None;
+    if is_tls {
+        let account = worker.local.account(&source.name);
+        match Box::pin(client_hello::read(&worker, &account, &mut io, &mut first)).await {
+            ClientHello::Whole(server) => named = Some(server),
+            ClientHello::Gone => return,
+            ClientHello::Refused(reason, message) => {
+                let mut exchange = exchange();
+                exchange.refuse(reason, message);
+                return refuse(&worker, io, exchange);
+            }
+        }
     }
-    match opaque::open_outside(&worker, &source, exchange, addresses).await {
-        Ok(opened) => opened.serve(io, Vec::new()).await,
+    let shown = named.as_ref().map_or(Shown::Bytes, |server| Shown::Server(server.as_deref()));
+    let mut exchange = exchange();
+    let registry = worker.local.metrics.registry();
+    // The client may have taken its time.
+    match admit(&worker.local.view().snapshot, &source, &place, shown, Some(registry)) {
+        Ok(Some(decision)) => exchange.decided(|| decision),
+        Ok(None) => {}
+        Err(unlisted) => {
+            unlisted.refuse(&mut exchange);
+            return refuse(&worker, io, exchange);
+        }
+    }
+    match opaque::open_outside(&worker, &source, exchange, place.addresses.clone()).await {
+        Ok(opened) => {
+            let io = Withdrawable::new(worker.local.clone(), source, place, named, Replayed::new(first, io));
+            opened.serve(io, Vec::new()).await;
+        }
         Err(refused) => refuse(&worker, io, refused),
     }
 }
@@ -283,7 +332,8 @@ fn connection(
 fn refuse<IO: Reset>(worker: &Worker, io: IO, exchange: Box<Exchange>) {
     let reason = exchange.reason().unwrap_or(Reason::ConnectFailed);
     let why = match reason {
-        Reason::EgressDenied => Rejection::EgressDenied,
+        Reason::EgressDenied | Reason::Misdirected => Rejection::EgressDenied,
+        Reason::Denied => Rejection::Denied,
         Reason::UnknownService => Rejection::UnknownDestination,
         Reason::NoEndpoints | Reason::InvalidBackend => Rejection::NoEndpoints,
         Reason::NoRoute => Rejection::NoRoute,

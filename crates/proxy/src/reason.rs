@@ -27,6 +27,8 @@ pub enum Reason {
     UnknownService,
     /// The mesh's egress policy forbids destinations outside of the mesh.
     EgressDenied,
+    /// It names another destination than the one that its address was resolved for.
+    Misdirected,
     Timeout,
     BadRequest,
     /// The client does not go on with its request.
@@ -62,7 +64,7 @@ pub const DENIED: &str = "denied";
 pub const UNAUTHENTICATED: &str = "unauthenticated";
 
 /// All of them.
-pub const REASONS: [Reason; 26] = [
+pub const REASONS: [Reason; 27] = [
     Reason::NoEndpoints,
     Reason::NoRoute,
     Reason::InvalidBackend,
@@ -73,6 +75,7 @@ pub const REASONS: [Reason; 26] = [
     Reason::StreamsFull,
     Reason::UnknownService,
     Reason::EgressDenied,
+    Reason::Misdirected,
     Reason::Timeout,
     Reason::BadRequest,
     Reason::RequestTimeout,
@@ -105,22 +108,23 @@ impl Reason {
             Self::StreamsFull => 7,
             Self::UnknownService => 8,
             Self::EgressDenied => 9,
-            Self::Timeout => 10,
-            Self::BadRequest => 11,
-            Self::RequestTimeout => 12,
-            Self::HalfClosed => 13,
-            Self::HeadersTooLarge => 14,
-            Self::AnswerHeadersTooLarge => 15,
-            Self::Unsupported => 16,
-            Self::NotUpgraded => 17,
-            Self::MaxForwards => 18,
-            Self::Withdrawn => 19,
-            Self::MirrorBehind => 20,
-            Self::Denied => 21,
-            Self::Unauthenticated => 22,
-            Self::Shed(Shed::Memory) => 23,
-            Self::Shed(Shed::Descriptors) => 24,
-            Self::Shed(Shed::Applications) => 25,
+            Self::Misdirected => 10,
+            Self::Timeout => 11,
+            Self::BadRequest => 12,
+            Self::RequestTimeout => 13,
+            Self::HalfClosed => 14,
+            Self::HeadersTooLarge => 15,
+            Self::AnswerHeadersTooLarge => 16,
+            Self::Unsupported => 17,
+            Self::NotUpgraded => 18,
+            Self::MaxForwards => 19,
+            Self::Withdrawn => 20,
+            Self::MirrorBehind => 21,
+            Self::Denied => 22,
+            Self::Unauthenticated => 23,
+            Self::Shed(Shed::Memory) => 24,
+            Self::Shed(Shed::Descriptors) => 25,
+            Self::Shed(Shed::Applications) => 26,
         }
     }
 
@@ -130,6 +134,7 @@ impl Reason {
         match self {
             Self::NoRoute
             | Self::EgressDenied
+            | Self::Misdirected
             | Self::BadRequest
             | Self::RequestTimeout
             | Self::HalfClosed
@@ -170,6 +175,7 @@ impl Reason {
             Self::StreamsFull => "streams-full",
             Self::UnknownService => "unknown-service",
             Self::EgressDenied => "egress-denied",
+            Self::Misdirected => "misdirected",
             Self::Timeout => "timeout",
             Self::BadRequest => "bad-request",
             Self::RequestTimeout => "request-timeout",
@@ -193,6 +199,8 @@ impl Reason {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::NoRoute => StatusCode::NOT_FOUND,
+            // RFC 9110, section 15.5.20.
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Withdrawn | Self::Denied => StatusCode::FORBIDDEN,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::InvalidBackend => StatusCode::INTERNAL_SERVER_ERROR,
@@ -304,7 +312,8 @@ mod tests {
             Reason::Draining => Some(Reason::StreamsFull),
             Reason::StreamsFull => Some(Reason::UnknownService),
             Reason::UnknownService => Some(Reason::EgressDenied),
-            Reason::EgressDenied => Some(Reason::Timeout),
+            Reason::EgressDenied => Some(Reason::Misdirected),
+            Reason::Misdirected => Some(Reason::Timeout),
             Reason::Timeout => Some(Reason::BadRequest),
             Reason::BadRequest => Some(Reason::RequestTimeout),
             Reason::RequestTimeout => Some(Reason::HalfClosed),

@@ -11,6 +11,7 @@ use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{FastMap, Snapshot};
 
 use crate::certificate::WorkloadCertificate;
+use crate::resolved::ResolvedNames;
 
 /// All that the proxy works from.
 #[derive(Clone, Default)]
@@ -20,6 +21,8 @@ pub struct NodeState {
     pub workloads: FastMap<WorkloadName, Arc<LocalWorkload>>,
     /// The virtual addresses that the node's DNS has given to services.
     pub virtual_addresses: FastMap<IpAddr, ServiceName>,
+    /// The names that it has resolved outside of the mesh: not replaced with the rest.
+    pub resolved: Arc<ResolvedNames>,
 }
 
 /// A workload of this node.

@@ -333,7 +333,7 @@ where
 }
 
 /// Passes bytes both ways until both are closed, and tells `passed` of each piece. When one side
-/// fails, the other is reset; both are when the upstream is to end.
+/// fails, the other is reset; both are when one of them is to end.
 pub async fn copy<C, U>(
     client: &mut C,
     upstream: &mut U,
@@ -347,6 +347,9 @@ where
     let (mut up, mut down) = (OneWay::new(account), OneWay::new(account));
     let result = poll_fn(|cx| {
         if let Poll::Ready(withdrawn) = upstream.poll_withdrawn(cx) {
+            return Poll::Ready(Err(withdrawn));
+        }
+        if let Poll::Ready(withdrawn) = client.poll_withdrawn(cx) {
             return Poll::Ready(Err(withdrawn));
         }
         let sent = up.poll(cx, client, upstream, |n| passed(Direction::Up, n))?;

@@ -5,6 +5,7 @@
 
 mod authorization;
 mod cors;
+mod external;
 mod filters;
 mod summary;
 mod tls;
@@ -70,9 +71,19 @@ fn object_name(prefix: &str, namespace: String, name: String) -> Result<Namespac
 
 impl From<&model::MeshSettings> for wire::Mesh {
     fn from(mesh: &model::MeshSettings) -> Self {
-        let model::MeshSettings { egress, access_log, inbound_capture, session_key, revoked } = mesh;
+        let model::MeshSettings {
+            egress,
+            egress_namespaces,
+            access_log,
+            inbound_capture,
+            session_key,
+            revoked,
+        } = mesh;
+        let policies = egress_namespaces.values().chain([egress]);
         Self {
-            egress_deny: *egress == model::EgressPolicy::Deny,
+            egress_deny: policies.into_iter().any(|policy| *policy != model::EgressPolicy::Allow),
+            egress: external::policy_message(*egress).into(),
+            egress_namespaces: external::namespaces_message(egress_namespaces),
             access_log: *access_log,
             inbound_capture: *inbound_capture,
             session_key: session_key.as_ref().map(|key| key.0.to_vec().into()).unwrap_or_default(),
@@ -90,13 +101,15 @@ impl fmt::Debug for wire::Mesh {
 
 impl From<wire::Mesh> for model::MeshSettings {
     fn from(mesh: wire::Mesh) -> Self {
-        let egress = if mesh.egress_deny { model::EgressPolicy::Deny } else { model::EgressPolicy::Allow };
+        let egress = external::policy(mesh.egress, mesh.egress_deny);
+        let egress_namespaces = external::namespaces(mesh.egress_namespaces);
         // One of another length is of another version, which seals in another way.
         let session_key = <[u8; model::SessionKey::LENGTH]>::try_from(&*mesh.session_key).ok();
         let session_key = session_key.map(model::SessionKey);
         let revoked = Revoked::of(mesh.revoked.into_iter().map(Stamp)).into();
         Self {
             egress,
+            egress_namespaces,
             access_log: mesh.access_log,
             inbound_capture: mesh.inbound_capture,
             session_key,

@@ -19,12 +19,13 @@ use tulle_model::port_settings::Http1Settings;
 use tulle_model::snapshot::external::{ExternalAuth, ExternalProtocol};
 use tulle_model::snapshot::{
     AccessPolicy, AccessRule, Action, AllowedOrigins, AppProtocol, Backend, BackendTarget, ClaimHeader,
-    ClaimMatch, Cors, EgressPolicy, Endpoint, EndpointSet, HeaderEdit, HttpFilters, HttpMatch,
-    HttpRouteEntry, HttpRouteKind, HttpRouteTable, HttpRule, IdentityPattern, JwtConditions, JwtIssuer,
-    JwtKeys, Listing, MeshSettings, Mirror, OriginPattern, PathMatch, PathRewrite, Pattern, PeerNode,
-    PortConfig, PortMapping, Redirect, RequestConditions, Retry, Rewrite, Scheme, Selected, ServedPort,
-    ServerName, ServiceConfig, Session, SessionCarrier, SessionKey, Shape, Share, Source, Spoken, Strictness,
-    TcpRule, TextMatch, Timeouts, TlsRouteEntry, TlsRouteTable, TokenPlace, ValueMatch, WorkloadConfig,
+    ClaimMatch, Cors, EgressPolicy, Endpoint, EndpointSet, ExternalConfig, ExternalPort, HeaderEdit,
+    HttpFilters, HttpMatch, HttpRouteEntry, HttpRouteKind, HttpRouteTable, HttpRule, IdentityPattern,
+    JwtConditions, JwtIssuer, JwtKeys, Listing, MeshSettings, Mirror, OriginPattern, OutsideProtocol,
+    PathMatch, PathRewrite, Pattern, PeerNode, PortConfig, PortMapping, Redirect, RequestConditions, Retry,
+    Rewrite, Scheme, Selected, ServedPort, ServerName, ServiceConfig, Session, SessionCarrier, SessionKey,
+    Shape, Share, Source, Spoken, Strictness, TcpRule, TextMatch, Timeouts, TlsRouteEntry, TlsRouteTable,
+    TokenPlace, ValueMatch, WorkloadConfig,
 };
 use tulle_model::stamp::{Revoked, Stamp};
 use tulle_wire::discovery;
@@ -191,6 +192,10 @@ fn protocols() -> impl Strategy<Value = AppProtocol> {
     prop::sample::select(vec![AppProtocol::Detect, AppProtocol::Http1, AppProtocol::Http2, AppProtocol::Tcp])
 }
 
+fn egress_policies() -> impl Strategy<Value = EgressPolicy> {
+    prop::sample::select(vec![EgressPolicy::Allow, EgressPolicy::Deny, EgressPolicy::Listed])
+}
+
 fn workloads() -> impl Strategy<Value = WorkloadConfig> {
     let port = (1u16.., 1u16.., protocols(), any::<(bool, u32)>()).prop_map(
         |(service_port, target_port, protocol, (preserve_case, half_close))| {
@@ -205,17 +210,40 @@ fn workloads() -> impl Strategy<Value = WorkloadConfig> {
     let strict = (any::<bool>(), prop::collection::vec(1u16.., 0..3));
     let strict = strict.prop_map(|(everywhere, except)| Strictness { everywhere, except });
     let services = prop::collection::vec(selected, 0..4);
-    (names(), services, any::<bool>(), policies, strict, any::<(bool, bool)>()).prop_map(
-        |(name, services, inbound_capture, policies, strict, (denies_by_default, slash))| WorkloadConfig {
-            name,
-            services,
-            inbound_capture,
-            policies: policies.into(),
-            strict,
-            denies_by_default,
-            allowed_paths: Ambiguities::named(slash.then_some("EncodedSlash")),
+    let external = prop::collection::vec(external_services().prop_map(Arc::new), 0..3);
+    let rest = (any::<bool>(), any::<bool>(), external);
+    (names(), services, any::<bool>(), policies, strict, rest).prop_map(
+        |(name, services, inbound_capture, policies, strict, (denies_by_default, slash, external))| {
+            WorkloadConfig {
+                name,
+                services,
+                inbound_capture,
+                policies: policies.into(),
+                strict,
+                denies_by_default,
+                allowed_paths: Ambiguities::named(slash.then_some("EncodedSlash")),
+                external,
+            }
         },
     )
+}
+
+fn ranges() -> impl Strategy<Value = IpNet> {
+    (any::<IpAddr>(), 0u8..=32).prop_map(|(address, length)| IpNet::new(address, length).unwrap())
+}
+
+fn external_services() -> impl Strategy<Value = ExternalConfig> {
+    let host = "(\\*\\.)?[a-z]{1,4}\\.[a-z]{1,4}".prop_map(|host| ServerName::new(&host));
+    let protocol =
+        prop::sample::select(vec![OutsideProtocol::Http, OutsideProtocol::Tls, OutsideProtocol::Bytes]);
+    let port = (1u16.., protocol).prop_map(|(number, protocol)| ExternalPort { number, protocol });
+    let hosts = prop::collection::vec(host, 0..3);
+    let ranges = prop::collection::vec(ranges(), 0..3);
+    let ports = prop::collection::vec(port, 0..3);
+    let policies = prop::collection::vec(policies(), 0..2);
+    (names(), hosts, ranges, ports, policies).prop_map(|(name, hosts, ranges, ports, policies)| {
+        ExternalConfig { name, hosts, ranges, ports, policies: policies.into() }
+    })
 }
 
 fn policies() -> impl Strategy<Value = AccessPolicy> {
@@ -227,9 +255,7 @@ fn policies() -> impl Strategy<Value = AccessPolicy> {
     let ports = || prop::option::of(prop::collection::vec(1u16.., 0..3));
     let identity = "spiffe://([a-z]{1,4}|\\*)(/([a-z]{1,4}|\\*)){0,2}/([a-z]{1,4}|\\*|\\*\\*)";
     let identity = identity.prop_map(|text| Source::Identity(IdentityPattern::new(&text).unwrap()));
-    let range =
-        (any::<IpAddr>(), 0u8..=32).prop_map(|(address, length)| IpNet::new(address, length).unwrap());
-    let outside = prop::collection::vec(range, 0..3).prop_map(Source::Outside);
+    let outside = prop::collection::vec(ranges(), 0..3).prop_map(Source::Outside);
     let sources = prop::option::of(prop::collection::vec(prop_oneof![identity, outside], 0..3));
     let request = prop::option::of(request_conditions().prop_map(Box::new));
     let when = prop::option::of(
@@ -445,15 +471,18 @@ proptest! {
 
     #[test]
     fn settings_survive_a_round_trip(
-        deny: bool, access_log: bool, inbound_capture: bool, key: Option<[u8; 32]>, revoked: Vec<u64>,
+        egress in egress_policies(), namespaces in prop::collection::btree_map("[a-z]{1,3}".prop_map(Arc::from), egress_policies(), 0..3),
+        access_log: bool, inbound_capture: bool, key: Option<[u8; 32]>, revoked: Vec<u64>,
     ) {
-        let egress = if deny { EgressPolicy::Deny } else { EgressPolicy::Allow };
         let session_key = key.map(SessionKey);
         let revoked = Revoked::of(revoked.into_iter().map(Stamp)).into();
-        let mesh = MeshSettings { egress, access_log, inbound_capture, session_key, revoked };
+        let mesh = MeshSettings { egress, egress_namespaces: namespaces, access_log, inbound_capture, session_key, revoked };
         let message = discovery::Mesh::from(&mesh);
         let other = MeshSettings { session_key: mesh.session_key.clone().map(|_| SessionKey([0; 32])), ..mesh.clone() };
         prop_assert_eq!(format!("{message:?}"), format!("{:?}", discovery::Mesh::from(&other)), "the key is shown");
+        // Who knows no more than that lets out no more than the strictest says.
+        let all = mesh.egress_namespaces.values().chain([&mesh.egress]).all(|policy| *policy == EgressPolicy::Allow);
+        prop_assert_eq!(message.egress_deny, !all);
         prop_assert_eq!(MeshSettings::from(sent(message)), mesh);
     }
 
@@ -673,5 +702,18 @@ fn errors_in_a_policy_name_the_field() {
     ];
     for (field, change) in cases {
         assert_eq!(read(change).unwrap_err(), field);
+    }
+}
+
+#[test]
+fn what_a_server_says_of_egress_that_a_node_does_not_know_lets_nothing_out() {
+    for (egress_deny, egress, expected) in
+        [(false, 0, EgressPolicy::Allow), (true, 0, EgressPolicy::Deny), (false, 9, EgressPolicy::Deny)]
+    {
+        let namespaces = vec![discovery::NamespaceEgress { namespace: "shop".to_owned(), egress: 9 }];
+        let message =
+            discovery::Mesh { egress_deny, egress, egress_namespaces: namespaces, ..Default::default() };
+        let mesh = MeshSettings::from(message);
+        assert_eq!((mesh.egress, mesh.egress_of("shop").0), (expected, EgressPolicy::Deny));
     }
 }

@@ -10,6 +10,7 @@
 
 mod coverage;
 mod endpoints;
+mod external;
 mod index;
 mod policy_status;
 mod port;
@@ -37,6 +38,7 @@ use crate::identity::TrustDomain;
 use crate::kinds::authorization_policy::AuthorizationTarget;
 use crate::kinds::authorization_policy::form::{AuthorizationForm, FetchedKeys, references_of};
 use crate::kinds::endpoint_slice::form::SliceForm;
+use crate::kinds::external_service::form::ExternalForm;
 use crate::kinds::id::CompiledKind;
 use crate::kinds::mesh::MESH;
 use crate::kinds::mesh::form::MeshForm;
@@ -45,8 +47,8 @@ use crate::kinds::route::form::RouteForm;
 use crate::kinds::service::form::ServiceForm;
 use crate::kinds::workload::form::WorkloadForm;
 use crate::kinds::{
-    authorization_policy, endpoint_slice, grpc_route, http_route, mesh, node, service, tcp_route, tls_route,
-    workload,
+    authorization_policy, endpoint_slice, external_service, grpc_route, http_route, mesh, node, service,
+    tcp_route, tls_route, workload,
 };
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::policy::Policies;
@@ -133,6 +135,7 @@ pub struct Compiler {
     policy_statuses: HashMap<NamespacedName, Vec<TargetStatus>>,
     /// Nodes to which nothing comes that clients do not send there.
     explicit_nodes: HashSet<Arc<str>>,
+    external: BTreeMap<NamespacedName, ExternalForm>,
     keys: FetchedKeys,
     meshes: Policies<MeshForm>,
     mesh: Arc<MeshSettings>,
@@ -197,6 +200,7 @@ impl Compiler {
             coverage: Coverage::default(),
             policy_statuses: HashMap::new(),
             explicit_nodes: HashSet::new(),
+            external: BTreeMap::new(),
             keys: FetchedKeys::new(),
             meshes: Policies::default(),
             mesh: Arc::default(),
@@ -293,6 +297,7 @@ impl Compiler {
             .chain(self.slices.keys().map(of(KindId::EndpointSlice)))
             .chain(self.authorizations.keys().map(of(KindId::AuthorizationPolicy)))
             .chain(self.explicit_nodes.iter().map(|node| (KindId::Node, NamespacedName::new("", &**node))))
+            .chain(self.external.keys().map(of(KindId::ExternalService)))
             .chain(self.routes.keys().map(|key| (key.kind, key.name.clone())))
             .chain(self.problems.keys().cloned())
             .chain([mesh])
@@ -321,6 +326,8 @@ impl Compiler {
             }
             CompiledKind::AuthorizationPolicy => checked(kind, object, authorization_policy::check::check)
                 .map(|form| self.set_authorization(&name, Some(form), dirty)),
+            CompiledKind::ExternalService => checked(kind, object, external_service::check::check)
+                .map(|form| self.set_external(&name, Some(form), dirty)),
             CompiledKind::Mesh => checked(kind, object, mesh::check::check)
                 .and_then(|form| self.of_this_mesh(form))
                 .map(|form| self.set_mesh(&name, Some(form), dirty)),
@@ -369,6 +376,7 @@ impl Compiler {
                 self.refused_policies.remove(name);
                 dirty.policies.insert(name.clone());
             }
+            CompiledKind::ExternalService => self.set_external(name, None, dirty),
             CompiledKind::Mesh => self.set_mesh(name, None, dirty),
             CompiledKind::HttpRoute
             | CompiledKind::GrpcRoute

@@ -106,10 +106,16 @@ impl Compiler {
             }
             TargetForm::Namespace => Some(format!("namespace {} has no Workload", form.name.namespace)),
             TargetForm::Mesh => Some("the mesh has no Workload".to_owned()),
+            TargetForm::External(name) => {
+                (!self.external.contains_key(name)).then(|| format!("there is no ExternalService {name}"))
+            }
         };
         let (status, reason, message) = match missing {
             Some(why) => {
                 (false, "TargetNotFound", format!("{why}: the policy says nothing of anybody there"))
+            }
+            None if matches!(target, TargetForm::External(_)) => {
+                (true, "Accepted", "in force where something leaves the mesh for it".to_owned())
             }
             None => (true, "Accepted", format!("in force for {}", count(covered, "workload"))),
         };
@@ -135,7 +141,9 @@ impl Compiler {
     ) -> Option<StatusCondition> {
         let outside = match target {
             TargetForm::Service(service) => self.addresses_outside(service),
-            TargetForm::Mesh | TargetForm::Namespace | TargetForm::Workloads(_) => Vec::new(),
+            TargetForm::Mesh | TargetForm::Namespace | TargetForm::Workloads(_) | TargetForm::External(_) => {
+                Vec::new()
+            }
         };
         if covered.is_empty() && outside.is_empty() {
             return None;

@@ -1,4 +1,5 @@
 mod authorization;
+mod external;
 mod forms;
 mod policy_status;
 mod precedence;

@@ -38,7 +38,7 @@ impl Compiler {
     /// A workload of which nothing has been said is held shut by what holds for the mesh: so that is told which says that
     /// some may be.
     pub(super) fn settle_mesh(&mut self, dirty: &mut Dirty) {
-        let has_policies = self.authorizations.values().any(|policy| policy.action.holds_off());
+        let has_policies = self.authorizations.values().any(AuthorizationForm::holds_off);
         let settings = settings(&self.meshes, has_policies);
         if *self.mesh != settings {
             self.mesh = Arc::new(settings);
@@ -133,6 +133,7 @@ impl Compiler {
             strict: mesh.strict,
             denies_by_default: mesh.denies_by_default,
             allowed_paths: mesh.allowed_paths,
+            external: self.external_services(&name.namespace),
         };
         Some(LocalWorkload { node, config: Arc::new(config) })
     }
@@ -151,12 +152,6 @@ impl Compiler {
     /// The workloads that answer for a policy.
     pub(super) fn asked_by(&self, policy: &AuthorizationForm) -> Vec<WorkloadName> {
         policy.external.as_ref().map(|external| self.selected_by(&external.service)).unwrap_or_default()
-    }
-
-    /// Where the keys of issuers are to be had from that policies name, each once.
-    pub fn key_sources(&self) -> BTreeSet<Arc<str>> {
-        let issuers = self.authorizations.values().flat_map(|policy| &policy.issuers);
-        issuers.filter_map(|issuer| issuer.keys.source.clone()).collect()
     }
 
     /// Takes in the keys that were read from there, as JSON (RFC 7517).

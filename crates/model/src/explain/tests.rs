@@ -435,6 +435,69 @@ fn sessions_go_on_where_no_weight_is_left_and_that_is_said() {
     assert!(said[0].what.starts_with("clients of a session (cookie s) stay"), "{}", said[0].what);
 }
 
+/// By names and addresses that are listed, what the client names, and who may use it.
+#[test]
+fn what_leaves_is_listed_and_allowed() {
+    let tulle = |kind: &str, name: &str, spec: Value| {
+        json!({
+            "apiVersion": "tulle.dev/v1alpha1", "kind": kind,
+            "metadata": { "name": name, "namespace": "shop" }, "spec": spec,
+        })
+    };
+    let mut objects = objects();
+    objects.push(json!({
+        "apiVersion": "tulle.dev/v1alpha1", "kind": "Mesh", "metadata": { "name": "default" },
+        "spec": { "egress": { "namespaces": [{ "name": "shop", "policy": "Listed" }] } },
+    }));
+    objects.push(tulle(
+        "ExternalService",
+        "api",
+        json!({
+            "hosts": ["*.example.com"], "addresses": ["192.0.2.0/24"],
+            "ports": [{ "port": 80, "appProtocol": "http" }, { "port": 443, "appProtocol": "https" }, { "port": 9000, "appProtocol": "tcp" }],
+        }),
+    ));
+    objects.push(tulle(
+        "AuthorizationPolicy",
+        "no-admin",
+        json!({
+            "targetRefs": [{ "group": "tulle.dev", "kind": "ExternalService", "name": "api" }], "action": "Deny",
+            "rules": [{ "http": { "paths": [{ "value": "/admin" }] }, "networkAttributes": { "ports": [80] } }],
+        }),
+    ));
+    let told = known(objects);
+    for (target, fields, outcome, by) in [
+        (
+            "GET api.example.com/",
+            &[][..],
+            "outside api.example.com:80",
+            "ExternalService/shop/api spec.hosts[0]",
+        ),
+        (
+            "GET 192.0.2.9/",
+            &[("host", "x")],
+            "outside 192.0.2.9:80",
+            "ExternalService/shop/api spec.addresses[0]",
+        ),
+        (
+            "GET api.example.com/",
+            &[("host", "evil.test")],
+            "421 misdirected",
+            "ExternalService/shop/api spec.hosts",
+        ),
+        (
+            "GET api.example.com/admin/x",
+            &[],
+            "403 denied-by=shop/no-admin",
+            "AuthorizationPolicy/shop/no-admin spec.rules[0]",
+        ),
+        ("GET evil.test/", &[], "502 egress-denied", "Mesh/default spec.egress.namespaces"),
+    ] {
+        let found = asked(&told, target, fields);
+        assert_eq!(short(&found), (outcome.to_owned(), by.to_owned()), "{target} {fields:?}");
+    }
+}
+
 /// By the node of the endpoint, of what the application would be asked.
 #[test]
 fn who_may_enter_is_told_of_each_endpoint() {

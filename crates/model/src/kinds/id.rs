@@ -23,6 +23,7 @@ pub enum KindId {
     ClusterRole,
     RoleBinding,
     ClusterRoleBinding,
+    ExternalService,
 }
 
 /// A kind of which something is compiled.
@@ -34,6 +35,7 @@ pub(crate) enum CompiledKind {
     Node,
     Mesh,
     AuthorizationPolicy,
+    ExternalService,
     HttpRoute,
     GrpcRoute,
     TlsRoute,
@@ -50,6 +52,7 @@ impl KindId {
             Self::Node => CompiledKind::Node,
             Self::Mesh => CompiledKind::Mesh,
             Self::AuthorizationPolicy => CompiledKind::AuthorizationPolicy,
+            Self::ExternalService => CompiledKind::ExternalService,
             Self::HttpRoute => CompiledKind::HttpRoute,
             Self::GrpcRoute => CompiledKind::GrpcRoute,
             Self::TlsRoute => CompiledKind::TlsRoute,

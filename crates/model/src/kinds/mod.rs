@@ -8,6 +8,7 @@
 pub mod authorization_policy;
 pub mod endpoint_slice;
 pub mod event;
+pub mod external_service;
 pub mod grpc_route;
 pub mod http_route;
 pub(crate) mod id;

@@ -4,7 +4,7 @@ use super::Snapshot;
 use crate::name::{ServiceName, WorkloadName};
 use crate::path::Ambiguities;
 use crate::port_settings::Http1Settings;
-use crate::snapshot::{AccessPolicies, AppProtocol};
+use crate::snapshot::{AccessPolicies, AppProtocol, ExternalServices};
 
 /// A workload, as what enters it sees it: the services that lead to it, and what applies to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct WorkloadConfig {
     pub denies_by_default: bool,
     /// What paths may have that servers read differently, where rules go by paths.
     pub allowed_paths: Ambiguities,
+    /// What is listed for it outside of the mesh, which counts where egress is `Listed` ([`crate::egress`]).
+    pub external: ExternalServices,
 }
 
 /// At which ports of a workload something is so.
@@ -86,6 +88,7 @@ impl WorkloadConfig {
             strict: Strictness::default(),
             denies_by_default: false,
             allowed_paths: Ambiguities::default(),
+            external: Vec::new(),
         }
     }
 

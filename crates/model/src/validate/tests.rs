@@ -112,6 +112,11 @@ fn good(kind: KindId) -> Value {
                 "type": "Warning"
             });
         }
+        KindId::ExternalService => json!({
+            "hosts": ["api.example.com", "*.example.org"],
+            "addresses": ["192.0.2.1", "198.51.100.0/24", "2001:db8::/32"],
+            "ports": [{ "name": "web", "port": 443, "appProtocol": "https" }, { "port": 80, "appProtocol": "http" }]
+        }),
         KindId::Secret => {
             return json!({
                 "apiVersion": "v1",
@@ -751,7 +756,7 @@ fn meshes_and_workloads_are_checked() {
     assert_eq!(
         spec_errors(KindId::Mesh, json!({ "trustDomain": "Mesh", "egress": { "policy": "deny" } })),
         [
-            "spec.egress.policy: `deny` is none of the values that are possible: `Allow`, `Deny`; did you mean `Deny`?",
+            "spec.egress.policy: `deny` is none of the values that are possible: `Allow`, `Deny`, `Listed`; did you mean `Deny`?",
             "spec.trustDomain: `Mesh` is no trust domain: it must consist of lower case letters, digits and '-', and start and end with a letter or digit (a DNS name in lower case, e.g. `mesh.local`)",
         ]
     );
@@ -1261,4 +1266,66 @@ fn what_nothing_comes_of_is_said() {
         said(KindId::Service, is_name),
         ["spec.selector is ignored when spec.type is \"ExternalName\""]
     );
+}
+
+#[test]
+fn external_services_list_names_of_the_outside_addresses_and_ports() {
+    let ports = json!([{ "port": 443, "appProtocol": "https" }]);
+    let with = |field: &str, value: Value| {
+        let mut spec = json!({ "ports": ports.clone() });
+        spec[field] = value;
+        spec_errors(KindId::ExternalService, spec)
+    };
+    for (host, problem) in [
+        ("*", "`*` is every name: that is what `Allow` is for, as the Mesh's egress policy"),
+        ("192.0.2.1", "`192.0.2.1` is an address: it belongs into `addresses`"),
+        ("API.example.com", "`API.example.com` is no DNS name: it must consist of lower case"),
+        ("a.*.example.com", "`a.*.example.com` is no DNS name"),
+        ("c.shop.mesh", "`c.shop.mesh` is a name of the mesh itself"),
+        ("*.svc.cluster.local", "`*.svc.cluster.local` is a name of the mesh itself"),
+        ("intranet", "`intranet` has one label"),
+    ] {
+        let found = with("hosts", json!([host]));
+        let [error] = &found[..] else { panic!("{found:?}") };
+        assert!(error.starts_with(&format!("spec.hosts[0]: {problem}")), "{error}");
+    }
+    for (address, problem) in [
+        ("192.0.2.1/24", "begins within its range, which is `192.0.2.0/24`"),
+        ("::ffff:192.0.2.1", "is of IPv4: write it as such"),
+        ("example.com", "is neither an address nor a range of addresses, e.g. `192.0.2.0/24`"),
+    ] {
+        let found = with("addresses", json!([address]));
+        assert_eq!(found, [format!("spec.addresses[0]: `{address}` {problem}")]);
+    }
+    for good in [json!(["*.com"]), json!(["a.b"])] {
+        assert_eq!(with("hosts", good), [""; 0]);
+    }
+    let codes = |spec: Value| codes(KindId::ExternalService, spec);
+    let at = |path: &str, code| (path.to_owned(), code);
+    assert_eq!(codes(json!({ "ports": ports })), [at("spec.hosts", Code::Required)]);
+    let of_port = |port: Value| codes(json!({ "hosts": ["a.b"], "ports": [port] }));
+    assert_eq!(of_port(json!({ "port": 443 })), [at("spec.ports[0].appProtocol", Code::Required)]);
+    let quic = json!({ "port": 443, "appProtocol": "quic" });
+    assert_eq!(of_port(quic), [at("spec.ports[0].appProtocol", Code::NotSupported)]);
+    let dns = json!({ "port": 53, "appProtocol": "tcp" });
+    assert_eq!(of_port(dns), [at("spec.ports[0].port", Code::NotSupported)]);
+}
+
+#[test]
+fn policies_about_the_outside_name_it_and_look_at_no_token() {
+    let errors = |target: Value, jwt: Option<Value>| {
+        let mut spec = json!({ "targetRefs": [target], "action": "Allow", "rules": [{}] });
+        if let Some(jwt) = jwt {
+            spec["jwt"] = jwt;
+        }
+        codes(KindId::AuthorizationPolicy, spec)
+    };
+    let target = json!({ "group": "tulle.dev", "kind": "ExternalService", "name": "api" });
+    assert_eq!(errors(target.clone(), None), []);
+    let nameless = json!({ "group": "tulle.dev", "kind": "ExternalService" });
+    assert_eq!(errors(nameless, None), [("spec.targetRefs[0].name".to_owned(), Code::Required)]);
+    let jwt =
+        json!({ "issuers": [{ "issuer": "https://a.example.com", "jwks": { "inline": "{\"keys\":[]}" } }] });
+    let found = errors(target, Some(jwt));
+    assert!(found.contains(&("spec.targetRefs[0].kind".to_owned(), Code::NotSupported)), "{found:?}");
 }

@@ -2,14 +2,15 @@
 //! and is not accepted first: programs ask whether a service is there by connecting to it.
 //!
 //! A virtual address is let through to the proxy as a whole as long as nothing is known of its service (the proxy asks for
-//! it), else port by port. To the outside, the mesh's egress policy decides, and the proxy is not needed.
+//! it), else port by port. To the outside, the mesh's egress policy decides; the proxy is needed where that is `Listed`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use tulle_model::apart;
-use tulle_model::name::ServiceName;
-use tulle_model::snapshot::{EgressPolicy, Known};
+use tulle_model::name::{ServiceName, WorkloadName};
+use tulle_model::snapshot::{EgressPolicy, Known, MeshSettings};
 use tulle_proxy::state::NodeState;
 
 /// How many ports the rules tell apart. Services beyond are the proxy's matter, as those of which nothing is known.
@@ -18,7 +19,7 @@ const MOST_PORTS: usize = 1 << 16;
 /// What can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destinations {
-    pub(super) egress: EgressPolicy,
+    pub(super) egress: Egress,
     /// The addresses of services that are known, those without a port among them.
     pub(super) services: BTreeSet<Ipv4Addr>,
     /// Addresses that are let through whatever the port.
@@ -29,12 +30,42 @@ pub struct Destinations {
     pub(super) deserted: BTreeSet<(Ipv4Addr, u16)>,
 }
 
+/// What may leave the mesh, of which workloads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Egress {
+    everywhere: EgressPolicy,
+    namespaces: BTreeMap<Arc<str>, EgressPolicy>,
+}
+
+impl Egress {
+    fn of(mesh: &MeshSettings) -> Self {
+        let mut namespaces = mesh.egress_namespaces.clone();
+        namespaces.retain(|_, policy| *policy != mesh.egress);
+        Self { everywhere: mesh.egress, namespaces }
+    }
+
+    /// What holds for a workload.
+    pub(super) fn of_workload(&self, workload: &WorkloadName) -> EgressPolicy {
+        self.namespaces.get(&workload.namespace).copied().unwrap_or(self.everywhere)
+    }
+
+    /// What holds for all of them, where the rules need not tell them apart.
+    pub(super) fn of_all(&self) -> Option<EgressPolicy> {
+        Some(self.everywhere).filter(|all| self.namespaces.is_empty() && *all != EgressPolicy::Listed)
+    }
+}
+
+/// What holds for a workload; nothing of it leaves until something is known.
+pub(super) fn egress_of(known: Option<&Arc<Destinations>>, workload: &WorkloadName) -> EgressPolicy {
+    known.map_or(EgressPolicy::Deny, |known| known.egress.of_workload(workload))
+}
+
 impl Destinations {
     /// What the node knows.
     pub fn of(state: &NodeState) -> Self {
         let snapshot = &state.snapshot;
         let mut found = Self {
-            egress: snapshot.mesh.egress,
+            egress: Egress::of(&snapshot.mesh),
             services: BTreeSet::new(),
             unlearned: BTreeSet::new(),
             offered: BTreeSet::new(),
@@ -78,8 +109,6 @@ impl Destinations {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tulle_model::snapshot::{
         AppProtocol, EndpointSet, HttpRouteTable, PortConfig, ServiceConfig, Snapshot,
     };

@@ -19,7 +19,7 @@ use tulle_sys::cgroup::{self, Cgroup};
 use tulle_sys::nft;
 use tulle_sys::nft_watch::{self, Change, Heard};
 
-use super::destinations::Destinations;
+use super::destinations::{Destinations, egress_of};
 use super::entrances::{Entrances, entrance_of};
 use super::name_service::NameService;
 use super::rules::{self, Opening};
@@ -34,8 +34,7 @@ pub(super) const CGROUP: &str = "tulle";
 /// Where the nodes of this host keep what has to be the same for all of them, or ends with the host.
 pub(super) const RUN: &str = "/run/tulle";
 
-/// How many changes of our own are known by the process that made them. Each is forgotten when what the kernel said of it
-/// has been heard; without anybody who listens, the oldest goes.
+/// How many changes of our own are known by the process that made them, until what the kernel said of them has been heard.
 const OWN_CHANGES: usize = 1024;
 
 /// How soon rules that could not be made are tried again.
@@ -183,7 +182,8 @@ impl Host {
         // Another one at each time: what the kernel remembers of its connections leads to listeners that are gone.
         let zone = state.zones.take()?;
         let entrance = entrance_of(state.entrances.as_ref(), name);
-        let opening = Opening { outbound_port, dns_port, zone, entrance };
+        let egress = egress_of(state.destinations.as_ref(), name);
+        let opening = Opening { outbound_port, dns_port, zone, entrance, egress };
         let mut script = String::new();
         state.gather(&self.table);
         let before = state.workloads.remove(name);

@@ -7,7 +7,7 @@
 //!
 //! Redirected are the mesh's virtual addresses, which are all IPv4, and DNS. What can lead nowhere is refused instead
 //! ([`Destinations`]). Loopback addresses that are not the mesh's are left alone; the outside is reached without the
-//! proxy, or refused, as the mesh's egress policy says.
+//! proxy, by it (where only what is listed may leave), or refused, as the mesh's egress policy says.
 
 mod destinations;
 mod entrances;

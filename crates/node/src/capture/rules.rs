@@ -18,6 +18,8 @@
 //! What is known of destinations stands in sets and in three chains that follow it: `virtual`, `outside`, `beyond`. Until it
 //! is known, all is for the proxy to decide.
 //!
+//! Where what may leave the mesh is listed, or is not the same for all workloads, each is in a set (`free`, `listed`) or in none.
+//!
 //! What is no TCP (UDP, ping) and no DNS only leaves where egress is allowed: the proxy carries none of it. Answers to what
 //! came from outside do, as those of TCP. Until the policy is known, what was under way goes on.
 //!
@@ -54,6 +56,8 @@ pub(super) struct Opening {
     pub zone: u16,
     /// Counts where inbound capture is on.
     pub entrance: Entrance,
+    /// Counts where workloads are told apart by it.
+    pub egress: EgressPolicy,
 }
 
 /// What the name of every table of ours begins with.
@@ -89,6 +93,8 @@ pub(super) fn table(table: &str, node: &Cgroup) -> String {
   map outbound {{ type cgroupsv2 : inet_service; }}
   set listeners {{ type inet_proto . inet_service; }}
   set callers {{ type cgroupsv2 . inet_service; }}
+  set free {{ type cgroupsv2; }}
+  set listed {{ type cgroupsv2; }}
   set unlearned {{ type ipv4_addr; }}
   set offered {{ type ipv4_addr . inet_service; }}
   set deserted {{ type ipv4_addr . inet_service; }}
@@ -216,16 +222,27 @@ pub(super) fn follow(
         );
     }
     if before.is_none_or(|before| before.egress != now.egress) {
-        match now.egress {
-            EgressPolicy::Allow => {
+        let own = |set: &str, then: &str| format!("socket cgroupv2 level {level} @{set} {then}");
+        let denied = own("egress_denied", "goto refuse");
+        match now.egress.of_all() {
+            Some(EgressPolicy::Allow) => {
                 chain("outside", &["accept"]);
                 let count = format!("meta l4proto tcp socket cgroupv2 level {level} @outside_begun accept");
                 chain("beyond", &["ip6 daddr ::1 accept", &count]);
             }
-            EgressPolicy::Deny => {
-                let count = format!("socket cgroupv2 level {level} @egress_denied goto refuse");
-                chain("outside", &[&count, "goto refuse"]);
+            Some(EgressPolicy::Deny) => {
+                chain("outside", &[&denied, "goto refuse"]);
                 chain("beyond", &[]);
+            }
+            // Each workload by itself.
+            Some(EgressPolicy::Listed) | None => {
+                let proxied = format!("meta l4proto tcp {}", own("listed", "accept"));
+                chain("outside", &[&own("free", "accept"), &proxied, &denied, "goto refuse"]);
+                let to_proxy = format!("redirect to :socket cgroupv2 level {level} map @outbound");
+                let to_proxy = format!("meta l4proto tcp {}", own("listed", &to_proxy));
+                let begun = own("outside_begun", "accept");
+                let count = format!("meta l4proto tcp {}", own("free", &begun));
+                chain("beyond", &["ip6 daddr ::1 accept", &to_proxy, &count]);
             }
         }
     }
@@ -270,6 +287,16 @@ pub(super) fn close(script: &mut String, table: &str, cgroup: &Cgroup, opening: 
     elements(script, "delete", table, cgroup, opening);
 }
 
+/// Has (`add`) what may leave of a workload go by its policy, or no longer (`delete`).
+pub(super) fn egress(script: &mut String, verb: &str, table: &str, cgroup: &Cgroup, policy: EgressPolicy) {
+    let set = match policy {
+        EgressPolicy::Allow => "free",
+        EgressPolicy::Listed => "listed",
+        EgressPolicy::Deny => return,
+    };
+    line(script, format_args!("{verb} element inet {table} {set} {{ \"{}\" }}", cgroup.nft_path()));
+}
+
 fn elements(script: &mut String, verb: &str, table: &str, cgroup: &Cgroup, opening: Opening) {
     let Opening { outbound_port, dns_port, zone, .. } = opening;
     let group = cgroup.nft_path();
@@ -285,6 +312,7 @@ fn elements(script: &mut String, verb: &str, table: &str, cgroup: &Cgroup, openi
     );
     written.expect("writing to a String cannot fail");
     inbound_rules::elements(script, verb, table, cgroup, opening);
+    egress(script, verb, table, cgroup, opening.egress);
     for counter in COUNTERS {
         // What it has counted is not needed to find it.
         let initial = if verb == "add" { " counter" } else { "" };

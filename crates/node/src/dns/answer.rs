@@ -102,6 +102,11 @@ impl<'a> Query<'a> {
         matches!(self.question().query_type(), RecordType::CNAME | RecordType::ANY)
     }
 
+    /// Whether it asks how a service is connected to (RFC 9460).
+    pub fn wants_service_binding(&self) -> bool {
+        matches!(self.question().query_type(), RecordType::HTTPS | RecordType::SVCB | RecordType::ANY)
+    }
+
     /// The same question about another name.
     pub fn about(&self, name: &str) -> Option<Vec<u8>> {
         let mut message = self.message.clone();

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
+use tulle_model::name::WorkloadName;
 use tulle_proxy::descriptors::Spare;
 use tulle_proxy::silent::SilentPeers;
 
@@ -42,12 +43,13 @@ pub struct DnsListener {
 }
 
 impl DnsListener {
-    /// Listens at a free port of the loopback addresses, over UDP and TCP, for a workload in `namespace`.
-    pub async fn start(namespace: &str, resolver: Arc<Resolver>) -> io::Result<Self> {
+    /// Listens at a free port of the loopback addresses, over UDP and TCP, for that workload.
+    pub async fn start(workload: WorkloadName, resolver: Arc<Resolver>) -> io::Result<Self> {
         let sockets = bind().await?;
         let port = sockets[0].0.local_addr()?.port();
+        let resolved = resolver.addresses.state.cell().load().resolved.open(workload);
         let server = Arc::new(NameServer {
-            caller: Caller { namespace: namespace.to_owned(), asked: Asked::default() },
+            caller: Caller { resolved, asked: Asked::default() },
             resolver,
             udp: Arc::new(Semaphore::new(MOST_QUERIES)),
             tcp: Semaphore::new(MOST_QUERIES),

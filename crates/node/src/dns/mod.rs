@@ -1,11 +1,12 @@
 //! The node's name server. Every workload has one of its own, so that the caller's namespace is
 //! known: it answers the mesh's names with virtual addresses, and forwards the rest to the host's
-//! name servers.
+//! name servers, where egress lets the workload know of it.
 
 mod answer;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod listen;
+mod outside;
 mod upstream;
 
 use std::io;
@@ -22,6 +23,7 @@ use tulle_model::apart;
 use tulle_model::host::{endpoint_host, is_between, is_mesh_only, mesh_host, port_host};
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{Known, ServiceConfig, Shape};
+use tulle_proxy::resolved::NameTable;
 
 use self::answer::{Alias, Parsed, Place, Query};
 pub use self::listen::DnsListener;
@@ -70,7 +72,8 @@ enum Answer {
 
 /// A workload that asks.
 struct Caller {
-    namespace: String,
+    /// What was resolved for it outside of the mesh.
+    resolved: NameTable,
     /// Its questions that wait for the host's name servers.
     asked: Asked,
 }
@@ -205,7 +208,7 @@ impl Resolver {
                 Answer::Places(places) => query.places(&aliases, &places),
                 Answer::NoData => query.no_data(&aliases),
                 Answer::NoSuchName => query.no_such_name(&aliases),
-                Answer::Elsewhere => self.forward(&query, &aliases, caller, transport).await,
+                Answer::Elsewhere => self.outside(&query, &aliases, &name, caller, transport).await,
                 Answer::Failure | Answer::Alias(_) => query.error(ResponseCode::ServFail),
             });
         }
@@ -219,8 +222,9 @@ impl Resolver {
             Some((port, host)) => (Some(port), host),
             None => (None, name),
         };
-        let service = mesh_host(host, &caller.namespace).filter(|named| named.certain || !is_target);
-        let endpoint = endpoint_host(host, &caller.namespace).filter(|_| !is_target);
+        let namespace = &*caller.resolved.workload().namespace;
+        let service = mesh_host(host, namespace).filter(|named| named.certain || !is_target);
+        let endpoint = endpoint_host(host, namespace).filter(|_| !is_target);
         // Malformed names of the mesh, too, are nobody else's business.
         let mut internal = is_mesh_only(host) || is_between(host) || !is_target && is_local(host);
         let wait = match (internal, self.directory.is_connected()) {
@@ -269,7 +273,7 @@ impl Resolver {
     /// Whether services have this name behind theirs.
     fn is_namespace(&self, name: &str, caller: &Caller) -> bool {
         let name = name.to_ascii_lowercase();
-        name == caller.namespace || self.directory.knows_namespace(&name)
+        *name == *caller.resolved.workload().namespace || self.directory.knows_namespace(&name)
     }
 
     async fn of_service(&self, config: &ServiceConfig, query: &Query<'_>) -> Answer {

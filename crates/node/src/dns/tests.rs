@@ -7,8 +7,10 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{mpsc, watch};
+use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{
-    AppProtocol, Endpoint, EndpointSet, HttpRouteTable, PortConfig, PortMapping, Snapshot,
+    AppProtocol, EgressPolicy, Endpoint, EndpointSet, ExternalConfig, HttpRouteTable, MeshSettings,
+    PortConfig, PortMapping, ServerName, Snapshot, WorkloadConfig,
 };
 use tulle_proxy::state::NodeState;
 
@@ -125,7 +127,7 @@ async fn fixture_behind(
     let directory = Directory::new(state.cell().clone(), demand, connected);
     let addresses = Addresses::new(table, state, Keeper::start(), known_to_rules);
     let resolver = Arc::new(Resolver { directory, addresses, upstream: Upstream::fixed(upstream) });
-    let listener = DnsListener::start("shop", resolver.clone()).await.unwrap();
+    let listener = DnsListener::start(WorkloadName::new("shop", "web"), resolver.clone()).await.unwrap();
     Fixture { resolver, listener, connected: sender, folder }
 }
 
@@ -532,7 +534,7 @@ async fn partly_silent_upstream() -> SocketAddr {
 #[tokio::test]
 async fn who_asks_for_many_slow_names_keeps_no_other_workload_waiting() {
     let fixture = fixture(true, &[partly_silent_upstream().await]).await;
-    let start = || DnsListener::start("shop", fixture.resolver.clone());
+    let start = || DnsListener::start(WorkloadName::new("shop", "web"), fixture.resolver.clone());
     let others = [start().await.unwrap(), start().await.unwrap()];
     let mut floods = Vec::new();
     for listener in [&fixture.listener, &others[0]] {
@@ -664,4 +666,67 @@ async fn malformed_messages_do_no_harm() {
     chaos[2] |= 0x28;
     assert_eq!(ask_raw(fixture.address(), &chaos).await.metadata.response_code, ResponseCode::NotImp);
     assert!(address_in(&fixture.ask("c.", RecordType::A).await).is_some());
+}
+
+/// Has egress be `Listed` for the fixture's workload, with these names; `None`: the server has said nothing of it.
+fn list(fixture: &Fixture, hosts: Option<&[&str]>) {
+    let web = WorkloadName::new("shop", "web");
+    let mesh = MeshSettings { egress: EgressPolicy::Listed, ..MeshSettings::default() };
+    let external = |hosts: &[&str]| ExternalConfig {
+        name: ServiceName::new("shop", "ext"),
+        hosts: hosts.iter().map(|host| ServerName::new(host)).collect(),
+        ranges: Vec::new(),
+        ports: Vec::new(),
+        policies: Vec::new().into(),
+    };
+    fixture.resolver.addresses.state.update(|state| {
+        let mut snapshot = Snapshot::clone(&state.snapshot);
+        snapshot.mesh = Arc::new(mesh);
+        snapshot.workloads.remove(&web);
+        if let Some(hosts) = hosts {
+            let external = vec![Arc::new(external(hosts))];
+            let config = WorkloadConfig { external, ..WorkloadConfig::new(web.clone()) };
+            snapshot.workloads.insert(web.clone(), Arc::new(config));
+        }
+        state.snapshot = Arc::new(snapshot);
+    });
+}
+
+#[tokio::test]
+async fn names_of_the_outside_resolve_where_they_are_listed() {
+    let fixture = fixture(true, &[upstream().await]).await;
+    let web = WorkloadName::new("shop", "web");
+    let code = async |name: &str, kind| {
+        let answer = fixture.ask(name, kind).await;
+        (answer.metadata.response_code, address_in(&answer).is_some())
+    };
+    let known = || {
+        let resolved = fixture.resolver.addresses.state.cell().load().resolved.clone();
+        let mut names = resolved.names(&web, Ipv4Addr::new(192, 0, 2, 1).into());
+        names.sort();
+        names.iter().map(|name| name.to_string()).collect::<Vec<_>>()
+    };
+    // Where all may leave, nothing is remembered.
+    assert_eq!(code("api.example.com.", RecordType::A).await, (ResponseCode::NoError, true));
+    assert!(known().is_empty());
+    list(&fixture, None);
+    assert_eq!(code("api.example.com.", RecordType::A).await, (ResponseCode::ServFail, false));
+    list(&fixture, Some(&["api.example.com", "*.example.org"]));
+    for (name, kind, expected) in [
+        ("API.example.com.", RecordType::A, (ResponseCode::NoError, true)),
+        ("a.b.example.org.", RecordType::A, (ResponseCode::NoError, true)),
+        ("example.org.", RecordType::A, (ResponseCode::NXDomain, false)),
+        ("evil.test.", RecordType::A, (ResponseCode::NXDomain, false)),
+        ("secret.evil.test.", RecordType::TXT, (ResponseCode::NXDomain, false)),
+        ("1.2.0.192.in-addr.arpa.", RecordType::PTR, (ResponseCode::NXDomain, false)),
+        // With keys by which clients hide whom they mean.
+        ("api.example.com.", RecordType::HTTPS, (ResponseCode::NoError, false)),
+    ] {
+        assert_eq!(code(name, kind).await, expected, "{name} {kind}");
+    }
+    assert_eq!(known(), ["a.b.example.org", "api.example.com"]);
+    let over_tcp = fixture.ask_over_tcp("evil.test.", RecordType::A).await;
+    assert_eq!(over_tcp.metadata.response_code, ResponseCode::NXDomain);
+    // Names of the mesh are nobody's to list.
+    assert!(address_in_any(&fixture.ask("c.", RecordType::A).await).is_some_and(is_virtual));
 }

@@ -46,6 +46,7 @@ use crate::control::discovery::{Directory, Found};
 use crate::control::identities::{Identities, Identity};
 use crate::control::report::{Reported, Verdict};
 use crate::dns::{Addresses, DnsListener, Resolver};
+use crate::gates;
 use crate::node_state::StatePublisher;
 use crate::probes::{self, Check, Health, Probe, Target, Timing};
 use crate::process_state::ProcessState;
@@ -496,10 +497,10 @@ impl Setup<'_> {
         spec: &WorkloadSpec,
         capture: &Arc<Capture>,
     ) -> anyhow::Result<(Slot, Vec<(String, String)>)> {
-        let outbound = self.listen(ProxyCapture::Redirected).await?;
+        let outbound = self.listen_captured().await?;
         let resolver = self.workloads.resolver.clone();
         let dns =
-            DnsListener::start(&spec.namespace, resolver).await.context("no port for DNS can be opened")?;
+            DnsListener::start(self.name.clone(), resolver).await.context("no port for DNS can be opened")?;
         dns.receive_captured().context("captured queries cannot be received")?;
         let dns_port = dns.port();
         self.dns = Some(dns);
@@ -543,6 +544,15 @@ impl Setup<'_> {
     fn own(&self) -> impl Iterator<Item = (String, String)> {
         let mark = (MARK.to_owned(), environment::mark(&self.workloads.scope, self.name));
         [mark].into_iter().chain(self.workloads.workload_api.as_deref().map(environment::workload_api))
+    }
+
+    /// For what is redirected, over IPv4 and IPv6.
+    async fn listen_captured(&mut self) -> anyhow::Result<SocketAddr> {
+        let purpose = Purpose::Outbound { workload: self.name.clone(), capture: ProxyCapture::Redirected };
+        let opened = gates::open(&self.workloads.proxy, &purpose).await;
+        let addresses = opened.context("no port for its connections can be opened")?;
+        self.listeners.extend(&addresses);
+        addresses.first().copied().context("no port for its connections is open")
     }
 
     async fn listen(&mut self, capture: ProxyCapture) -> anyhow::Result<SocketAddr> {

@@ -1,5 +1,6 @@
 //! Where the client of an explicit proxy wants to go: a service of the mesh by any of its names, or a
-//! place outside of it, if the mesh's egress policy lets it.
+//! place outside of it, if the mesh's egress policy lets it. Where that is `Listed`, the name that it says is the one that the proxy
+//! resolves.
 //!
 //! A workload that uses the explicit proxy runs on this host unconfined, so it may be taken to loopback
 //! addresses that it writes out (`127.0.0.1`, `localhost`): it could go there by itself. A name of the
@@ -11,43 +12,55 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
+use http::request::Parts;
 use http::uri::Authority;
 use tokio::time::timeout;
 use tulle_model::apart;
-use tulle_model::decision::{self, Decision};
-use tulle_model::host::{MAX_ALIASES, endpoint_host, is_mesh_only, mesh_host};
+use tulle_model::decision::Decision;
+use tulle_model::host::{MAX_ALIASES, endpoint_host, folded, is_mesh_only, mesh_host};
 use tulle_model::name::ServiceName;
-use tulle_model::snapshot::Shape;
+use tulle_model::snapshot::{OutsideProtocol, Shape};
 
 use crate::exchange::{Exchange, Refused};
 use crate::http::forward::Target;
+use crate::http::server::ConnectionContext;
 use crate::local::Lookup;
 use crate::metrics::DestinationName;
+use crate::outside::{OutsidePlace, Shown, admit, host_of, looked_at};
 use crate::reason::Reason;
+use crate::state::LocalWorkload;
 use crate::worker::Worker;
 
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
 /// Addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 4;
 
-/// Finds the destination that `authority` names for a workload of `namespace`.
+/// Finds the destination that `authority` names in a request of the workload `source`.
 pub(crate) async fn destination(
     worker: &Rc<Worker>,
     exchange: &mut Exchange,
-    namespace: &str,
+    source: &LocalWorkload,
+    head: &Parts,
     authority: &Authority,
 ) -> Result<Target, Refused> {
+    let namespace = &*source.name.namespace;
     let port = authority.port_u16().unwrap_or(80);
-    let host = authority.host();
-    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let host = host_of(authority);
+    let at = |exchange: &mut Exchange, address: IpAddr| {
+        let addresses = vec![SocketAddr::new(address, port)];
+        let place = OutsidePlace { names: Vec::new(), addresses, port };
+        let carries = permitted(worker, exchange, source, head, &place)?;
+        outside(worker, exchange, place, carries)
+    };
     if let Ok(address) = host.parse::<IpAddr>() {
         if let Some(service) = worker.local.view().virtual_addresses.get(&address) {
             return Ok(Target::Service { service: service.clone(), port });
         }
-        return outside(worker, exchange, vec![SocketAddr::new(address, port)]);
+        return at(exchange, address);
     }
     if host.trim_end_matches('.').eq_ignore_ascii_case("localhost") {
-        return outside(worker, exchange, vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)]);
+        return at(exchange, Ipv4Addr::LOCALHOST.into());
     }
     let mut alias: Arc<str>;
     let mut host = host;
@@ -89,7 +102,9 @@ pub(crate) async fn destination(
         break;
     }
     // Asked before the name is: what may not be reached needs no look-up.
-    permitted(worker, exchange, host)?;
+    let names = vec![Arc::from(folded(host))];
+    let place = OutsidePlace { names, addresses: Vec::new(), port };
+    let carries = permitted(worker, exchange, source, head, &place)?;
     match timeout(RESOLVE_DEADLINE, tokio::net::lookup_host((host, port))).await {
         Ok(Ok(found)) => {
             let addresses: Vec<SocketAddr> =
@@ -99,7 +114,7 @@ pub(crate) async fn destination(
                 exchange.goes_to(DestinationName::External);
                 return Err(exchange.refuse(Reason::EgressDenied, message));
             }
-            outside(worker, exchange, addresses)
+            outside(worker, exchange, OutsidePlace { addresses, ..place }, carries)
         }
         Ok(Err(error)) => {
             let message = format!("{host} is no service of the mesh, and does not resolve: {error}");
@@ -124,27 +139,90 @@ fn refuse_unknown(exchange: &mut Exchange, service: ServiceName, message: String
     Err(exchange.refuse(Reason::UnknownService, message))
 }
 
-fn permitted(worker: &Worker, exchange: &mut Exchange, host: &str) -> Result<(), Refused> {
+/// Whether a request may leave for that place; whether it is for a tunnel, of which something is to be looked at then.
+fn permitted(
+    worker: &Worker,
+    exchange: &mut Exchange,
+    source: &LocalWorkload,
+    head: &Parts,
+    place: &OutsidePlace,
+) -> Result<bool, Refused> {
     let view = worker.local.view();
-    exchange.decided_on(view.snapshot.generation);
-    decision::egress(&view.snapshot.mesh).map_err(|denied| {
-        let message = format!("{host} is no service of the mesh, whose egress policy is Deny");
-        exchange.goes_to(DestinationName::External);
-        exchange.decided(|| denied);
-        exchange.refuse(Reason::EgressDenied, message)
-    })
+    let snapshot = &view.snapshot;
+    exchange.decided_on(snapshot.generation);
+    let looked_at = looked_at(snapshot, source, place);
+    let shown = match looked_at {
+        Ok(None) => return Ok(false),
+        Ok(Some(OutsideProtocol::Http)) if head.method == Method::CONNECT => return Ok(true),
+        // The name that the tunnel is for is the one that its TLS has to name.
+        Ok(Some(OutsideProtocol::Tls)) if head.method == Method::CONNECT => {
+            Shown::Server(place.names.first().map(|name| &**name))
+        }
+        Ok(Some(OutsideProtocol::Bytes)) if head.method == Method::CONNECT => Shown::Bytes,
+        Ok(Some(OutsideProtocol::Http)) => Shown::Request(head),
+        Ok(Some(OutsideProtocol::Tls | OutsideProtocol::Bytes)) => {
+            let message = format!(
+                "an ExternalService lists {place} for other than HTTP in plain: the proxy is to be asked for a tunnel (CONNECT)"
+            );
+            exchange.goes_to(DestinationName::External);
+            return Err(exchange.refuse(Reason::BadRequest, message));
+        }
+        Err(unlisted) => {
+            exchange.goes_to(DestinationName::External);
+            return Err(unlisted.refuse(exchange));
+        }
+    };
+    admitted(worker, exchange, source, place, shown).map(|()| head.method == Method::CONNECT)
 }
 
-fn outside(worker: &Worker, exchange: &mut Exchange, addresses: Vec<SocketAddr>) -> Result<Target, Refused> {
-    if let Some(address) = addresses.first() {
-        permitted(worker, exchange, &address.to_string())?;
+fn admitted(
+    worker: &Worker,
+    exchange: &mut Exchange,
+    source: &LocalWorkload,
+    place: &OutsidePlace,
+    shown: Shown<'_>,
+) -> Result<(), Refused> {
+    let view = worker.local.view();
+    match admit(&view.snapshot, source, place, shown, Some(worker.local.metrics.registry())) {
+        Ok(decision) => {
+            if let Some(decision) = decision {
+                exchange.decided(|| decision);
+            }
+            Ok(())
+        }
+        Err(unlisted) => {
+            exchange.goes_to(DestinationName::External);
+            Err(unlisted.refuse(exchange))
+        }
     }
+}
+
+/// `carries`: whether it is a tunnel in which something is to be looked at.
+fn outside(
+    worker: &Worker,
+    exchange: &mut Exchange,
+    place: OutsidePlace,
+    carries: bool,
+) -> Result<Target, Refused> {
+    let addresses = place.addresses.clone();
     let reaches_us = |address: &SocketAddr| worker.is_own_listener(*address);
     if addresses.iter().any(reaches_us) {
         exchange.goes_to(DestinationName::External);
         return Err(exchange.refuse(Reason::BadRequest, "the destination is the proxy itself"));
     }
-    Ok(Target::Outside { addresses })
+    Ok(Target::Outside { addresses, place: carries.then(|| Rc::new(place)) })
+}
+
+/// Where a request goes that came on a connection to that place.
+pub(crate) fn listed(
+    cx: &ConnectionContext,
+    exchange: &mut Exchange,
+    head: &Parts,
+    place: &OutsidePlace,
+) -> Result<Target, Refused> {
+    exchange.decided_on(cx.worker.local.view().snapshot.generation);
+    admitted(&cx.worker, exchange, &cx.workload, place, Shown::Request(head))?;
+    Ok(Target::Outside { addresses: place.addresses.clone(), place: None })
 }
 
 fn is_this_host(address: IpAddr) -> bool {

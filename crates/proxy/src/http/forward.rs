@@ -41,6 +41,7 @@ use crate::inquiry::{ByExternal, IsInquiry};
 use crate::local::{Local, Lookup};
 use crate::mesh_headers::QUESTION;
 use crate::metrics::DestinationName;
+use crate::outside::OutsidePlace;
 use crate::reach::{Hop, Reach};
 use crate::reason::Reason;
 use crate::state::LocalWorkload;
@@ -57,6 +58,8 @@ pub(crate) enum Target {
     /// No part of the mesh: one of these addresses, tried in their order.
     Outside {
         addresses: Vec<SocketAddr>,
+        /// Where what a tunnel carries there is to be looked at.
+        place: Option<Rc<OutsidePlace>>,
     },
 }
 
@@ -256,7 +259,7 @@ impl Route {
         target: Target,
     ) -> Result<Self, Refused> {
         let (service, port) = match target {
-            Target::Outside { addresses } => {
+            Target::Outside { addresses, .. } => {
                 let version = AppVersion::of(head.version);
                 let attempts = Attempts::outside(exchange, addresses);
                 return Ok(Self { attempts, terms: None, version, preserve_case: false });

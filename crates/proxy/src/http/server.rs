@@ -13,7 +13,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
-use http::{Method, Response, StatusCode, Version, request};
+use http::{HeaderValue, Method, Response, StatusCode, Version, request};
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::Known;
 
@@ -34,22 +34,35 @@ use crate::http::spelling::Written;
 use crate::http::upgrade::{self, Leaving, Wish};
 use crate::http::{egress, headers, max_forwards, serve_http2};
 use crate::inbound::Arrival;
+use crate::mesh_headers::REASON;
 use crate::metrics::{DestinationName, Protocol};
+use crate::outside::OutsidePlace;
 use crate::reason::{Reason, Verdict};
 use crate::state::LocalWorkload;
 use crate::tcp::Downstream;
 use crate::uri::LastAuthority;
 use crate::worker::Worker;
 
-/// Takes what comes out of a client's tunnel as a connection of its own to that port of that service.
-pub type Enter =
-    fn(Rc<Worker>, Arc<LocalWorkload>, Downstream, ServiceName, u16) -> LocalBoxFuture<'static, ()>;
+/// Takes what comes out of a client's tunnel as a connection of its own to where that leads.
+pub type Enter = fn(Rc<Worker>, Arc<LocalWorkload>, Downstream, TunnelEnd) -> LocalBoxFuture<'static, ()>;
+
+/// Where a client's tunnel leads.
+pub enum TunnelEnd {
+    Service {
+        service: ServiceName,
+        port: u16,
+    },
+    /// Out of the mesh, where what is inside decides whether it may.
+    Outside(Rc<OutsidePlace>),
+}
 
 /// Where the requests of an HTTP connection go.
 #[derive(Clone)]
 pub enum HttpDestination {
     /// The connection was made to that port of that service, whatever the requests' authority says.
     Service { service: ServiceName, port: u16 },
+    /// The connection leaves the mesh, as far as each request may.
+    Outside(Rc<OutsidePlace>),
     /// The client takes us for an HTTP proxy: each request says where it goes, and what it tunnels enters anew.
     Proxy(Enter),
     /// The connection came for a workload of this node.
@@ -80,7 +93,7 @@ impl ConnectionContext {
     ) -> Self {
         let account = match &destination {
             HttpDestination::Workload(arrival) => arrival.account.clone(),
-            HttpDestination::Service { .. } | HttpDestination::Proxy(_) => {
+            HttpDestination::Service { .. } | HttpDestination::Outside(_) | HttpDestination::Proxy(_) => {
                 worker.local.account(&workload.name)
             }
         };
@@ -99,6 +112,7 @@ impl ConnectionContext {
     pub(super) fn destination(&self) -> DestinationName {
         match &self.destination {
             HttpDestination::Service { service, .. } => DestinationName::Service(service.clone()),
+            HttpDestination::Outside(_) => DestinationName::External,
             HttpDestination::Proxy(_) => DestinationName::Unknown,
             HttpDestination::Workload(_) => self.workload.service_name().into(),
         }
@@ -159,7 +173,9 @@ impl ConnectionContext {
     fn enter(&self) -> Option<Enter> {
         match self.destination {
             HttpDestination::Proxy(enter) => Some(enter),
-            HttpDestination::Service { .. } | HttpDestination::Workload(_) => None,
+            HttpDestination::Service { .. } | HttpDestination::Outside(_) | HttpDestination::Workload(_) => {
+                None
+            }
         }
     }
 
@@ -178,7 +194,7 @@ impl ConnectionContext {
         match &self.destination {
             HttpDestination::Service { service, port } => Some((service.clone(), *port)),
             HttpDestination::Proxy(_) => self.asked.borrow().clone(),
-            HttpDestination::Workload(_) => None,
+            HttpDestination::Outside(_) | HttpDestination::Workload(_) => None,
         }
     }
 }
@@ -341,6 +357,7 @@ fn normalize(
         HttpDestination::Service { service, port } => {
             format!("{}.{}:{port}", service.name, service.namespace)
         }
+        HttpDestination::Outside(place) => place.authority(),
         HttpDestination::Proxy(_) => String::new(),
         HttpDestination::Workload(arrival) => {
             format!("{}.{}:{}", cx.workload.service, cx.workload.name.namespace, arrival.port)
@@ -368,6 +385,9 @@ async fn target(
     if let HttpDestination::Service { service, port } = &cx.destination {
         return Ok(Target::Service { service: service.clone(), port: *port });
     }
+    if let HttpDestination::Outside(place) = &cx.destination {
+        return egress::listed(cx, exchange, head, place);
+    }
     if !normal.names_destination {
         let message = "this is an HTTP proxy: the request target must be an absolute URI";
         return Err(exchange.refuse(Reason::BadRequest, message));
@@ -375,7 +395,7 @@ async fn target(
     let Some(authority) = head.uri.authority() else {
         return Err(exchange.refuse(Reason::BadRequest, "the request does not say what host it is for"));
     };
-    Box::pin(egress::destination(&cx.worker, exchange, &cx.workload.name.namespace, authority)).await
+    Box::pin(egress::destination(&cx.worker, exchange, &cx.workload, head, authority)).await
 }
 
 /// Takes away what was for this proxy alone.
@@ -399,7 +419,13 @@ pub(super) fn filter_response(
         (Ok(response), _) => response,
         (Err(Refused), reason) => match exchange.take_answer() {
             Some(answer) => answer.map(|()| Body::empty()),
-            None => reply(reason.unwrap_or(Reason::BadRequest), exchange.message()),
+            None => {
+                let mut answer = reply(reason.unwrap_or(Reason::BadRequest), exchange.message());
+                if let Some(word) = exchange.take_word().and_then(|word| HeaderValue::try_from(&*word).ok()) {
+                    answer.headers_mut().insert(REASON, word);
+                }
+                answer
+            }
         },
     };
     if exchange.reason().is_some() {

@@ -14,7 +14,6 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
-use tulle_model::name::ServiceName;
 use tulle_model::snapshot::Carried;
 
 use crate::attempts::Again;
@@ -28,7 +27,7 @@ use crate::http::headers::{self, AppVersion};
 use crate::http::limits::within_limits;
 use crate::http::link_upgrade::{self, Question};
 use crate::http::reply;
-use crate::http::server::{self, Enter, unless_cut};
+use crate::http::server::{self, Enter, TunnelEnd, unless_cut};
 use crate::http::switch::{self, Form, Switched, Switching};
 use crate::http2::{ConnectProtocol, Tunnel};
 use crate::opaque::{self, Opened};
@@ -234,7 +233,12 @@ pub(super) async fn tunnel(
     enter: Enter,
 ) -> Result<Response<Body>, Box<Exchange>> {
     let inside = match target {
-        Target::Outside { addresses } => {
+        Target::Outside { place: Some(place), .. } => {
+            // As with a port that may carry HTTP.
+            exchange.forget();
+            Inside::Any(TunnelEnd::Outside(place))
+        }
+        Target::Outside { addresses, place: None } => {
             Inside::Bytes(opaque::open_outside(worker, source, exchange, addresses).await?)
         }
         Target::Service { service, port } => {
@@ -250,7 +254,7 @@ pub(super) async fn tunnel(
                 _ => {
                     // What comes out of it is counted.
                     exchange.forget();
-                    Inside::Any { service, port }
+                    Inside::Any(TunnelEnd::Service { service, port })
                 }
             }
         }
@@ -260,9 +264,7 @@ pub(super) async fn tunnel(
         let Some(client) = wish.client.client().await else { return };
         match inside {
             Inside::Bytes(opened) => opened.serve(client, Vec::new()).await,
-            Inside::Any { service, port } => {
-                enter(worker, source, client, service, port).await;
-            }
+            Inside::Any(end) => enter(worker, source, client, end).await,
         }
     });
     Ok(Response::new(Body::empty()))
@@ -273,7 +275,7 @@ enum Inside {
     /// Bytes, whatever they are.
     Bytes(Opened),
     /// What the client speaks decides.
-    Any { service: ServiceName, port: u16 },
+    Any(TunnelEnd),
 }
 
 impl Leaving {

@@ -295,7 +295,7 @@ mod tests {
             action: Action::Ask,
             at: None,
             issuers: Vec::new(),
-            rules: vec![AccessRule { index: 0, sources: None, ports: None, request: None }],
+            rules: vec![AccessRule { index: 0, sources: None, ports: None, request: None, when: None }],
             external: Some(Arc::new(external)),
         }
     }

@@ -127,7 +127,7 @@ mod tests {
             action: Action::Ask,
             at: Some(vec![80]),
             issuers: Vec::new(),
-            rules: vec![AccessRule { index: 0, sources: None, ports: None, request: None }],
+            rules: vec![AccessRule { index: 0, sources: None, ports: None, request: None, when: None }],
             external: Some(Arc::new(external.clone())),
         };
         let policies = vec![policy("p"), policy("q")].into();

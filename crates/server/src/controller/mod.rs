@@ -10,6 +10,7 @@ mod policies;
 pub mod slices;
 pub mod status;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +64,8 @@ pub struct Controller {
     compiler: Compiler,
     session_key: SessionKey,
     watch: ObjectWatch,
+    /// Policies whose keys are not read, and why, as it was said last.
+    unread: BTreeSet<(NamespacedName, String)>,
 }
 
 impl Controller {
@@ -92,6 +95,7 @@ impl Controller {
             compiler,
             session_key,
             watch,
+            unread: BTreeSet::new(),
         };
         controller.relist().await?;
         Ok(controller)
@@ -143,15 +147,33 @@ impl Controller {
         let changes: Vec<_> = events.into_iter().map(|event| self.change(event)).collect();
         self.metrics.objects_compiled.add(changes.len() as u64);
         let is_policy = |change: &Change| match change {
-            Change::Put(kind, _) | Change::Delete(kind, _) => kind.id == KindId::AuthorizationPolicy,
+            Change::Put(kind, _) | Change::Delete(kind, _) => {
+                matches!(kind.id, KindId::AuthorizationPolicy | KindId::ExternalService | KindId::Mesh)
+            }
         };
         let about_policies = changes.iter().any(is_policy);
         let effects = self.compiler.apply_all(changes);
         self.publish(&effects);
         if about_policies {
             self.compiler.forget_keys();
-            self.key_sets.want(self.compiler.key_sources());
+            self.want_keys();
         }
+    }
+
+    /// Has the keys read that policies name, as far as egress lets them.
+    fn want_keys(&mut self) {
+        self.key_sets.want(self.compiler.key_sources());
+        let mut unread = BTreeSet::new();
+        for (policy, source, held) in self.compiler.refused_key_sources() {
+            let message = format!("the keys at {source} are not read: {} ({})", held.message, held.decision);
+            if !self.unread.contains(&(policy.clone(), message.clone())) {
+                tracing::warn!(%policy, "{message}");
+                let about = (KindId::AuthorizationPolicy.kind(), &*policy.namespace, &*policy.name);
+                self.writers.events.record(Severity::Warning, about, "KeysNotRead", &message);
+            }
+            unread.insert((policy, message));
+        }
+        self.unread = unread;
     }
 
     fn change(&self, event: ObjectEvent) -> Change {
@@ -210,7 +232,7 @@ impl Controller {
         effects.mesh = true;
         effects.statuses.extend(refused);
         self.publish(&effects);
-        self.key_sets.want(self.compiler.key_sources());
+        self.want_keys();
         self.fleet.missed_deletions();
         Ok(())
     }

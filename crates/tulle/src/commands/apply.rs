@@ -93,8 +93,9 @@ fn explain(failure: Failure, manifest: &Manifest, done: usize, total: usize) -> 
 fn order(kind: &Kind) -> u8 {
     match kind.id {
         KindId::Namespace => 0,
-        KindId::Mesh => 1,
-        KindId::Service => 2,
+        // What may leave is listed before nothing else may.
+        KindId::ExternalService => 1,
+        KindId::Mesh | KindId::Service => 2,
         KindId::EndpointSlice
         | KindId::Workload
         | KindId::AuthorizationPolicy

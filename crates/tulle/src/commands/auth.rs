@@ -11,10 +11,12 @@ use serde_json::{Value, json};
 use tulle_model::authorization::{self, Matched, RequestSeen, Traffic, Verdict, Visitor};
 use tulle_model::compile::{Compiler, LocalWorkload};
 use tulle_model::decision::Effect;
-use tulle_model::identity::SpiffeId;
+use tulle_model::identity::{SpiffeId, Subject};
 use tulle_model::name::NamespacedName;
 use tulle_model::registry::{KINDS, KindId};
-use tulle_model::snapshot::{Claims, ServedPort};
+use tulle_model::snapshot::{
+    AccessPolicies, Claims, EgressPolicy, ExternalConfig, OutsideProtocol, ServedPort,
+};
 use tulle_model::split::{MeshObject, name_of};
 use tulle_model::validate::suggest::did_you_mean;
 
@@ -33,7 +35,7 @@ pub struct AuthArgs {
 
 #[derive(Debug, Subcommand)]
 enum AuthCommand {
-    /// Say whether somebody, or a request, may enter a service's workloads, and which policy decides
+    /// Say whether somebody, or a request, may enter a service's workloads or leave the mesh, and which policy decides
     Check(CheckArgs),
 }
 
@@ -44,6 +46,7 @@ enum AuthCommand {
   tulle auth check --from shop/web --to shop/cart /items --claims '{"sub": "ada", "groups": ["staff"]}'
   tulle auth check --from spiffe://mesh.local/ns/shop/sa/web --to cart --port 8080
   tulle auth check --from 192.0.2.7 --to cart          from outside of the mesh
+  tulle auth check --from shop/web --to external/shop/api   out of the mesh, by an ExternalService
 
 Exits with 0 where all of them may be entered and with 1 where one may not, as kubectl auth can-i does."#)]
 struct CheckArgs {
@@ -59,8 +62,8 @@ struct CheckArgs {
     /// Who comes: a workload, a service account where there is none of that name, a SPIFFE ID, or an address outside of the mesh
     #[arg(long, value_name = "[NAMESPACE/]NAME", value_parser = NonEmptyStringValueParser::new())]
     from: String,
-    /// Where to: a Service, or a workload where there is none of that name
-    #[arg(long, value_name = "[NAMESPACE/]NAME", value_parser = NonEmptyStringValueParser::new())]
+    /// Where to: a Service, or a workload where there is none of that name; an ExternalService after `external/`
+    #[arg(long, value_name = "[external/][NAMESPACE/]NAME", value_parser = NonEmptyStringValueParser::new())]
     to: String,
     /// A port of it [default: each that a Service stands for]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
@@ -93,6 +96,33 @@ enum From {
     Outside(IpAddr),
 }
 
+/// Where somebody passes, and policies are held to.
+enum Way {
+    /// Into a workload.
+    Door(LocalWorkload),
+    /// Out of the mesh.
+    Exit(Arc<ExternalConfig>),
+}
+
+impl Way {
+    fn policies(&self) -> &AccessPolicies {
+        match self {
+            Self::Door(local) => &local.config.policies,
+            Self::Exit(external) => &external.policies,
+        }
+    }
+
+    /// Whether its node sees the requests there.
+    fn shows_requests(&self, port: u16) -> bool {
+        match self {
+            Self::Door(_) => true,
+            Self::Exit(external) => {
+                external.port(port).is_some_and(|port| port.protocol == OutsideProtocol::Http)
+            }
+        }
+    }
+}
+
 /// The request that is asked about, if one is. `to`: the host of a path.
 fn request(args: &CheckArgs, to: &NamespacedName) -> Result<Option<AskedFor>> {
     let mut words = args.request.clone();
@@ -115,19 +145,29 @@ fn request(args: &CheckArgs, to: &NamespacedName) -> Result<Option<AskedFor>> {
 
 async fn check(args: CheckArgs) -> Result<bool> {
     let client = args.client.client()?;
-    let decides = [KindId::Service, KindId::Workload, KindId::Mesh, KindId::AuthorizationPolicy];
+    let decides = [
+        KindId::Service,
+        KindId::Workload,
+        KindId::Mesh,
+        KindId::AuthorizationPolicy,
+        KindId::ExternalService,
+    ];
     let kinds = KINDS.iter().filter(|kind| decides.contains(&kind.id));
     let namespace = args.namespace.as_deref().unwrap_or(client.namespace()).to_owned();
     let objects = fetch(&client, kinds, None).await?;
     let compiler = compile(&objects)?;
     let from = from(&objects, &args.from, &object_name(&args.from, &namespace))?;
-    let to = object_name(&args.to, &namespace);
+    let external = args.to.strip_prefix("external/");
+    let to = object_name(external.unwrap_or(&args.to), &namespace);
     let asked = request(&args, &to)?;
     let mut headers = HeaderMap::new();
     for (name, value) in &args.header {
         headers.append(name, value.clone());
     }
-    let doors = doors(&compiler, &objects, &to, args.port)?;
+    let ways = match external {
+        Some(_) => exits(&compiler, &from, &to, args.port)?,
+        None => doors(&compiler, &objects, &to, args.port)?,
+    };
     let visitor = match &from {
         From::Mesh(identity) => Visitor::Mesh(identity),
         From::Outside(address) => Visitor::Outside(*address),
@@ -135,39 +175,46 @@ async fn check(args: CheckArgs) -> Result<bool> {
     // What the node does not see, it lets in.
     let is_seen = |local: &LocalWorkload| matches!(visitor, Visitor::Mesh(_)) || local.config.inbound_capture;
     let mut rows = Vec::new();
-    for (workload, port, local) in &doors {
-        let policies = &local.config.policies;
+    for (name, port, way) in &ways {
+        let policies = way.policies();
         let tokens = args.claims.as_ref().map(|claims| policies.tokens_with(claims)).unwrap_or_default();
         let seen = match &asked {
-            Some(asked) => Traffic::Request(RequestSeen {
+            Some(asked) if way.shows_requests(*port) => Traffic::Request(RequestSeen {
                 method: asked.method().unwrap_or_default(),
                 path: asked.path(),
                 authority: asked.authority(),
                 headers: &headers,
                 tokens: &tokens,
             }),
-            None if let Some(policy) = policies.reading(*port) => {
+            None if let Some(policy) = policies.reading(*port).filter(|_| way.shows_requests(*port)) => {
                 let by = &policy.name;
                 note(&format!(
-                    "AuthorizationPolicy {by} goes by requests at port {port} of {workload}: give a METHOD and a PATH to ask about one"
+                    "AuthorizationPolicy {by} goes by requests at port {port} of {name}: give a METHOD and a PATH to ask about one"
                 ));
                 Traffic::Requests
             }
-            None => Traffic::Bytes,
+            _ => Traffic::Bytes,
         };
-        let decided = match is_seen(local) {
-            true => authorization::decide(&local.config, visitor, *port, seen),
-            false => Ok(None),
+        let decided = match (way, &from) {
+            (Way::Door(local), _) if is_seen(local) => {
+                authorization::decide(&local.config, visitor, *port, seen)
+            }
+            (Way::Exit(external), From::Mesh(identity)) => {
+                authorization::decide_leaving(external, identity, *port, seen)
+            }
+            (Way::Door(_) | Way::Exit(_), _) => Ok(None),
         };
         let audits = authorization::audits(policies, visitor, *port, seen).into_iter();
         let audits: Vec<_> = audits.map(|audit| audit.decision(Effect::Audited)).collect();
-        let asks = match is_seen(local) {
-            true => authorization::to_ask(&local.config, visitor, *port, seen).unwrap_or_default(),
-            false => Vec::new(),
+        let asks = match way {
+            Way::Door(local) if is_seen(local) => {
+                authorization::to_ask(&local.config, visitor, *port, seen).unwrap_or_default()
+            }
+            Way::Door(_) | Way::Exit(_) => Vec::new(),
         };
-        rows.push((workload.to_string(), *port, decided, audits, asks));
+        rows.push((name.to_string(), *port, decided, audits, asks));
     }
-    if !doors.iter().all(|(.., local)| is_seen(local)) {
+    if ways.iter().any(|(.., way)| matches!(way, Way::Door(local) if !is_seen(local))) {
         note(
             "inbound capture is off: nothing holds off who comes from outside of the mesh (docs/traffic.md)",
         );
@@ -264,13 +311,44 @@ fn workloads(objects: &[MeshObject]) -> impl Iterator<Item = (NamespacedName, &V
     workloads.map(|(_, workload)| (name_of(workload), &**workload))
 }
 
+/// The ExternalService that is meant, at each of its ports.
+fn exits(
+    compiler: &Compiler,
+    from: &From,
+    to: &NamespacedName,
+    port: Option<u16>,
+) -> Result<Vec<(NamespacedName, u16, Way)>> {
+    let From::Mesh(identity) = from else {
+        return Err(Failure::input("--from: only who is in the mesh leaves it by an ExternalService"));
+    };
+    let missing = |message| Failure::new(message).exit(Exit::NotFound);
+    let external =
+        compiler.external(to).ok_or_else(|| missing(format!("there is no ExternalService {to}")))?;
+    if let Subject::Workload { namespace, .. } = identity.subject() {
+        let (policy, field) = compiler.mesh().egress_of(namespace);
+        if policy != EgressPolicy::Listed {
+            note(&format!(
+                "egress is {policy:?} for namespace {namespace} (Mesh {field}): no ExternalService counts for it"
+            ));
+        } else if !compiler.lists_for(to, namespace) {
+            note(&format!("ExternalService {to} lists nothing for namespace {namespace}"));
+        }
+    }
+    let ports = external.ports.iter().map(|port| port.number);
+    let ports: Vec<_> = ports.filter(|number| port.is_none_or(|port| port == *number)).collect();
+    if ports.is_empty() {
+        return Err(missing(format!("ExternalService {to} has no port {}", port.unwrap_or_default())));
+    }
+    Ok(ports.into_iter().map(|port| (to.clone(), port, Way::Exit(external.clone()))).collect())
+}
+
 /// The workloads of nodes that are meant, each with its ports.
 fn doors(
     compiler: &Compiler,
     objects: &[MeshObject],
     to: &NamespacedName,
     port: Option<u16>,
-) -> Result<Vec<(NamespacedName, u16, LocalWorkload)>> {
+) -> Result<Vec<(NamespacedName, u16, Way)>> {
     let services =
         || objects.iter().filter(|(kind, _)| kind.id == KindId::Service).map(|(_, object)| name_of(object));
     let is_service = services().any(|name| name == *to);
@@ -306,5 +384,5 @@ fn doors(
         let message = format!("{to} has no workload of a node{of_port}: no policy is held to there");
         return Err(Failure::new(message).exit(Exit::NotFound).help("`tulle describe` shows its endpoints"));
     }
-    Ok(doors.into_iter().map(|((name, port), local)| (name, port, local)).collect())
+    Ok(doors.into_iter().map(|((name, port), local)| (name, port, Way::Door(local))).collect())
 }

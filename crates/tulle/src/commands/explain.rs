@@ -12,6 +12,7 @@ use tulle_model::explain::{Caller, End, Explanation, PHASES, explain, percent, s
 use tulle_model::legible::legible;
 use tulle_model::name::WorkloadName;
 use tulle_model::registry::{KINDS, KindId};
+use tulle_model::snapshot::WorkloadConfig;
 use tulle_model::split::{MeshObject, name_of};
 use tulle_model::validate::suggest::did_you_mean;
 
@@ -93,6 +94,12 @@ pub async fn run(args: ExplainArgs) -> Result<()> {
             .map_err(|_| Failure::input("there are more headers than any request has"))?;
     }
     let mut known = snapshot(&compiler);
+    if offline && !known.workloads.contains_key(&from) {
+        // One of its namespace, which the files do not have.
+        let external = compiler.external_services(&from.namespace);
+        let config = WorkloadConfig { external, ..WorkloadConfig::new(from.clone()) };
+        known.workloads.insert(from.clone(), Arc::new(config));
+    }
     if offline
         && !objects.iter().any(|(kind, _)| [KindId::Workload, KindId::EndpointSlice].contains(&kind.id))
     {
@@ -116,8 +123,14 @@ pub async fn run(args: ExplainArgs) -> Result<()> {
 /// All that decides, as the server has it, and the namespace where none is said.
 async fn of_server(args: &ExplainArgs) -> Result<(Vec<MeshObject>, String)> {
     let client: Client = args.client.client()?;
-    let decides =
-        [KindId::Service, KindId::EndpointSlice, KindId::Workload, KindId::Mesh, KindId::AuthorizationPolicy];
+    let decides = [
+        KindId::Service,
+        KindId::EndpointSlice,
+        KindId::Workload,
+        KindId::Mesh,
+        KindId::ExternalService,
+        KindId::AuthorizationPolicy,
+    ];
     let kinds = KINDS.iter().filter(|kind| kind.is_route() || decides.contains(&kind.id));
     let namespace = args.namespace.as_deref().unwrap_or(client.namespace()).to_owned();
     Ok((fetch(&client, kinds, None).await?, namespace))

@@ -151,3 +151,59 @@ fn it_says_which_requests_may_enter() {
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["request"]["url"], "http://cart.default/items", "{json}");
 }
+
+const OUTSIDE: &str = "
+apiVersion: tulle.dev/v1alpha1
+kind: ExternalService
+metadata: {name: api}
+spec:
+  hosts: [api.example.com]
+  ports: [{port: 80, appProtocol: http}, {port: 443, appProtocol: https}]
+---
+apiVersion: tulle.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: api}
+spec:
+  targetRefs: [{group: tulle.dev, kind: ExternalService, name: api}]
+  action: Allow
+  rules:
+  - sources: [{type: ServiceAccount, serviceAccount: {name: cart}}]
+    http: {paths: [{value: /v1}]}
+    networkAttributes: {ports: [80]}
+  - sources: [{type: ServiceAccount, serviceAccount: {name: cart}}]
+    networkAttributes: {ports: [443]}
+";
+
+#[test]
+fn it_says_who_may_leave() {
+    let mesh = Mesh::start();
+    mesh.apply(OBJECTS);
+    mesh.apply(OUTSIDE);
+    let settings = |policy: &str| {
+        mesh.apply(&format!(
+            "{{apiVersion: tulle.dev/v1alpha1, kind: Mesh, metadata: {{name: default}}, spec: {{egress: {{policy: {policy}}}}}}}"
+        ));
+    };
+    settings("Listed");
+    let by = "AuthorizationPolicy/default/api";
+    for (asked, end, port, row) in [
+        ("cart-1 --to external/api --port 80 /v1/x", 0, "80", format!("allowed {by} spec.rules[0]")),
+        ("cart-1 --to external/api --port 80 /v2", 1, "80", format!("no-allow-policy {by} spec.rules[*]")),
+        ("cart-1 --to external/api --port 443", 0, "443", format!("allowed {by} spec.rules[1]")),
+        // What is in TLS is not seen.
+        ("cart-1 --to external/default/api --port 443 /v2", 0, "443", format!("allowed {by} spec.rules[1]")),
+        ("web-1 --to external/api --port 443", 1, "443", format!("no-allow-policy {by} spec.rules[*]")),
+    ] {
+        let (said, noted) = mesh.ends(&format!("auth check --from {asked}"), end);
+        assert!(line(&said, port).join(" ").ends_with(&row), "{asked}: {said}");
+        assert!(!noted.contains("egress is"), "{noted}");
+    }
+    let (_, noted) = mesh.ends("auth check --from other/x --to external/default/api --port 443", 1);
+    assert!(noted.contains("lists nothing for namespace other"), "{noted}");
+    settings("Allow");
+    let (_, noted) = mesh.ends("auth check --from cart-1 --to external/api --port 443", 0);
+    assert!(noted.contains("egress is Allow for namespace default"), "{noted}");
+    mesh.ends("auth check --from 192.0.2.7 --to external/api", 2);
+    mesh.ends("auth check --from cart-1 --to external/other", 4);
+    mesh.ends("auth check --from cart-1 --to external/api --port 81", 4);
+}

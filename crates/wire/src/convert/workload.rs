@@ -1,5 +1,7 @@
 //! What a node is told of a workload that it runs.
 
+use std::sync::Arc;
+
 use tulle_model::path::Ambiguities;
 use tulle_model::snapshot as model;
 
@@ -20,6 +22,7 @@ impl From<&model::WorkloadConfig> for wire::Workload {
             strict_except: workload.strict.except.iter().copied().map(u32::from).collect(),
             denies_by_default: workload.denies_by_default,
             allowed_paths: workload.allowed_paths.names().map(str::to_owned).collect(),
+            external: workload.external.iter().map(|of| wire::ExternalService::from(&**of)).collect(),
         }
     }
 }
@@ -39,6 +42,9 @@ impl TryFrom<wire::Workload> for model::WorkloadConfig {
             },
             denies_by_default: workload.denies_by_default,
             allowed_paths: Ambiguities::named(workload.allowed_paths.iter().map(String::as_str)),
+            external: list("external", workload.external, |of| {
+                model::ExternalConfig::try_from(of).map(Arc::new)
+            })?,
         })
     }
 }

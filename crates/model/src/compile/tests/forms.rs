@@ -198,6 +198,11 @@ fn what_cannot_be_used_is_refused_with_the_field() {
         (KindId::Mesh, json!({ "trustDomain": 7 }), "spec.trustDomain"),
         (KindId::Mesh, json!({ "trustDomain": "other.local" }), "spec.trustDomain"),
         (KindId::Mesh, json!({ "egress": { "policy": "Maybe" } }), "spec.egress.policy"),
+        (
+            KindId::Mesh,
+            json!({ "egress": { "namespaces": [{ "name": "a" }] } }),
+            "spec.egress.namespaces[0].policy",
+        ),
         (KindId::Mesh, json!({ "accessLog": { "enabled": "x" } }), "spec.accessLog.enabled"),
         (KindId::Mesh, json!({ "inboundCapture": { "enabled": 1 } }), "spec.inboundCapture.enabled"),
     ];

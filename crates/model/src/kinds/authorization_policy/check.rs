@@ -25,6 +25,7 @@ pub(crate) fn check(policy: &Field<'_>, errors: &mut Errors) -> Read<Authorizati
     let spec = policy.get("spec").ok_or(Unreadable)?;
     let targets: Vec<_> = spec.items("targetRefs").map(|target| check_target(&target, own, errors)).collect();
     let targets_mesh = targets.iter().any(|target| matches!(target, Ok(TargetForm::Mesh)));
+    check_leaving(&spec, errors);
     let issuers = spec.get("jwt").map(|jwt| check_jwt(&jwt, targets_mesh, errors)).transpose();
     let known: Vec<_> = spec.get("jwt").iter().flat_map(|jwt| jwt.items("issuers")).collect();
     let known: Vec<_> = known.iter().filter_map(|issuer| issuer.get_str("issuer")).collect();
@@ -87,6 +88,25 @@ fn check_action(spec: &Field<'_>, errors: &mut Errors) -> Option<Action> {
     }
 }
 
+/// What holds where something leaves the mesh.
+fn check_leaving(spec: &Field<'_>, errors: &mut Errors) {
+    let mut targets = spec.items("targetRefs").filter_map(|target| target.get("kind"));
+    let Some(kind) = targets.find(|kind| kind.str() == Some(EXTERNAL_SERVICE)) else { return };
+    let reasons = [
+        ("jwt", "tokens are for whom a request is sent to, and not for the node that it leaves"),
+        ("externalAuth", "only what comes to a workload is asked about"),
+    ];
+    for (field, why) in reasons {
+        if let Some(field) = spec.get(field) {
+            let message = format!("cannot be {EXTERNAL_SERVICE} where `{}` is given: {why}", field.path);
+            errors.push(&kind, Code::NotSupported, message);
+        }
+    }
+}
+
+/// The kind of what is outside.
+const EXTERNAL_SERVICE: &str = "ExternalService";
+
 fn check_target(target: &Field<'_>, own: &str, errors: &mut Errors) -> Read<TargetForm> {
     let (group, kind) = (target.read_str("group")?.unwrap_or_default(), target.read_str("kind")?);
     let (name, selector) = (target.read_str("name")?, target.get("selector"));
@@ -104,6 +124,13 @@ fn check_target(target: &Field<'_>, own: &str, errors: &mut Errors) -> Read<Targ
                 errors.invalid(&other, message);
             }
             TargetForm::Namespace
+        }
+        ("tulle.dev", EXTERNAL_SERVICE) => {
+            let Some(name) = name else {
+                errors.required(target.path.field("name"), "is missing: the name of the ExternalService");
+                return Err(Unreadable);
+            };
+            TargetForm::External(NamespacedName::new(own, name))
         }
         ("tulle.dev", "Workload") => {
             if let Some(name) = target.get("name") {
@@ -129,7 +156,7 @@ fn check_target(target: &Field<'_>, own: &str, errors: &mut Errors) -> Read<Targ
         }
         (group, kind) => {
             let message = format!(
-                "cannot be {}: Service and Namespace (group \"\"), Workload and Mesh (group tulle.dev) are what policies apply to",
+                "cannot be {}: Service and Namespace (group \"\"), Workload, ExternalService and Mesh (group tulle.dev) are what policies apply to",
                 if group.is_empty() { format!("`{kind}`") } else { format!("`{group}/{kind}`") }
             );
             errors.push(&target.get("kind").ok_or(Unreadable)?, Code::NotSupported, message);

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::AuthorizationTarget;
 use crate::condition::CelCondition;
 use crate::identity::TrustDomain;
+use crate::kinds::external_service::form::lists_for;
 use crate::kinds::service::form::Labels;
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::snapshot::external::ExternalAuth;
@@ -44,6 +45,8 @@ pub(crate) enum TargetForm {
     Namespace,
     Service(ServiceName),
     Workloads(Selector),
+    /// Of workloads that use it.
+    External(NamespacedName),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,14 +103,40 @@ impl Selector {
 impl AuthorizationForm {
     /// Whether workloads of that namespace may be among its targets.
     pub(crate) fn reaches(&self, namespace: &str) -> bool {
-        *self.name.namespace == *namespace || self.targets.contains(&TargetForm::Mesh)
+        let lists =
+            |target: &TargetForm| matches!(target, TargetForm::External(name) if lists_for(name, namespace));
+        *self.name.namespace == *namespace
+            || self.targets.contains(&TargetForm::Mesh)
+            || self.targets.iter().any(lists)
+    }
+
+    /// Whether somebody may be held off from workloads by it.
+    pub(crate) fn holds_off(&self) -> bool {
+        let is_entered = |target: &TargetForm| !matches!(target, TargetForm::External(_));
+        self.action.holds_off() && self.targets.iter().any(is_entered)
+    }
+
+    /// What it is for an ExternalService.
+    pub(crate) fn of_external(&self, domain: &TrustDomain, name: &NamespacedName) -> Option<AccessPolicy> {
+        let is_meant = |target: &TargetForm| matches!(target, TargetForm::External(own) if own == name);
+        self.targets.iter().any(is_meant).then(|| AccessPolicy {
+            name: self.name.clone(),
+            action: self.action,
+            at: None,
+            // Tokens are for those who take them.
+            issuers: Vec::new(),
+            rules: self.rules.iter().enumerate().map(|(index, rule)| rule.of(domain, index, None)).collect(),
+            external: None,
+        })
     }
 
     /// The Services among its targets.
     pub(crate) fn services(&self) -> impl Iterator<Item = &ServiceName> {
         self.targets.iter().filter_map(|target| match target {
             TargetForm::Service(service) => Some(service),
-            TargetForm::Mesh | TargetForm::Namespace | TargetForm::Workloads(_) => None,
+            TargetForm::Mesh | TargetForm::Namespace | TargetForm::Workloads(_) | TargetForm::External(_) => {
+                None
+            }
         })
     }
 
@@ -126,6 +155,7 @@ impl AuthorizationForm {
             TargetForm::Namespace => is_own.then_some(None),
             TargetForm::Workloads(selector) => (is_own && selector.selects(labels)).then_some(None),
             TargetForm::Service(service) => served(service).filter(|_| is_own).map(Some),
+            TargetForm::External(_) => None,
         }
     }
 

@@ -21,6 +21,8 @@ use super::kind::{Kind, TULLE};
 use super::meta::{Condition, ObjectMeta};
 use crate::schema::structural::derived;
 
+pub use crate::name::SYSTEM_NAMESPACE;
+
 pub use self::check_jwt::set_problem;
 pub use self::external::{
     ExternalAuthorization, ExternalAuthorizationBody, ExternalAuthorizationGrpc, ExternalAuthorizationHttp,
@@ -48,9 +50,6 @@ pub(crate) const KIND: Kind = Kind {
         columns::TABLE,
     )
 };
-
-/// The namespace whose policies may apply to the whole mesh.
-pub const SYSTEM_NAMESPACE: &str = "tulle-system";
 
 /// Who may enter workloads, decided by the node that runs them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -100,7 +99,7 @@ pub struct AuthorizationAncestorStatus {
 #[serde(rename_all = "camelCase")]
 pub struct AuthorizationPolicySpec {
     /// What it applies to: workloads of its own namespace, by a Service, by their labels or all of them; from namespace
-    /// `tulle-system` all workloads of the mesh.
+    /// `tulle-system` all workloads of the mesh; or ExternalServices, and then it says who may use them.
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub target_refs: Vec<AuthorizationTarget>,
     /// What becomes of whom a rule matches. `Allow`: they may enter, and of all others only whom another policy allows. `Deny`: they may
@@ -126,15 +125,15 @@ pub struct AuthorizationPolicySpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthorizationTarget {
-    /// The group of the kind: `""` for Service and Namespace, `tulle.dev` for Workload and Mesh.
+    /// The group of the kind: `""` for Service and Namespace, `tulle.dev` for Workload, ExternalService and Mesh.
     #[serde(default)]
     #[schemars(length(max = 253))]
     pub group: String,
-    /// `Service` (the workloads that it selects, at its ports), `Workload` (those of the selector), `Namespace` (the policy's own)
-    /// or `Mesh` (all, from namespace `tulle-system`).
+    /// `Service` (the workloads that it selects, at its ports), `Workload` (those of the selector), `Namespace` (the policy's own),
+    /// `Mesh` (all, from namespace `tulle-system`) or `ExternalService` (who leaves the mesh for it, where egress is `Listed`).
     #[schemars(length(min = 1, max = 63))]
     pub kind: String,
-    /// The name of the Service. A Workload has a selector in its place.
+    /// The name of the Service or ExternalService. A Workload has a selector in its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub name: Option<String>,

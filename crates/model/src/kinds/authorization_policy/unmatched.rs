@@ -15,7 +15,7 @@ pub fn unmatched(policy: &Value, services: &[Value], workloads: &[Value]) -> Vec
     let labels: Vec<Labels> = workloads.iter().map(labels_of).collect();
     let namespace = &form.name.namespace;
     let missing = |target: &TargetForm| match target {
-        TargetForm::Mesh => None,
+        TargetForm::Mesh | TargetForm::External(_) => None,
         TargetForm::Namespace => {
             labels.is_empty().then(|| format!("namespace \"{namespace}\" has no Workload"))
         }

@@ -27,7 +27,12 @@ pub(crate) fn check(mesh: &Field<'_>, errors: &mut Errors) -> Read<MeshForm> {
         return Err(Unreadable);
     }
     let Some(spec) = spec else { return Ok(MeshForm::default()) };
-    let egress = spec.get("egress").map(|egress| egress.read_str("policy")).transpose()?;
+    let egress = spec.get("egress");
+    let own_egress = egress.as_ref().map(egress_policy).transpose()?.flatten();
+    let egress_namespaces = egress
+        .map(|of| by_namespace(&of, errors, |entry| egress_policy(entry)?.ok_or(Unreadable)))
+        .transpose()?
+        .unwrap_or_default();
     check_capture(&spec, errors);
     let mtls = spec.get("mtls");
     let strict = mtls.as_ref().map(check_strictness).transpose()?.unwrap_or_default();
@@ -53,12 +58,8 @@ pub(crate) fn check(mesh: &Field<'_>, errors: &mut Errors) -> Read<MeshForm> {
     };
     Ok(MeshForm {
         trust_domain: spec.read_str("trustDomain")?.map(str::to_owned),
-        egress: match egress.flatten() {
-            None => None,
-            Some("Allow") => Some(EgressPolicy::Allow),
-            Some("Deny") => Some(EgressPolicy::Deny),
-            Some(_) => return Err(Unreadable),
-        },
+        egress: own_egress,
+        egress_namespaces,
         access_log: is_enabled("accessLog")?,
         inbound_capture: is_enabled("inboundCapture")?,
         strict,
@@ -67,6 +68,17 @@ pub(crate) fn check(mesh: &Field<'_>, errors: &mut Errors) -> Read<MeshForm> {
         denying_namespaces,
         allowed_paths,
     })
+}
+
+/// What leaves the mesh, if it says so.
+fn egress_policy(of: &Field<'_>) -> Read<Option<EgressPolicy>> {
+    match of.read_str("policy")? {
+        None => Ok(None),
+        Some("Allow") => Ok(Some(EgressPolicy::Allow)),
+        Some("Deny") => Ok(Some(EgressPolicy::Deny)),
+        Some("Listed") => Ok(Some(EgressPolicy::Listed)),
+        Some(_) => Err(Unreadable),
+    }
 }
 
 /// `spec.mtls`, or what it says of a namespace.

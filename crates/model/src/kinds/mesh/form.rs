@@ -13,6 +13,7 @@ use crate::snapshot::{EgressPolicy, MeshSettings, Strictness};
 pub(crate) struct MeshForm {
     pub trust_domain: Option<String>,
     pub egress: Option<EgressPolicy>,
+    pub egress_namespaces: BTreeMap<Arc<str>, EgressPolicy>,
     pub access_log: Option<bool>,
     pub inbound_capture: Option<bool>,
     pub strict: StrictForm,
@@ -66,6 +67,10 @@ pub(crate) fn settings(policies: &Policies<MeshForm>, has_policies: bool) -> Mes
     let default = MeshSettings::default();
     MeshSettings {
         egress: policies.decide(&everywhere, "spec.egress.policy", |mesh| mesh.egress, default.egress).value,
+        egress_namespaces: policies
+            .acting(&Target::Mesh)
+            .map(|mesh| mesh.spec.egress_namespaces.clone())
+            .unwrap_or_default(),
         access_log: policies
             .decide(&everywhere, "spec.accessLog.enabled", |mesh| mesh.access_log, default.access_log)
             .value,

@@ -159,10 +159,29 @@ pub struct MeshAuthorizationNamespace {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct MeshEgress {
-    /// `Allow` (default: let through, and count) or `Deny`.
+    /// `Allow` (default): they are let through, and counted. `Deny`: they are refused, whatever is listed. `Listed`: they are let through
+    /// where an ExternalService of the workload's namespace, or of `tulle-system`, lists them, and names that none lists do not resolve.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("enum" = ["Allow", "Deny"], "x-default" = "Allow"))]
+    #[schemars(extend("enum" = ["Allow", "Deny", "Listed"], "x-default" = "Allow"))]
     pub policy: Option<String>,
+    /// Namespaces whose workloads have a policy of their own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 1000),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub namespaces: Vec<MeshEgressNamespace>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MeshEgressNamespace {
+    /// The namespace.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// `Allow`, `Deny` or `Listed`.
+    #[schemars(extend("enum" = ["Allow", "Deny", "Listed"]))]
+    pub policy: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

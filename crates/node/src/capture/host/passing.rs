@@ -21,6 +21,15 @@ impl Host {
         let before = state.destinations.replace(destinations.clone());
         let mut script = String::new();
         rules::follow(&mut script, &self.table, &state.node, before.as_deref(), &destinations);
+        for (name, workload) in &mut state.workloads {
+            let in_force = workload.in_force().is_some();
+            let Some(opening) = &mut workload.opening else { continue };
+            let before = std::mem::replace(&mut opening.egress, destinations.egress.of_workload(name));
+            if in_force && opening.egress != before {
+                rules::egress(&mut script, "delete", &self.table, &workload.cgroup, before);
+                rules::egress(&mut script, "add", &self.table, &workload.cgroup, opening.egress);
+            }
+        }
         if script.is_empty() {
             return Ok(());
         }

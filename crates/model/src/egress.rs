@@ -1,0 +1,264 @@
+//! What may leave the mesh, decided where it begins: by the Mesh's egress policy, and where that is `Listed`, by the ExternalServices
+//! that list something for the workload.
+//!
+//! A destination is told by the names that its address was resolved for ([`resolved::Resolved`]), or by the address itself. Where a
+//! client says whom it means, in TLS (SNI: RFC 6066, section 3) or HTTP (`Host`, `:authority`), that has to be one of these names: an
+//! address of the outside may be many's. What is listed by its address goes by that alone.
+//!
+//! `Deny` lets nothing out, whatever is listed; under `Allow` nothing is looked at.
+
+pub mod resolved;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::decision::{Decider, Decision, Effect};
+use crate::host::folded;
+use crate::name::{SYSTEM_NAMESPACE, WorkloadName};
+use crate::snapshot::{EgressPolicy, ExternalConfig, MeshSettings, OutsideProtocol, Snapshot};
+
+/// How something may leave.
+#[derive(Debug, Clone, Copy)]
+pub enum Leave<'a> {
+    /// Wherever to.
+    Freely(&'static str),
+    Listed(Listed<'a>),
+}
+
+/// What is listed for a workload.
+#[derive(Debug, Clone, Copy)]
+pub struct Listed<'a> {
+    namespace: &'a str,
+    services: &'a [Arc<ExternalConfig>],
+    /// What says that nothing else passes.
+    field: &'static str,
+    /// Whether the server has said yet what is listed.
+    is_known: bool,
+}
+
+/// Where something is to go.
+#[derive(Debug, Clone, Copy)]
+pub struct PlaceSeen<'a> {
+    /// What the address was resolved for, in lower case.
+    pub names: &'a [Arc<str>],
+    /// `None`: the name is not resolved yet.
+    pub address: Option<IpAddr>,
+    pub port: u16,
+}
+
+/// Why it may not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldBack {
+    pub why: HeldFor,
+    pub decision: Decision,
+    /// For people.
+    pub message: String,
+}
+
+/// In short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldFor {
+    /// By the policy: nothing may leave, or nothing lists it.
+    Policy,
+    /// The client means another one than it has connected to.
+    OtherName,
+}
+
+impl HeldFor {
+    /// The status and the reason that the answer to a request has.
+    pub fn answer(self) -> (u16, &'static str) {
+        match self {
+            Self::Policy => (502, "egress-denied"),
+            Self::OtherName => (421, "misdirected"),
+        }
+    }
+}
+
+/// What lists something, and by which field.
+#[derive(Debug, Clone, Copy)]
+pub struct ListedBy<'a> {
+    pub service: &'a Arc<ExternalConfig>,
+    pub protocol: OutsideProtocol,
+    by: By,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum By {
+    Host(usize),
+    Range(usize),
+}
+
+impl ListedBy<'_> {
+    pub fn decision(&self) -> Decision {
+        let field = match self.by {
+            By::Host(place) => format!("spec.hosts[{place}]"),
+            By::Range(place) => format!("spec.addresses[{place}]"),
+        };
+        Decision::new(Decider::ExternalService(self.service.name.clone()), field, Effect::Routed)
+    }
+}
+
+/// How a workload's traffic may leave the mesh; `to`: where it wants to go, for the message.
+pub fn leave<'a>(
+    snapshot: &'a Snapshot,
+    workload: &'a WorkloadName,
+    to: &dyn fmt::Display,
+) -> Result<Leave<'a>, HeldBack> {
+    let config = snapshot.workloads.get(workload);
+    leave_by(&snapshot.mesh, &workload.namespace, config.map(|config| &*config.external), to)
+}
+
+/// The same for what is of a namespace; `services`: what is listed there, where that is known.
+pub fn leave_by<'a>(
+    mesh: &MeshSettings,
+    namespace: &'a str,
+    services: Option<&'a [Arc<ExternalConfig>]>,
+    to: &dyn fmt::Display,
+) -> Result<Leave<'a>, HeldBack> {
+    let (policy, field) = mesh.egress_of(namespace);
+    match policy {
+        EgressPolicy::Allow => Ok(Leave::Freely(field)),
+        EgressPolicy::Deny => Err(HeldBack {
+            why: HeldFor::Policy,
+            decision: Decision::new(Decider::Mesh, field, Effect::Refused),
+            message: format!("{to} is no service of the mesh, whose egress policy is Deny"),
+        }),
+        EgressPolicy::Listed => {
+            let (is_known, services) = (services.is_some(), services.unwrap_or_default());
+            Ok(Leave::Listed(Listed { namespace, services, field, is_known }))
+        }
+    }
+}
+
+impl<'a> Listed<'a> {
+    /// Whether the server has said what is listed.
+    pub fn is_known(&self) -> bool {
+        self.is_known
+    }
+
+    /// Whether a name may be resolved.
+    pub fn lists_name(&self, name: &str) -> bool {
+        let name = folded(name);
+        self.services.iter().any(|service| service.host_place(&name).is_some())
+    }
+
+    /// What lists a destination, and says what is looked at there: where several do, one that looks.
+    pub fn connection(&self, place: PlaceSeen<'_>) -> Result<ListedBy<'a>, HeldBack> {
+        let all = self.all(place);
+        let looking = all.iter().find(|listed| listed.protocol != OutsideProtocol::Bytes);
+        looking.or(all.first()).copied().ok_or_else(|| self.unlisted(place))
+    }
+
+    /// What lists the one that a client names, of those that its address may be.
+    /// With its host may come a port.
+    pub fn named(
+        &self,
+        place: PlaceSeen<'_>,
+        named: Option<(&str, Option<u16>)>,
+    ) -> Result<ListedBy<'a>, HeldBack> {
+        let is_port = named.is_none_or(|(_, port)| port.is_none_or(|port| port == place.port));
+        let named = named.map(|(host, _)| folded(host));
+        let is_name = |named: &str| place.names.iter().any(|name| **name == *named);
+        let was_resolved = is_port && named.as_deref().is_some_and(is_name);
+        let by_name = named.as_deref().filter(|_| was_resolved);
+        if let Some(listed) = by_name.and_then(|name| self.by_name(name, place.port)) {
+            return Ok(listed);
+        }
+        if let Some(listed) = self.by_address(place) {
+            return Ok(listed);
+        }
+        match self.by_any_name(place) {
+            Some(listed) if !was_resolved => Err(other_name(place, named.as_deref(), &listed)),
+            // The one that is meant.
+            _ => match by_name.map(Arc::from) {
+                Some(own) => Err(self.unlisted(PlaceSeen { names: &[own], ..place })),
+                None => Err(self.unlisted(place)),
+            },
+        }
+    }
+
+    /// All that it may be, where nothing says which: each of them has to let it pass.
+    pub fn all(&self, place: PlaceSeen<'_>) -> Vec<ListedBy<'a>> {
+        let by_name = place.names.iter().filter_map(|name| self.by_name(name, place.port));
+        let mut all: Vec<ListedBy<'a>> = Vec::new();
+        for listed in by_name.chain(self.by_address(place)) {
+            if !all.iter().any(|known| known.service.name == listed.service.name) {
+                all.push(listed);
+            }
+        }
+        all
+    }
+
+    fn by_any_name(&self, place: PlaceSeen<'_>) -> Option<ListedBy<'a>> {
+        place.names.iter().find_map(|name| self.by_name(name, place.port))
+    }
+
+    fn by_name(&self, name: &str, port: u16) -> Option<ListedBy<'a>> {
+        self.find(port, |service| service.host_place(name).map(By::Host))
+    }
+
+    fn by_address(&self, place: PlaceSeen<'_>) -> Option<ListedBy<'a>> {
+        let address = place.address?.to_canonical();
+        self.find(place.port, |service| service.range_place(address).map(By::Range))
+    }
+
+    fn find(&self, port: u16, by: impl Fn(&ExternalConfig) -> Option<By>) -> Option<ListedBy<'a>> {
+        self.services.iter().find_map(|service| {
+            let protocol = service.port(port)?.protocol;
+            Some(ListedBy { service, protocol, by: by(service)? })
+        })
+    }
+
+    #[cold]
+    fn unlisted(&self, PlaceSeen { names, address, port }: PlaceSeen<'_>) -> HeldBack {
+        let to = match (names.first(), address) {
+            (Some(name), _) => name.to_string(),
+            (None, Some(address)) => address.to_string(),
+            (None, None) => "it".to_owned(),
+        };
+        // Where it is listed but for the port.
+        let elsewhere = self.services.iter().find(|service| {
+            names.iter().any(|name| service.host_place(name).is_some())
+                || address.is_some_and(|address| service.range_place(address.to_canonical()).is_some())
+        });
+        let why = HeldFor::Policy;
+        if let Some(service) = elsewhere {
+            let by = Decider::ExternalService(service.name.clone());
+            let decision = Decision::new(by, "spec.ports", Effect::Refused);
+            let message = format!("ExternalService {} lists {to}, and not at port {port}", service.name);
+            return HeldBack { why, decision, message };
+        }
+        let decision = Decision::new(Decider::Mesh, self.field, Effect::Refused);
+        let namespace = self.namespace;
+        let message = match self.is_known {
+            false => format!("the server has not said yet what is listed for namespace {namespace}"),
+            true if names.is_empty() => format!(
+                "no ExternalService of namespace {namespace} or {SYSTEM_NAMESPACE} lists {to}, nor was it resolved for a name that one \
+                 lists; the mesh's egress policy is Listed"
+            ),
+            true => format!(
+                "no ExternalService of namespace {namespace} or {SYSTEM_NAMESPACE} lists {to}; the mesh's egress policy is Listed"
+            ),
+        };
+        HeldBack { why, decision, message }
+    }
+}
+
+#[cold]
+fn other_name(place: PlaceSeen<'_>, named: Option<&str>, listed: &ListedBy<'_>) -> HeldBack {
+    let by = Decider::ExternalService(listed.service.name.clone());
+    let resolved: Vec<_> = place.names.iter().take(3).map(|name| &**name).collect();
+    let resolved = resolved.join(", ");
+    let address = place.address.map(|address| format!("{address} ")).unwrap_or_default();
+    let message = match named {
+        Some(named) => {
+            format!("the client names {named}, and the address {address}was resolved for {resolved}")
+        }
+        None => format!("the client names no server, and the address {address}was resolved for {resolved}"),
+    };
+    HeldBack { why: HeldFor::OtherName, decision: Decision::new(by, "spec.hosts", Effect::Refused), message }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+use super::*;
+use crate::snapshot::{AccessPolicies, ExternalPort, MeshSettings, ServerName, WorkloadConfig};
+
+fn external(
+    name: &str,
+    hosts: &[&str],
+    ranges: &[&str],
+    ports: &[(u16, OutsideProtocol)],
+) -> Arc<ExternalConfig> {
+    let ports = ports.iter().map(|(number, protocol)| ExternalPort { number: *number, protocol: *protocol });
+    Arc::new(ExternalConfig {
+        name: name.parse().unwrap(),
+        hosts: hosts.iter().map(|host| ServerName::new(host)).collect(),
+        ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
+        ports: ports.collect(),
+        policies: AccessPolicies::default(),
+    })
+}
+
+fn web() -> WorkloadName {
+    WorkloadName::new("shop", "web")
+}
+
+/// Where egress is so for the mesh, and so for a namespace, and this is listed for [`web`].
+fn snapshot(
+    policy: EgressPolicy,
+    of_namespace: Option<EgressPolicy>,
+    external: Vec<Arc<ExternalConfig>>,
+) -> Snapshot {
+    let mut mesh = MeshSettings { egress: policy, ..MeshSettings::default() };
+    mesh.egress_namespaces.extend(of_namespace.map(|policy| ("shop".into(), policy)));
+    let mut snapshot = Snapshot { mesh: Arc::new(mesh), ..Snapshot::default() };
+    let config = WorkloadConfig { external, ..WorkloadConfig::new(web()) };
+    snapshot.workloads.insert(web(), Arc::new(config));
+    snapshot
+}
+
+fn shown<T>(result: Result<T, HeldBack>, ok: impl Fn(T) -> String) -> String {
+    match result {
+        Ok(value) => ok(value),
+        Err(held) => format!("{:?} {}", held.why, held.decision),
+    }
+}
+
+fn by(listed: ListedBy<'_>) -> String {
+    format!("{:?} {}", listed.protocol, listed.decision())
+}
+
+#[test]
+fn the_policy_of_the_namespace_goes_before_the_meshs() {
+    use EgressPolicy::{Allow, Deny, Listed};
+    let none = "Policy Mesh/default spec.egress.policy refused";
+    let none_there = "Policy Mesh/default spec.egress.namespaces refused";
+    for (mesh, namespace, expected) in [
+        (Allow, None, "freely spec.egress.policy"),
+        (Deny, None, none),
+        (Listed, None, "listed"),
+        (Deny, Some(Allow), "freely spec.egress.namespaces"),
+        (Allow, Some(Deny), none_there),
+        (Allow, Some(Listed), "listed"),
+        (Listed, Some(Allow), "freely spec.egress.namespaces"),
+    ] {
+        let snapshot = snapshot(mesh, namespace, Vec::new());
+        let web = web();
+        let said = shown(leave(&snapshot, &web, &"x"), |leave| match leave {
+            Leave::Freely(field) => format!("freely {field}"),
+            Leave::Listed(_) => "listed".to_owned(),
+        });
+        assert_eq!(said, expected, "{mesh:?} {namespace:?}");
+    }
+}
+
+/// What becomes of what that asks for with these things listed.
+fn listed(services: Vec<Arc<ExternalConfig>>, check: impl Fn(Listed<'_>)) {
+    let snapshot = snapshot(EgressPolicy::Listed, None, services);
+    let web = web();
+    match leave(&snapshot, &web, &"x") {
+        Ok(Leave::Listed(listed)) => check(listed),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn some() -> Vec<Arc<ExternalConfig>> {
+    use OutsideProtocol::{Bytes, Http, Tls};
+    vec![
+        external("shop/api", &["api.example.com"], &[], &[(443, Tls), (80, Http)]),
+        external(
+            "shop/db",
+            &["db.example.com"],
+            &["192.0.2.0/28", "2001:db8::/64"],
+            &[(5432, Bytes), (443, Tls)],
+        ),
+        external(
+            "tulle-system/all",
+            &["*.example.org", "api.example.com"],
+            &[],
+            &[(443, Tls), (9000, Bytes)],
+        ),
+    ]
+}
+
+const NOT_LISTED: &str = "Policy Mesh/default spec.egress.policy refused";
+
+#[test]
+fn connections_go_by_what_was_resolved_or_by_address_and_port() {
+    for (names, address, port, expected) in [
+        (&["api.example.com"][..], "198.51.100.1", 443, "Tls ExternalService/shop/api spec.hosts[0] routed"),
+        (&["api.example.com"], "198.51.100.1", 80, "Http ExternalService/shop/api spec.hosts[0] routed"),
+        // Another one lists the port.
+        (
+            &["api.example.com"],
+            "198.51.100.1",
+            9000,
+            "Bytes ExternalService/tulle-system/all spec.hosts[1] routed",
+        ),
+        (&["api.example.com"], "198.51.100.1", 81, "Policy ExternalService/shop/api spec.ports refused"),
+        (
+            &["a.b.example.org"],
+            "198.51.100.1",
+            443,
+            "Tls ExternalService/tulle-system/all spec.hosts[0] routed",
+        ),
+        (&["example.org"], "198.51.100.1", 443, NOT_LISTED),
+        (&["api.example.com.evil.test"], "198.51.100.1", 443, NOT_LISTED),
+        (&[], "198.51.100.1", 443, NOT_LISTED),
+        (&[], "192.0.2.15", 5432, "Bytes ExternalService/shop/db spec.addresses[0] routed"),
+        (&[], "::ffff:192.0.2.15", 5432, "Bytes ExternalService/shop/db spec.addresses[0] routed"),
+        (&[], "192.0.2.16", 5432, NOT_LISTED),
+        (&[], "2001:db8::9", 5432, "Bytes ExternalService/shop/db spec.addresses[1] routed"),
+        (&[], "2001:db8:0:1::9", 5432, NOT_LISTED),
+        (&[], "192.0.2.1", 81, "Policy ExternalService/shop/db spec.ports refused"),
+        // What looks goes before what does not.
+        (
+            &["db.example.com", "x.example.org"],
+            "198.51.100.1",
+            443,
+            "Tls ExternalService/shop/db spec.hosts[0] routed",
+        ),
+    ] {
+        let names: Vec<Arc<str>> = names.iter().map(|name| Arc::from(*name)).collect();
+        let place = PlaceSeen { names: &names, address: Some(address.parse().unwrap()), port };
+        listed(some(), |listed| {
+            assert_eq!(shown(listed.connection(place), by), expected, "{names:?} {address} {port}");
+        });
+    }
+}
+
+#[test]
+fn what_a_client_names_is_held_against_what_was_resolved() {
+    let other = "OtherName ExternalService/shop/api spec.hosts refused";
+    let api = "Tls ExternalService/shop/api spec.hosts[0] routed";
+    for (names, address, named, expected) in [
+        (&["api.example.com"][..], "198.51.100.1", Some("api.example.com"), api),
+        (&["api.example.com"], "198.51.100.1", Some("API.Example.COM."), api),
+        // Listed, and not what the address was resolved for.
+        (&["api.example.com"], "198.51.100.1", Some("x.example.org"), other),
+        (&["api.example.com"], "198.51.100.1", Some("evil.test"), other),
+        (&["api.example.com"], "198.51.100.1", Some("api.example.com.evil.test"), other),
+        (&["api.example.com"], "198.51.100.1", Some(""), other),
+        (&["api.example.com"], "198.51.100.1", None, other),
+        // An address of two names: either is meant.
+        (
+            &["api.example.com", "x.example.org"],
+            "198.51.100.1",
+            Some("x.example.org"),
+            "Tls ExternalService/tulle-system/all spec.hosts[0] routed",
+        ),
+        // Resolved while it was listed, and no longer.
+        (&["gone.test"], "198.51.100.1", Some("gone.test"), NOT_LISTED),
+        (&["gone.test", "api.example.com"], "198.51.100.1", Some("gone.test"), NOT_LISTED),
+        // By its address, whatever it is called.
+        (&[], "192.0.2.1", Some("evil.test"), "Tls ExternalService/shop/db spec.addresses[0] routed"),
+        (
+            &["api.example.com"],
+            "192.0.2.1",
+            Some("evil.test"),
+            "Tls ExternalService/shop/db spec.addresses[0] routed",
+        ),
+        (&[], "192.0.2.1", None, "Tls ExternalService/shop/db spec.addresses[0] routed"),
+    ] {
+        let names: Vec<Arc<str>> = names.iter().map(|name| Arc::from(*name)).collect();
+        let place = PlaceSeen { names: &names, address: Some(address.parse().unwrap()), port: 443 };
+        listed(some(), |listed| {
+            let said = shown(listed.named(place, named.map(|named| (named, None))), by);
+            assert_eq!(said, expected, "{names:?} {address} {named:?}");
+        });
+    }
+    let names = ["api.example.com".into()];
+    let place = PlaceSeen { names: &names, address: None, port: 80 };
+    listed(some(), |listed| {
+        for (port, expected) in [
+            (Some(80), "Http ExternalService/shop/api spec.hosts[0] routed"),
+            (None, "Http ExternalService/shop/api spec.hosts[0] routed"),
+            (Some(443), other),
+        ] {
+            assert_eq!(shown(listed.named(place, Some(("api.example.com", port))), by), expected, "{port:?}");
+        }
+    });
+}
+
+#[test]
+fn bytes_are_for_all_that_they_may_be_for() {
+    let names = ["api.example.com".into(), "z.example.org".into(), "nobody.test".into()];
+    let place = PlaceSeen { names: &names, address: Some("192.0.2.1".parse().unwrap()), port: 443 };
+    listed(some(), |listed| {
+        let all: Vec<_> = listed.all(place).iter().map(|by| by.service.name.to_string()).collect();
+        assert_eq!(all, ["shop/api", "tulle-system/all", "shop/db"]);
+    });
+}
+
+#[test]
+fn names_resolve_that_something_lists() {
+    listed(some(), |listed| {
+        for (name, expected) in [
+            ("api.example.com", true),
+            ("API.example.com.", true),
+            ("a.example.org", true),
+            ("a.b.example.org.", true),
+            ("example.org", false),
+            ("xexample.org", false),
+            ("com", false),
+            ("", false),
+            (".example.org", false),
+            ("192.0.2.1", false),
+        ] {
+            assert_eq!(listed.lists_name(name), expected, "{name}");
+        }
+    });
+}
+
+#[test]
+fn nothing_is_listed_before_the_server_has_said_so() {
+    let mut snapshot = snapshot(EgressPolicy::Listed, None, some());
+    snapshot.workloads.clear();
+    let web = web();
+    let Ok(Leave::Listed(listed)) = leave(&snapshot, &web, &"x") else { panic!() };
+    assert!(!listed.is_known() && !listed.lists_name("api.example.com"));
+    let names = ["api.example.com".into()];
+    let held = listed.connection(PlaceSeen { names: &names, address: None, port: 443 }).unwrap_err();
+    assert_eq!(held.message, "the server has not said yet what is listed for namespace shop");
+}

@@ -1,0 +1,78 @@
+//! Destinations outside of the mesh, as a node is told of them with each workload that may reach them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::{AccessPolicies, MeshSettings, ServerName};
+use crate::name::NamespacedName;
+
+/// What happens to a connection whose destination is no part of the mesh.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EgressPolicy {
+    #[default]
+    Allow,
+    Deny,
+    /// It passes where an ExternalService lists it ([`crate::egress`]).
+    Listed,
+}
+
+/// What may be reached: by one of its names or addresses, at one of its ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExternalConfig {
+    pub name: NamespacedName,
+    pub hosts: Vec<ServerName>,
+    pub ranges: Vec<IpNet>,
+    /// Each number once.
+    pub ports: Vec<ExternalPort>,
+    /// Those that say who may use it ([`crate::authorization::decide_leaving`]).
+    pub policies: AccessPolicies,
+}
+
+/// A port of a destination outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExternalPort {
+    pub number: u16,
+    pub protocol: OutsideProtocol,
+}
+
+/// What is spoken at a port outside, and so what is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutsideProtocol {
+    /// In plain: each request.
+    Http,
+    /// The server that the client names.
+    Tls,
+    /// Nothing.
+    Bytes,
+}
+
+impl MeshSettings {
+    /// What holds for workloads of a namespace, and the field that says so.
+    pub fn egress_of(&self, namespace: &str) -> (EgressPolicy, &'static str) {
+        match self.egress_namespaces.get(namespace) {
+            Some(policy) => (*policy, "spec.egress.namespaces"),
+            None => (self.egress, "spec.egress.policy"),
+        }
+    }
+}
+
+impl ExternalConfig {
+    pub fn port(&self, number: u16) -> Option<&ExternalPort> {
+        self.ports.iter().find(|port| port.number == number)
+    }
+
+    /// The place of the name by which it lists a host, which is in lower case.
+    pub fn host_place(&self, host: &str) -> Option<usize> {
+        self.hosts.iter().position(|name| name.matches(host))
+    }
+
+    /// The place of the range by which it lists an address.
+    pub fn range_place(&self, address: IpAddr) -> Option<usize> {
+        self.ranges.iter().position(|range| range.contains(&address))
+    }
+}
+
+/// All that list something for a workload: those of its own namespace first, each in the order of their names.
+pub type ExternalServices = Vec<Arc<ExternalConfig>>;

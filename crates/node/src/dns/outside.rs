@@ -1,0 +1,154 @@
+//! Names of the outside, where egress is `Listed`: what an ExternalService lists resolves, and nothing else does. What a name was
+//! resolved to is known to the proxy before the workload hears of it: it holds what connects there to the name.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::{Name, RData};
+use tokio::time::timeout;
+use tulle_model::egress::{Leave, leave};
+use tulle_proxy::state::NodeState;
+
+use super::answer::{Alias, Query};
+use super::upstream::Transport;
+use super::{Caller, Resolver};
+
+/// How long a question waits for that.
+const TOLD_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How many records of an answer are looked at: no more fit into one that names addresses.
+const MOST_RECORDS: usize = 512;
+
+impl Resolver {
+    /// Asks the host's name servers for `name`, which is what was asked for, or what that stands for in the end; unless the mesh
+    /// keeps its name from the caller.
+    pub(super) async fn outside(
+        &self,
+        query: &Query<'_>,
+        aliases: &[Alias],
+        name: &str,
+        caller: &Caller,
+        transport: Transport,
+    ) -> Bytes {
+        let state = self.told_of(caller).await;
+        match leave(&state.snapshot, caller.resolved.workload(), &name) {
+            // What it may not reach, it may know by name.
+            Err(_) | Ok(Leave::Freely(_)) => self.forward(query, aliases, caller, transport).await,
+            // It is asked again soon, and nobody remembers that there was no such name.
+            Ok(Leave::Listed(listed)) if !listed.is_known() => query.error(ResponseCode::ServFail),
+            Ok(Leave::Listed(listed)) if !listed.lists_name(name) => {
+                tracing::debug!(workload = %caller.resolved.workload(), name, "no ExternalService lists the name: it does not resolve");
+                query.no_such_name(aliases)
+            }
+            // They have the keys by which a client hides whom it means (RFC 9460, RFC 9849).
+            Ok(Leave::Listed(_)) if query.wants_service_binding() => query.no_data(aliases),
+            Ok(Leave::Listed(_)) => {
+                let answer = self.forward(query, aliases, caller, transport).await;
+                let addresses = addresses_of(name, &answer);
+                if !addresses.is_empty() {
+                    caller.resolved.enter(name, &addresses);
+                }
+                answer
+            }
+        }
+    }
+}
+
+impl Resolver {
+    /// The state, once the server has said what is listed for the caller, where that counts: a workload that has just come asks at once.
+    async fn told_of(&self, caller: &Caller) -> Arc<NodeState> {
+        let cell = self.addresses.state.cell();
+        let now = || arc_swap::Guard::into_inner(cell.load());
+        let workload = caller.resolved.workload();
+        let is_told = |state: &NodeState| match leave(&state.snapshot, workload, &workload) {
+            Ok(Leave::Listed(listed)) => listed.is_known(),
+            Ok(Leave::Freely(_)) | Err(_) => true,
+        };
+        let state = now();
+        if is_told(&state) {
+            return state;
+        }
+        let mut changes = cell.subscribe();
+        let told = async {
+            loop {
+                changes.mark_unchanged();
+                let state = now();
+                if is_told(&state) || changes.changed().await.is_err() {
+                    return state;
+                }
+            }
+        };
+        timeout(TOLD_DEADLINE, told).await.unwrap_or_else(|_| now())
+    }
+}
+
+/// The addresses that an answer has for a name, by whatever that stands for, and how long they last.
+fn addresses_of(name: &str, answer: &[u8]) -> Vec<(IpAddr, Duration)> {
+    let (Ok(message), Ok(mut own)) = (Message::from_vec(answer), Name::from_ascii(name)) else {
+        return Vec::new();
+    };
+    own.set_fqdn(true);
+    let records = || message.answers.iter().take(MOST_RECORDS);
+    let mut names = vec![own];
+    // In whatever order they come; each adds a name once.
+    loop {
+        let known = names.len();
+        for record in records() {
+            if let RData::CNAME(target) = &record.data
+                && names.contains(&record.name)
+                && !names.contains(&target.0)
+            {
+                names.push(target.0.clone());
+            }
+        }
+        if names.len() == known {
+            break;
+        }
+    }
+    let of_name = records().filter(|record| names.contains(&record.name));
+    let addresses = of_name.filter_map(|record| {
+        let address = match &record.data {
+            RData::A(address) => IpAddr::V4(address.0),
+            RData::AAAA(address) => IpAddr::V6(address.0),
+            _ => return None,
+        };
+        Some((address, Duration::from_secs(record.ttl.into())))
+    });
+    addresses.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::op::OpCode;
+    use hickory_proto::rr::Record;
+    use hickory_proto::rr::rdata::{A, AAAA, CNAME};
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_those_of_the_name_and_what_it_stands_for() {
+        let name = |text: &str| Name::from_ascii(text).unwrap();
+        let mut message = Message::response(1, OpCode::Query);
+        let a = |text: &str| RData::A(A(text.parse().unwrap()));
+        for (owner, ttl, data) in [
+            ("cdn.example.net.", 30, a("192.0.2.1")),
+            ("edge.example.net.", 60, RData::AAAA(AAAA("2001:db8::1".parse().unwrap()))),
+            ("edge.example.net.", 10, RData::CNAME(CNAME(name("cdn.example.net.")))),
+            ("API.example.com.", 10, RData::CNAME(CNAME(name("edge.example.net.")))),
+            ("cdn.example.net.", 10, RData::CNAME(CNAME(name("api.example.com.")))),
+            // Nobody has asked for that.
+            ("evil.test.", 10, a("198.51.100.1")),
+        ] {
+            message.add_answer(Record::from_rdata(name(owner), ttl, data));
+        }
+        let found = addresses_of("api.EXAMPLE.com", &message.to_vec().unwrap());
+        let mut shown: Vec<_> = found.iter().map(|(a, lasts)| format!("{a} {}", lasts.as_secs())).collect();
+        shown.sort();
+        assert_eq!(shown, ["192.0.2.1 30", "2001:db8::1 60"]);
+        assert!(addresses_of("other.test", &message.to_vec().unwrap()).is_empty());
+        assert!(addresses_of("api.example.com", b"no message").is_empty());
+    }
+}

@@ -1,0 +1,354 @@
+//! What a workload of this node sends out of the mesh where egress is `Listed`: whether an ExternalService lists it, and whether
+//! policies let the workload use that ([`tulle_model::egress`] decides). What the client says of whom it means is read
+//! first, where the port is one of TLS or HTTP.
+//!
+//! Connections of bytes, TLS among them, end when a newer configuration would not let them begin; requests are asked for one by one.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::future::LocalBoxFuture;
+use http::request::Parts;
+use http::uri::Authority;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tulle_model::authorization::{self, Denial, RequestSeen, Traffic, Visitor};
+use tulle_model::decision::{Decision, Effect};
+use tulle_model::egress::{self, HeldBack, HeldFor, Leave, ListedBy};
+use tulle_model::snapshot::{OutsideProtocol, Snapshot};
+
+use crate::exchange::{Exchange, Refused};
+use crate::local::Local;
+use crate::metrics::WorkerRegistry;
+use crate::reason::Reason;
+use crate::reset::Reset;
+use crate::state::LocalWorkload;
+
+/// Where something is to go, outside of the mesh.
+#[derive(Debug)]
+pub struct OutsidePlace {
+    /// The names that its address was resolved for, in lower case.
+    pub names: Vec<Arc<str>>,
+    /// Tried in their order; none where the name is not resolved yet.
+    pub addresses: Vec<SocketAddr>,
+    pub port: u16,
+}
+
+/// The host of an authority, of IPv6 without brackets.
+pub(crate) fn host_of(authority: &Authority) -> &str {
+    let host = authority.host();
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+/// What is known of whom a client means.
+#[derive(Clone, Copy)]
+pub(crate) enum Shown<'a> {
+    /// Nothing, and nothing will be.
+    Bytes,
+    /// The server that its first message of TLS names.
+    Server(Option<&'a str>),
+    Request(&'a Parts),
+}
+
+/// Why it may not leave.
+pub(crate) struct Unlisted {
+    reason: Reason,
+    /// What the answer says in the place of the reason's own word.
+    word: Option<String>,
+    decision: Decision,
+    message: String,
+}
+
+impl OutsidePlace {
+    /// A place at that address, which the workload's DNS may have resolved a name to.
+    pub fn at(local: &Local, source: &LocalWorkload, address: SocketAddr) -> Self {
+        let names = local.view().resolved.names(&source.name, address.ip());
+        Self { names, addresses: vec![address], port: address.port() }
+    }
+
+    fn seen(&self) -> egress::PlaceSeen<'_> {
+        let address = self.addresses.first().map(SocketAddr::ip);
+        egress::PlaceSeen { names: &self.names, address, port: self.port }
+    }
+
+    /// As requests name it that name none themselves.
+    pub fn authority(&self) -> String {
+        match (self.names.first(), self.addresses.first()) {
+            (Some(name), _) => format!("{name}:{}", self.port),
+            (None, Some(address)) => address.to_string(),
+            (None, None) => String::new(),
+        }
+    }
+}
+
+impl fmt::Display for OutsidePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.authority())
+    }
+}
+
+impl From<HeldBack> for Box<Unlisted> {
+    fn from(held: HeldBack) -> Self {
+        let HeldBack { why, decision, message } = held;
+        let reason = match why {
+            HeldFor::Policy => Reason::EgressDenied,
+            HeldFor::OtherName => Reason::Misdirected,
+        };
+        Self::new(Unlisted { reason, word: None, decision, message })
+    }
+}
+
+impl Unlisted {
+    fn denied(denial: Denial<'_>, by: &ListedBy<'_>) -> Box<Self> {
+        let reason = match denial {
+            Denial::AmbiguousPath(..) => Reason::BadRequest,
+            _ => Reason::Denied,
+        };
+        let message = denial.message(&by.service.name);
+        Box::new(Self { reason, word: Some(denial.reason()), decision: denial.decision(), message })
+    }
+
+    /// Refuses it so.
+    pub fn refuse(self, exchange: &mut Exchange) -> Refused {
+        let Self { reason, word, decision, message } = self;
+        exchange.decided(|| decision);
+        exchange.refuse_as(reason, word, message)
+    }
+}
+
+/// What is to be looked at of what goes there before it may; `None`: nothing, it may go wherever it likes.
+pub(crate) fn looked_at(
+    snapshot: &Snapshot,
+    source: &LocalWorkload,
+    place: &OutsidePlace,
+) -> Result<Option<OutsideProtocol>, Box<Unlisted>> {
+    match egress::leave(snapshot, &source.name, place)? {
+        Leave::Freely(_) => Ok(None),
+        Leave::Listed(listed) => Ok(Some(listed.connection(place.seen())?.protocol)),
+    }
+}
+
+/// Whether it may go there.
+pub(crate) fn admit(
+    snapshot: &Snapshot,
+    source: &LocalWorkload,
+    place: &OutsidePlace,
+    shown: Shown<'_>,
+    registry: Option<&WorkerRegistry>,
+) -> Result<Option<Decision>, Box<Unlisted>> {
+    let listed = match egress::leave(snapshot, &source.name, place)? {
+        Leave::Freely(_) => return Ok(None),
+        Leave::Listed(listed) => listed,
+    };
+    let use_it = |by: &ListedBy<'_>, seen| may_use(source, place.port, by, seen, registry);
+    match shown {
+        Shown::Bytes => {
+            let first = listed.connection(place.seen())?;
+            listed.all(place.seen()).iter().try_for_each(|by| use_it(by, Traffic::Bytes))?;
+            Ok(Some(first.decision()))
+        }
+        Shown::Server(server) => {
+            let by = listed.named(place.seen(), server.map(|server| (server, None)))?;
+            use_it(&by, Traffic::Bytes)?;
+            Ok(Some(by.decision()))
+        }
+        Shown::Request(head) => {
+            let authority = head.uri.authority();
+            let named = authority.map(|named| (host_of(named), named.port_u16()));
+            let by = listed.named(place.seen(), named)?;
+            let request = RequestSeen {
+                method: head.method.as_str(),
+                path: head.uri.path(),
+                authority: authority.map_or("", |authority| authority.as_str()),
+                headers: &head.headers,
+                tokens: &[],
+            };
+            use_it(&by, Traffic::Request(request))?;
+            Ok(Some(by.decision()))
+        }
+    }
+}
+
+/// Whether policies let the workload use it; they are counted where a registry is given.
+fn may_use(
+    source: &LocalWorkload,
+    port: u16,
+    by: &ListedBy<'_>,
+    seen: Traffic<'_>,
+    registry: Option<&WorkerRegistry>,
+) -> Result<(), Box<Unlisted>> {
+    let policies = &by.service.policies;
+    if policies.is_empty() {
+        return Ok(());
+    }
+    if let Some(registry) = registry {
+        for audited in authorization::audits(policies, Visitor::Mesh(&source.identity), port, seen) {
+            registry.audited(&source.name, &audited);
+            let decision = audited.decision(Effect::Audited);
+            tracing::debug!(workload = %source.name, external = %by.service.name, port, "audit: {decision}");
+        }
+    }
+    match authorization::decide_leaving(by.service, &source.identity, port, seen) {
+        Ok(_) => Ok(()),
+        Err(denial) => {
+            if let Some(registry) = registry {
+                registry.denied(&source.name, &denial);
+            }
+            Err(Unlisted::denied(denial, by))
+        }
+    }
+}
+
+/// A connection that is withdrawn when a newer configuration would not let it begin.
+pub(crate) struct Withdrawable<IO> {
+    io: IO,
+    withdrawn: LocalBoxFuture<'static, io::Error>,
+}
+
+impl<IO> Withdrawable<IO> {
+    /// `server`: what its first message of TLS names; `None` where nothing was looked at.
+    pub fn new(
+        local: Rc<Local>,
+        source: Arc<LocalWorkload>,
+        place: Rc<OutsidePlace>,
+        server: Option<Option<String>>,
+        io: IO,
+    ) -> Self {
+        let withdrawn = async move {
+            let mut changes = local.state.subscribe();
+            loop {
+                changes.mark_unchanged();
+                let shown = server.as_ref().map_or(Shown::Bytes, |server| Shown::Server(server.as_deref()));
+                let refused = admit(&local.view().snapshot, &source, &place, shown, None).err();
+                if let Some(refused) = refused {
+                    let message =
+                        format!("the configuration no longer lets it leave the mesh: {}", refused.decision);
+                    return io::Error::new(io::ErrorKind::PermissionDenied, message);
+                }
+                if changes.changed().await.is_err() {
+                    return std::future::pending().await;
+                }
+            }
+        };
+        Self { io, withdrawn: Box::pin(withdrawn) }
+    }
+}
+
+impl<IO: Reset> Reset for Withdrawable<IO> {
+    fn reset(&mut self) {
+        self.io.reset();
+    }
+
+    fn reset_for(&mut self, other: &io::Error) {
+        self.io.reset_for(other);
+    }
+
+    fn poll_withdrawn(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.withdrawn.as_mut().poll(cx)
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Withdrawable<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Withdrawable<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use http::Request;
+    use tulle_model::identity::{SpiffeId, TrustDomain};
+    use tulle_model::name::WorkloadName;
+    use tulle_model::snapshot::{
+        EgressPolicy, ExternalConfig, ExternalPort, MeshSettings, ServerName, WorkloadConfig,
+    };
+
+    use super::*;
+
+    /// What a request, and a first message of TLS, say of whom they mean, to an address that was resolved for `api.example.com`.
+    #[test]
+    fn what_is_named_is_what_was_resolved() {
+        let name = WorkloadName::new("shop", "web");
+        let port = |number, protocol| ExternalPort { number, protocol };
+        let external = ExternalConfig {
+            name: "shop/api".parse().unwrap(),
+            hosts: vec![ServerName::new("*.example.com")],
+            ranges: Vec::new(),
+            ports: vec![port(80, OutsideProtocol::Http), port(443, OutsideProtocol::Tls)],
+            policies: Vec::new().into(),
+        };
+        let config =
+            WorkloadConfig { external: vec![Arc::new(external)], ..WorkloadConfig::new(name.clone()) };
+        let mesh = MeshSettings { egress: EgressPolicy::Listed, ..MeshSettings::default() };
+        let mut snapshot = Snapshot { mesh: Arc::new(mesh), ..Snapshot::default() };
+        snapshot.workloads.insert(name.clone(), Arc::new(config));
+        let domain = TrustDomain::new("mesh.test").unwrap();
+        let source = LocalWorkload {
+            identity: SpiffeId::workload(&domain, "shop", "web").unwrap(),
+            name,
+            service: "web".into(),
+            app_address: Ipv4Addr::LOCALHOST.into(),
+            ports: Vec::new(),
+            certificate: None,
+            draining: false,
+        };
+        let place = |names: &[&str], port| OutsidePlace {
+            names: names.iter().map(|name| Arc::from(*name)).collect(),
+            addresses: vec![([192, 0, 2, 1], port).into()],
+            port,
+        };
+        let found =
+            |place: &OutsidePlace, shown: Shown<'_>| match admit(&snapshot, &source, place, shown, None) {
+                Ok(_) => "passes",
+                Err(refused) => refused.reason.as_str(),
+            };
+        let api = &["api.example.com"][..];
+        for (names, uri, expected) in [
+            (api, "http://api.example.com/", "passes"),
+            (api, "http://API.example.com:80/", "passes"),
+            (api, "http://api.example.com:443/", "misdirected"),
+            (api, "http://other.example.com/", "misdirected"),
+            (api, "http://192.0.2.1/", "misdirected"),
+            (api, "http://[::1]/", "misdirected"),
+            (&[], "http://api.example.com/", "egress-denied"),
+            (&["evil.test"], "http://api.example.com/", "egress-denied"),
+        ] {
+            let (head, ()) = Request::get(uri).body(()).unwrap().into_parts();
+            let place = place(names, 80);
+            assert_eq!(found(&place, Shown::Request(&head)), expected, "{names:?} {uri}");
+        }
+        for (names, server, expected) in [
+            (api, Some("api.example.com"), "passes"),
+            (api, Some("other.example.com"), "misdirected"),
+            (api, None, "misdirected"),
+            (&[], Some("api.example.com"), "egress-denied"),
+        ] {
+            assert_eq!(found(&place(names, 443), Shown::Server(server)), expected, "{names:?} {server:?}");
+        }
+        assert_eq!(found(&place(api, 81), Shown::Bytes), "egress-denied", "no such port");
+    }
+}

@@ -1,0 +1,98 @@
+//! What may leave the mesh.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tulle_model::snapshot::{
+    AccessPolicy, EgressPolicy, ExternalConfig, ExternalPort, OutsideProtocol, ServerName,
+};
+
+use super::{ConvertError, Result, error, list, object_name, port_number};
+use crate::discovery as wire;
+
+pub(super) fn policy_message(policy: EgressPolicy) -> wire::EgressPolicy {
+    match policy {
+        EgressPolicy::Allow => wire::EgressPolicy::Allow,
+        EgressPolicy::Deny => wire::EgressPolicy::Deny,
+        EgressPolicy::Listed => wire::EgressPolicy::Listed,
+    }
+}
+
+/// `deny`: what an older server says. One that this node does not know lets nothing out.
+pub(super) fn policy(policy: i32, deny: bool) -> EgressPolicy {
+    match wire::EgressPolicy::try_from(policy) {
+        Ok(wire::EgressPolicy::Unspecified) if !deny => EgressPolicy::Allow,
+        Ok(wire::EgressPolicy::Allow) => EgressPolicy::Allow,
+        Ok(wire::EgressPolicy::Listed) => EgressPolicy::Listed,
+        Ok(wire::EgressPolicy::Unspecified | wire::EgressPolicy::Deny) | Err(_) => EgressPolicy::Deny,
+    }
+}
+
+pub(super) fn namespaces_message(
+    namespaces: &BTreeMap<Arc<str>, EgressPolicy>,
+) -> Vec<wire::NamespaceEgress> {
+    let message = |(namespace, policy): (&Arc<str>, &EgressPolicy)| wire::NamespaceEgress {
+        namespace: namespace.to_string(),
+        egress: policy_message(*policy).into(),
+    };
+    namespaces.iter().map(message).collect()
+}
+
+pub(super) fn namespaces(namespaces: Vec<wire::NamespaceEgress>) -> BTreeMap<Arc<str>, EgressPolicy> {
+    namespaces.into_iter().map(|of| (of.namespace.into(), policy(of.egress, true))).collect()
+}
+
+impl From<&ExternalConfig> for wire::ExternalService {
+    fn from(service: &ExternalConfig) -> Self {
+        let ExternalConfig { name, hosts, ranges, ports, policies } = service;
+        let port = |port: &ExternalPort| wire::ExternalPort {
+            number: port.number.into(),
+            protocol: match port.protocol {
+                OutsideProtocol::Http => wire::OutsideProtocol::Http,
+                OutsideProtocol::Tls => wire::OutsideProtocol::Tls,
+                OutsideProtocol::Bytes => wire::OutsideProtocol::Bytes,
+            }
+            .into(),
+        };
+        Self {
+            namespace: name.namespace.to_string(),
+            name: name.name.to_string(),
+            hosts: hosts.iter().map(ToString::to_string).collect(),
+            ranges: ranges.iter().map(ToString::to_string).collect(),
+            ports: ports.iter().map(port).collect(),
+            policies: policies.iter().map(wire::AuthorizationPolicy::from).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::ExternalService> for ExternalConfig {
+    type Error = ConvertError;
+
+    fn try_from(service: wire::ExternalService) -> Result<Self> {
+        let range =
+            |text: String| text.parse().map_err(|_| error("", format!("`{text}` is no range of addresses")));
+        Ok(Self {
+            name: object_name("", service.namespace, service.name)?,
+            hosts: service.hosts.iter().map(|host| ServerName::new(host)).collect(),
+            ranges: list("ranges", service.ranges, range)?,
+            ports: list("ports", service.ports, ExternalPort::try_from)?,
+            policies: list("policies", service.policies, AccessPolicy::try_from)?.into(),
+        })
+    }
+}
+
+impl TryFrom<wire::ExternalPort> for ExternalPort {
+    type Error = ConvertError;
+
+    fn try_from(port: wire::ExternalPort) -> Result<Self> {
+        let protocol = match port.protocol() {
+            wire::OutsideProtocol::Http => OutsideProtocol::Http,
+            wire::OutsideProtocol::Tls => OutsideProtocol::Tls,
+            wire::OutsideProtocol::Bytes => OutsideProtocol::Bytes,
+            wire::OutsideProtocol::Unspecified => {
+                return Err(error("protocol", "is none that this node knows"));
+            }
+        };
+        Ok(Self { number: port_number("number", port.number)?, protocol })
+    }
+}
