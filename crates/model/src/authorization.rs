@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use http::HeaderMap;
 
-use crate::condition::{CelCondition, Facts, RequestFacts};
+use crate::condition::{CelCondition, ConditionFacts, RequestFacts};
 use crate::decision::{Decider, Decision, Effect};
 use crate::host::folded;
 use crate::identity::SpiffeId;
@@ -503,7 +503,7 @@ impl<'a, 'r> Question<'a, 'r> {
             Visitor::Outside(address) => Err(address),
         };
         let holds = |token| {
-            let facts = Facts { source, port: self.port, request: about, token };
+            let facts = ConditionFacts { source, port: self.port, request: about, token };
             when.holds(&facts).unwrap_or(is_stern)
         };
         let tokens = request.map_or(&[][..], |request| request.tokens);

@@ -3,7 +3,7 @@
 //!
 //! What a condition costs is bounded when it is read: its text and depth, one loop and none inside of another, and of headers only
 //! those that it names. Names of variables are put in place of the expressions that say them, so that evaluation asks for each by one
-//! name ([`Facts::resolve`]) and nothing is copied that is not asked for.
+//! name ([`ConditionFacts::resolve`]) and nothing is copied that is not asked for.
 
 mod names;
 
@@ -106,7 +106,7 @@ impl CelCondition {
     ///
     /// # Errors
     /// Why it cannot be said, e.g. that a header it compares is not there.
-    pub(crate) fn holds(&self, facts: &Facts<'_>) -> Result<bool, String> {
+    pub(crate) fn holds(&self, facts: &ConditionFacts<'_>) -> Result<bool, String> {
         let mut context = Context::with_env(LANGUAGE.clone());
         context.set_variable_resolver(facts);
         match Value::resolve(&self.expression, &context) {
@@ -154,7 +154,7 @@ impl fmt::Debug for CelCondition {
 
 /// What conditions are asked about.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Facts<'f> {
+pub(crate) struct ConditionFacts<'f> {
     pub source: Result<&'f SpiffeId, IpAddr>,
     pub port: u16,
     pub request: Option<RequestFacts<'f>>,
@@ -176,7 +176,7 @@ fn text(text: &str) -> CowVal<'_, '_> {
     CowVal::owned(CelString::from(text))
 }
 
-impl VariableResolver for Facts<'_> {
+impl VariableResolver for ConditionFacts<'_> {
     /// The value of a name as [`names`] puts them in; `None` where it is not known.
     fn resolve<'b>(&'b self, name: &str) -> Option<CowVal<'b, 'b>> {
         let owned = |text: String| Some(CowVal::owned(CelString::from(text)));

@@ -6,13 +6,13 @@ use serde_json::json;
 use super::*;
 use crate::identity::TrustDomain;
 
-struct Case {
+struct WhoComes {
     web: SpiffeId,
     headers: HeaderMap,
     claims: Claims,
 }
 
-impl Case {
+impl WhoComes {
     fn new() -> Self {
         let domain = TrustDomain::new("mesh.test").unwrap();
         let mut headers = HeaderMap::new();
@@ -27,10 +27,10 @@ impl Case {
         Self { web: SpiffeId::workload(&domain, "shop", "web").unwrap(), headers, claims: Claims(claims) }
     }
 
-    fn facts(&self) -> Facts<'_> {
+    fn facts(&self) -> ConditionFacts<'_> {
         let request =
             RequestFacts { method: "GET", path: "/items/1", host: "c.shop", headers: &self.headers };
-        Facts {
+        ConditionFacts {
             source: Ok(&self.web),
             port: 8080,
             request: Some(request),
@@ -41,7 +41,7 @@ impl Case {
 
 #[test]
 fn conditions_are_asked_of_who_comes_and_what_it_asks() {
-    let case = Case::new();
+    let case = WhoComes::new();
     for (text, expected) in [
         ("request.method == 'GET'", Some(true)),
         ("request.method in ['GET', 'HEAD'] && request.path.startsWith('/items/')", Some(true)),
@@ -86,8 +86,8 @@ fn conditions_are_asked_of_who_comes_and_what_it_asks() {
 
 #[test]
 fn who_is_outside_has_an_address_and_no_name() {
-    let case = Case::new();
-    let facts = Facts {
+    let case = WhoComes::new();
+    let facts = ConditionFacts {
         source: Err(IpAddr::from(Ipv4Addr::new(192, 0, 2, 7))),
         request: None,
         token: None,
@@ -234,7 +234,7 @@ proptest! {
     ) {
         let text = parts.join(if blanks { " " } else { "" });
         if let Ok(condition) = CelCondition::new(&text) {
-            let _: Result<bool, String> = condition.holds(&Case::new().facts());
+            let _: Result<bool, String> = condition.holds(&WhoComes::new().facts());
         }
     }
 
@@ -271,7 +271,7 @@ fn depth_is_bounded_however_it_is_made() {
     let tried = std::thread::Builder::new().stack_size(1 << 21).spawn(move || {
         for text in all.as_flattened() {
             if let Ok(condition) = CelCondition::new(&text[..text.len().min(LONGEST)]) {
-                let _: Result<bool, String> = condition.holds(&Case::new().facts());
+                let _: Result<bool, String> = condition.holds(&WhoComes::new().facts());
             }
         }
     });

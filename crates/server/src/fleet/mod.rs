@@ -592,9 +592,8 @@ impl NodeTask {
     fn reply(&mut self) {
         if let Some((_, replies)) = &self.session {
             let lease_seconds = self.fleet.leases.lease.as_secs().try_into().unwrap_or(u32::MAX);
+            let (clock, refused) = (self.clock.answer(SystemTime::now()), self.refused.clone());
             // A node that does not read its replies goes without.
-            let clock = self.clock.answer(SystemTime::now());
-            let refused = self.refused.clone();
             let _ = replies.try_send(Ok(ReportReply { lease_seconds, refused, clock, ping: 0 }));
         }
     }
