@@ -55,6 +55,15 @@ enum Origin {
     Outside,
 }
 
+/// What is said of an exchange that is refused. Boxed: few are, and an exchange is part of each stream.
+#[derive(Default)]
+struct RefusalWords {
+    /// For people.
+    message: String,
+    /// What clients are told instead of the reason's own word.
+    word: Option<String>,
+}
+
 /// One request or connection of a workload of this node, or for one of them from elsewhere.
 pub(crate) struct Exchange {
     local: Rc<Local>,
@@ -79,11 +88,9 @@ pub(crate) struct Exchange {
     load: Option<Load>,
     /// When an attempt was answered, or had opened its connection.
     answered: Option<Instant>,
-    /// Why the mesh answers or ends it itself, if it does, and that for people.
+    /// Why the mesh answers or ends it itself, if it does.
     reason: Option<Reason>,
-    message: String,
-    /// See [`Exchange::refuse_as`].
-    word: Option<Box<str>>,
+    words: Option<Box<RefusalWords>>,
     /// What its rule has it answered.
     answer: Option<Box<Response<()>>>,
     /// The length of a body that was there as a whole.
@@ -162,8 +169,7 @@ impl Exchange {
             load: None,
             answered: None,
             reason: None,
-            message: String::new(),
-            word: None,
+            words: None,
             answer: None,
             whole: 0,
             body: OnceCell::new(),
@@ -204,7 +210,7 @@ impl Exchange {
 
     /// Why it goes nowhere, for people.
     pub fn message(&self) -> &str {
-        &self.message
+        self.words.as_ref().map_or("", |words| &words.message)
     }
 
     pub fn attempts(&self) -> u32 {
@@ -276,19 +282,19 @@ impl Exchange {
 
     /// Refuses it.
     pub fn refuse(&mut self, reason: Reason, message: impl Into<String>) -> Refused {
-        (self.reason, self.message) = (Some(reason), message.into());
-        Refused
+        self.refuse_as(reason, None, message.into())
     }
 
     /// The same; `word`: what clients are told instead of the reason's own.
     pub fn refuse_as(&mut self, reason: Reason, word: Option<String>, message: String) -> Refused {
-        self.word = word.map(String::into_boxed_str);
-        self.refuse(reason, message)
+        self.reason = Some(reason);
+        self.words = Some(Box::new(RefusalWords { message, word }));
+        Refused
     }
 
     /// What clients are told instead of the reason's own word.
-    pub fn take_word(&mut self) -> Option<Box<str>> {
-        self.word.take()
+    pub fn take_word(&mut self) -> Option<String> {
+        self.words.as_mut()?.word.take()
     }
 
     /// It goes nowhere: its rule has it answered so, without a body.
@@ -582,7 +588,7 @@ impl Exchange {
         (entry.security, entry.attempts, entry.endpoint) =
             (self.security.get(), self.attempts, self.endpoint);
         entry.bytes_sent = self.bytes_sent();
-        entry.message = std::mem::take(&mut self.message);
+        entry.message = self.words.take().unwrap_or_default().message;
         complete(&mut entry);
         self.local.log(entry);
     }

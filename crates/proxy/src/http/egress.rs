@@ -204,13 +204,13 @@ fn outside(
     place: OutsidePlace,
     carries: bool,
 ) -> Result<Target, Refused> {
-    let addresses = place.addresses.clone();
+    let addresses = &place.addresses;
     let reaches_us = |address: &SocketAddr| worker.is_own_listener(*address);
     if addresses.iter().any(reaches_us) {
         exchange.goes_to(DestinationName::External);
         return Err(exchange.refuse(Reason::BadRequest, "the destination is the proxy itself"));
     }
-    Ok(Target::Outside { addresses, place: carries.then(|| Rc::new(place)) })
+    Ok(Target::Outside { place: Rc::new(place), carries })
 }
 
 /// Where a request goes that came on a connection to that place.
@@ -218,11 +218,11 @@ pub(crate) fn listed(
     cx: &ConnectionContext,
     exchange: &mut Exchange,
     head: &Parts,
-    place: &OutsidePlace,
+    place: &Rc<OutsidePlace>,
 ) -> Result<Target, Refused> {
     exchange.decided_on(cx.worker.local.view().snapshot.generation);
     admitted(&cx.worker, exchange, &cx.workload, place, Shown::Request(head))?;
-    Ok(Target::Outside { addresses: place.addresses.clone(), place: None })
+    Ok(Target::Outside { place: place.clone(), carries: false })
 }
 
 fn is_this_host(address: IpAddr) -> bool {

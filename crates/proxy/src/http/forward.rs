@@ -55,11 +55,11 @@ pub(crate) enum Target {
         service: ServiceName,
         port: u16,
     },
-    /// No part of the mesh: one of these addresses, tried in their order.
+    /// No part of the mesh: one of its addresses, tried in their order.
     Outside {
-        addresses: Vec<SocketAddr>,
-        /// Where what a tunnel carries there is to be looked at.
-        place: Option<Rc<OutsidePlace>>,
+        place: Rc<OutsidePlace>,
+        /// Whether what a tunnel carries there is to be looked at.
+        carries: bool,
     },
 }
 
@@ -166,6 +166,12 @@ pub(crate) struct Route {
     preserve_case: bool,
 }
 
+/// Whether somebody denies it who was asked; then the exchange says so.
+fn is_denied(exchange: &mut Exchange, response: &mut Response<Body>) -> bool {
+    let by_external = response.extensions_mut().remove::<ByExternal>();
+    by_external.map(|ByExternal(message)| exchange.refuse(Reason::Denied, &*message)).is_some()
+}
+
 /// Answers a request whose route is known, and stays with the caller, as it is large.
 pub(crate) async fn forward(
     client: &ConnectionContext,
@@ -198,12 +204,8 @@ pub(crate) async fn forward(
         let failure = match sent {
             Ok(mut response) => {
                 let status = response.status();
-                let by_external = (!status.is_success())
-                    .then(|| response.extensions_mut().remove::<ByExternal>())
-                    .flatten();
-                if let Some(ByExternal(message)) = by_external {
-                    exchange.refuse(Reason::Denied, &*message);
-                } else if !status.is_success()
+                if !status.is_success()
+                    && !is_denied(exchange, &mut response)
                     && let Again::After(pause) =
                         route.attempts.unwanted(&client.worker, exchange, &hop, status, replay.possible())
                 {
@@ -259,9 +261,9 @@ impl Route {
         target: Target,
     ) -> Result<Self, Refused> {
         let (service, port) = match target {
-            Target::Outside { addresses, .. } => {
+            Target::Outside { place, .. } => {
                 let version = AppVersion::of(head.version);
-                let attempts = Attempts::outside(exchange, addresses);
+                let attempts = Attempts::outside(exchange, place.addresses.clone());
                 return Ok(Self { attempts, terms: None, version, preserve_case: false });
             }
             Target::Service { service, port } => (service, port),

@@ -233,12 +233,13 @@ pub(super) async fn tunnel(
     enter: Enter,
 ) -> Result<Response<Body>, Box<Exchange>> {
     let inside = match target {
-        Target::Outside { place: Some(place), .. } => {
+        Target::Outside { place, carries: true } => {
             // As with a port that may carry HTTP.
             exchange.forget();
             Inside::Any(TunnelEnd::Outside(place))
         }
-        Target::Outside { addresses, place: None } => {
+        Target::Outside { place, carries: false } => {
+            let addresses = place.addresses.clone();
             Inside::Bytes(opaque::open_outside(worker, source, exchange, addresses).await?)
         }
         Target::Service { service, port } => {
