@@ -9,6 +9,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
 use http::HeaderMap;
 
@@ -503,7 +504,8 @@ impl<'a, 'r> Question<'a, 'r> {
             Visitor::Outside(address) => Err(address),
         };
         let holds = |token| {
-            let facts = ConditionFacts { source, port: self.port, request: about, token };
+            let facts =
+                ConditionFacts { source, port: self.port, request: about, token, claims: OnceLock::new() };
             when.holds(&facts).unwrap_or(is_stern)
         };
         let tokens = request.map_or(&[][..], |request| request.tokens);

@@ -9,10 +9,10 @@ mod names;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use cel::common::types::{CelBool, CelInt, CelString};
-use cel::common::value::CowVal;
+use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
 use cel::{Context, Env, IdedExpr, Value};
 use http::{HeaderMap, HeaderName};
@@ -153,13 +153,15 @@ impl fmt::Debug for CelCondition {
 }
 
 /// What conditions are asked about.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct ConditionFacts<'f> {
     pub source: Result<&'f SpiffeId, IpAddr>,
     pub port: u16,
     pub request: Option<RequestFacts<'f>>,
     /// A valid token, and whose it is.
     pub token: Option<(&'f str, &'f Claims)>,
+    /// Its claims as values of the language, when they were first asked for.
+    pub claims: OnceLock<Option<Box<dyn Val>>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -201,8 +203,9 @@ impl VariableResolver for ConditionFacts<'_> {
             "request.host" => self.request.map(|request| text(request.host)),
             "jwt.issuer" => self.token.map(|(issuer, _)| text(issuer)),
             "jwt.claims" => {
-                let value = names::of_json_object(&self.token?.1.0);
-                value.try_into().ok().map(CowVal::Owned)
+                let claims =
+                    self.claims.get_or_init(|| names::of_json_object(&self.token?.1.0).try_into().ok());
+                claims.as_ref().map(|claims| CowVal::Borrowed(&**claims))
             }
             _ => {
                 let headers = self.request?.headers;

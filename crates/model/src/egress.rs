@@ -150,23 +150,22 @@ impl<'a> Listed<'a> {
         looking.or(all.first()).copied().ok_or_else(|| self.unlisted(place))
     }
 
-    /// What lists the one that a client names, of those that its address may be.
+    /// What lists the one that a client names, of those that its address may be: the first says so, and each has to let it pass.
     /// With its host may come a port.
     pub fn named(
         &self,
         place: PlaceSeen<'_>,
         named: Option<(&str, Option<u16>)>,
-    ) -> Result<ListedBy<'a>, HeldBack> {
+    ) -> Result<Vec<ListedBy<'a>>, HeldBack> {
         let is_port = named.is_none_or(|(_, port)| port.is_none_or(|port| port == place.port));
         let named = named.map(|(host, _)| folded(host));
         let is_name = |named: &str| place.names.iter().any(|name| **name == *named);
         let was_resolved = is_port && named.as_deref().is_some_and(is_name);
         let by_name = named.as_deref().filter(|_| was_resolved);
-        if let Some(listed) = by_name.and_then(|name| self.by_name(name, place.port)) {
-            return Ok(listed);
-        }
-        if let Some(listed) = self.by_address(place) {
-            return Ok(listed);
+        let own: Vec<Arc<str>> = by_name.map(Arc::from).into_iter().collect();
+        let all = self.all(PlaceSeen { names: &own, ..place });
+        if !all.is_empty() {
+            return Ok(all);
         }
         match self.by_any_name(place) {
             Some(listed) if !was_resolved => Err(other_name(place, named.as_deref(), &listed)),
@@ -180,9 +179,9 @@ impl<'a> Listed<'a> {
 
     /// All that it may be, where nothing says which: each of them has to let it pass.
     pub fn all(&self, place: PlaceSeen<'_>) -> Vec<ListedBy<'a>> {
-        let by_name = place.names.iter().filter_map(|name| self.by_name(name, place.port));
+        let by_name = place.names.iter().flat_map(|name| self.each_by_name(name, place.port));
         let mut all: Vec<ListedBy<'a>> = Vec::new();
-        for listed in by_name.chain(self.by_address(place)) {
+        for listed in by_name.chain(self.each_by_address(place)) {
             if !all.iter().any(|known| known.service.name == listed.service.name) {
                 all.push(listed);
             }
@@ -191,20 +190,24 @@ impl<'a> Listed<'a> {
     }
 
     fn by_any_name(&self, place: PlaceSeen<'_>) -> Option<ListedBy<'a>> {
-        place.names.iter().find_map(|name| self.by_name(name, place.port))
+        place.names.iter().find_map(|name| self.each_by_name(name, place.port).next())
     }
 
-    fn by_name(&self, name: &str, port: u16) -> Option<ListedBy<'a>> {
-        self.find(port, |service| service.host_place(name).map(By::Host))
+    fn each_by_name(&self, name: &str, port: u16) -> impl Iterator<Item = ListedBy<'a>> {
+        self.each(port, move |service| service.host_place(name).map(By::Host))
     }
 
-    fn by_address(&self, place: PlaceSeen<'_>) -> Option<ListedBy<'a>> {
-        let address = place.address?.to_canonical();
-        self.find(place.port, |service| service.range_place(address).map(By::Range))
+    fn each_by_address(&self, place: PlaceSeen<'_>) -> impl Iterator<Item = ListedBy<'a>> {
+        let address = place.address.map(|address| address.to_canonical());
+        self.each(place.port, move |service| service.range_place(address?).map(By::Range))
     }
 
-    fn find(&self, port: u16, by: impl Fn(&ExternalConfig) -> Option<By>) -> Option<ListedBy<'a>> {
-        self.services.iter().find_map(|service| {
+    fn each(
+        &self,
+        port: u16,
+        by: impl Fn(&ExternalConfig) -> Option<By>,
+    ) -> impl Iterator<Item = ListedBy<'a>> {
+        self.services.iter().filter_map(move |service| {
             let protocol = service.port(port)?.protocol;
             Some(ListedBy { service, protocol, by: by(service)? })
         })

@@ -204,7 +204,7 @@ pub(crate) async fn connect(
         None => enter_bytes(local, entrance)?,
         Some(head) => {
             let caller = Caller { account: account.clone(), asker: Asker::Nobody };
-            let_in_to_leave(worker, entrance, head, &caller).await?
+            let_in_to_leave(worker, entrance, head, &mut Body::empty(), &caller).await?
         }
     });
     if let Some(head) = head {
@@ -298,7 +298,7 @@ pub(crate) async fn ask_to_switch(
     form: &Form,
 ) -> Result<Switching, UpstreamError> {
     let Entrance { workload, port, .. } = entrance;
-    let entered = Rc::new(let_in_to_leave(worker, entrance, head, caller).await?);
+    let entered = Rc::new(let_in_to_leave(worker, entrance, head, body, caller).await?);
     entered.tell_claims(&mut head.headers);
     entered.leaves_http(&worker.local.view(), head);
     let address = entrance.process();

@@ -148,18 +148,22 @@ pub(crate) fn admit(
     match shown {
         Shown::Bytes => {
             let first = listed.connection(place.seen())?;
+            if first.protocol == OutsideProtocol::Tls {
+                // It was none when nothing was looked at.
+                listed.named(place.seen(), None)?;
+            }
             listed.all(place.seen()).iter().try_for_each(|by| use_it(by, Traffic::Bytes))?;
             Ok(Some(first.decision()))
         }
         Shown::Server(server) => {
-            let by = listed.named(place.seen(), server.map(|server| (server, None)))?;
-            use_it(&by, Traffic::Bytes)?;
-            Ok(Some(by.decision()))
+            let all = listed.named(place.seen(), server.map(|server| (server, None)))?;
+            all.iter().try_for_each(|by| use_it(by, Traffic::Bytes))?;
+            Ok(all.first().map(ListedBy::decision))
         }
         Shown::Request(head) => {
             let authority = head.uri.authority();
             let named = authority.map(|named| (host_of(named), named.port_u16()));
-            let by = listed.named(place.seen(), named)?;
+            let all = listed.named(place.seen(), named)?;
             let request = RequestSeen {
                 method: head.method.as_str(),
                 path: head.uri.path(),
@@ -167,8 +171,8 @@ pub(crate) fn admit(
                 headers: &head.headers,
                 tokens: &[],
             };
-            use_it(&by, Traffic::Request(request))?;
-            Ok(Some(by.decision()))
+            all.iter().try_for_each(|by| use_it(by, Traffic::Request(request)))?;
+            Ok(all.first().map(ListedBy::decision))
         }
     }
 }

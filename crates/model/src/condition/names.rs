@@ -4,7 +4,7 @@ use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, LiteralValue, operator
 use cel::objects::{Key, Map};
 use cel::{IdedExpr, Value};
 use http::HeaderName;
-use regex::Regex;
+use regex::RegexBuilder;
 use serde_json::{Map as JsonObject, Value as Json};
 
 use super::Asks;
@@ -88,9 +88,14 @@ fn may_be_truth(expression: &Expr) -> bool {
     }
 }
 
+/// A pattern is made anew each time it is asked: how many a condition may have, and how large one may be when it is made.
+const MOST_PATTERNS: usize = 2;
+const PATTERN_SIZE: usize = 32 << 10;
+
 #[derive(Default)]
 struct Walk {
     asks: Asks,
+    patterns: usize,
     /// The variables of the loop that this is in.
     bound: Vec<String>,
 }
@@ -140,7 +145,11 @@ impl Walk {
             }
             let pattern = call.args.last().and_then(|argument| literal(&argument.expr));
             let pattern = pattern.ok_or("has a pattern for `matches` that is not written in it")?;
-            Regex::new(pattern).map_err(|error| {
+            self.patterns += 1;
+            if self.patterns > MOST_PATTERNS {
+                return Err(format!("has `matches` more than {MOST_PATTERNS} times"));
+            }
+            RegexBuilder::new(pattern).size_limit(PATTERN_SIZE).build().map_err(|error| {
                 let why = error.to_string();
                 format!("has a pattern that cannot be read: {}", why.lines().last().unwrap_or_default())
             })?;

@@ -35,6 +35,7 @@ impl WhoComes {
             port: 8080,
             request: Some(request),
             token: Some(("https://issuer.test", &self.claims)),
+            claims: OnceLock::new(),
         }
     }
 }
@@ -164,6 +165,11 @@ fn what_is_no_condition_is_refused_with_its_reason() {
         ("request.method.reverse() == 'TEG'", "calls `reverse`"),
         ("request.path.matches('(')", "a pattern that cannot be read: error: unclosed group"),
         ("request.path.matches(request.method)", "not written in it"),
+        ("request.path.matches('\\\\w{200}')", "Compiled regex exceeds size limit"),
+        (
+            "request.path.matches('a') || request.path.matches('b') || request.path.matches('c')",
+            "`matches` more than 2 times",
+        ),
         ("['a'].exists(x, x.matches('a'))", "`matches` within a loop"),
         ("[1].exists(x, [2].exists(y, y == x))", "within another"),
         ("['a'].map(x, x + x).map(x, x + x) == []", "within another"),

@@ -181,7 +181,7 @@ fn what_a_client_names_is_held_against_what_was_resolved() {
         let names: Vec<Arc<str>> = names.iter().map(|name| Arc::from(*name)).collect();
         let place = PlaceSeen { names: &names, address: Some(address.parse().unwrap()), port: 443 };
         listed(some(), |listed| {
-            let said = shown(listed.named(place, named.map(|named| (named, None))), by);
+            let said = shown(listed.named(place, named.map(|named| (named, None))).map(|all| all[0]), by);
             assert_eq!(said, expected, "{names:?} {address} {named:?}");
         });
     }
@@ -193,7 +193,11 @@ fn what_a_client_names_is_held_against_what_was_resolved() {
             (None, "Http ExternalService/shop/api spec.hosts[0] routed"),
             (Some(443), other),
         ] {
-            assert_eq!(shown(listed.named(place, Some(("api.example.com", port))), by), expected, "{port:?}");
+            assert_eq!(
+                shown(listed.named(place, Some(("api.example.com", port))).map(|all| all[0]), by),
+                expected,
+                "{port:?}"
+            );
         }
     });
 }

@@ -62,7 +62,7 @@ fn listed_outside(
     match (connection.protocol, asked.sends, request) {
         (OutsideProtocol::Http, _, Some(request)) => {
             let named = Some((&*request.host, request.named_port));
-            let by = listed.named(place, named).map_err(|held| refused(said, &held))?;
+            let all = listed.named(place, named).map_err(|held| refused(said, &held))?;
             let authority = request.authority();
             let seen = Traffic::Request(RequestSeen {
                 method: request.method,
@@ -71,7 +71,7 @@ fn listed_outside(
                 headers: &request.headers,
                 tokens: &[],
             });
-            may_use(&by, caller, asked.port, seen, said)
+            all.iter().try_for_each(|by| may_use(by, caller, asked.port, seen, said))
         }
         (OutsideProtocol::Http, ..) => {
             let message =
@@ -81,8 +81,8 @@ fn listed_outside(
         }
         (OutsideProtocol::Tls, Sends::Bytes { is_tls: true, server }, _) => {
             let named = server.map(|server| (server, None));
-            let by = listed.named(place, named).map_err(|held| refused(said, &held))?;
-            may_use(&by, caller, asked.port, Traffic::Bytes, said)
+            let all = listed.named(place, named).map_err(|held| refused(said, &held))?;
+            all.iter().try_for_each(|by| may_use(by, caller, asked.port, Traffic::Bytes, said))
         }
         (OutsideProtocol::Tls, ..) => {
             said.form = Form::Reset;

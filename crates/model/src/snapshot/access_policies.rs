@@ -135,8 +135,10 @@ impl From<Vec<AccessPolicy>> for AccessPolicies {
             for (number, rule) in policy.rules.iter().enumerate() {
                 all.rules[policy.action as usize].add(rule, (index, number));
                 let ports = [at, rule.ports.as_deref()];
+                // Whoever is asked goes by the path, too.
                 if policy.action == Action::Ask {
                     all.reading.add(index, ports);
+                    all.by_path.add(index, ports);
                 }
                 if !(policy.action.holds_off() && rule.reads_requests()) {
                     continue;

@@ -84,6 +84,8 @@ pub enum EditAction {
 /// What a service has changed in headers, in its order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExternalEdits {
+    /// What is taken away before.
+    taken: Vec<HeaderName>,
     edits: Vec<(HeaderName, HeaderValue, EditAction)>,
     size: usize,
 }
@@ -113,11 +115,15 @@ impl ExternalEdits {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.edits.is_empty()
+        self.edits.is_empty() && self.taken.is_empty()
     }
 
     pub fn apply(&self, headers: &mut HeaderMap) {
+        self.taken.iter().for_each(|name| take_away(headers, name));
         for (name, value, action) in &self.edits {
+            if matches!(action, EditAction::Set | EditAction::Remove) {
+                take_away(headers, name);
+            }
             let is_there = headers.contains_key(name);
             match action {
                 EditAction::Append => drop(headers.try_append(name, value.clone())),
@@ -130,6 +136,14 @@ impl ExternalEdits {
             }
         }
     }
+}
+
+/// Takes a header away in all its spellings: to many applications `x_user` is `x-user`, too.
+pub fn take_away(headers: &mut HeaderMap, name: &HeaderName) {
+    let folded = |name: &HeaderName| name.as_str().replace('_', "-");
+    let own = folded(name);
+    let same: Vec<HeaderName> = headers.keys().filter(|other| folded(other) == own).cloned().collect();
+    same.iter().for_each(|other| drop(headers.remove(other)));
 }
 
 impl ExternalAuth {
@@ -152,18 +166,27 @@ impl ExternalAuth {
     /// # Errors
     /// They are too many, or too large.
     pub fn admitted(&self, answer: &HeaderMap) -> Result<ExternalEdits, TooManyEdits> {
-        self.edits(answer, &[])
+        let edits = self.edits(answer, &[]).map_err(|_| TooManyEdits)?;
+        Ok(ExternalEdits { taken: self.unasked().taken, ..edits })
     }
 
-    /// Which go to the client, where the answer denies: besides, how to get in, and where to.
-    ///
-    /// # Errors
-    /// They are too many, or too large.
-    pub fn denied(&self, answer: &HeaderMap) -> Result<ExternalEdits, TooManyEdits> {
-        self.edits(answer, &["www-authenticate", "location", "set-cookie", "content-type"])
+    /// Which go to the client, where the answer denies: besides, how to get in, and where to. As many as are taken.
+    pub fn denied(&self, answer: &HeaderMap) -> ExternalEdits {
+        let besides = ["www-authenticate", "location", "set-cookie", "content-type"];
+        self.edits(answer, &besides).unwrap_or_else(|few| few)
     }
 
-    fn edits(&self, answer: &HeaderMap, besides: &[&str]) -> Result<ExternalEdits, TooManyEdits> {
+    /// What becomes of a request of which the service says nothing: headers that only it may set are taken away.
+    pub fn unasked(&self) -> ExternalEdits {
+        let taken = match &self.protocol {
+            ExternalProtocol::Http { answered, .. } => answered.clone(),
+            ExternalProtocol::Grpc { .. } => Vec::new(),
+        };
+        ExternalEdits { taken, ..ExternalEdits::default() }
+    }
+
+    /// An error has as many as are taken.
+    fn edits(&self, answer: &HeaderMap, besides: &[&str]) -> Result<ExternalEdits, ExternalEdits> {
         let mut edits = ExternalEdits::default();
         let ExternalProtocol::Http { answered, .. } = &self.protocol else { return Ok(edits) };
         for name in answer.keys() {
@@ -179,7 +202,9 @@ impl ExternalAuth {
             }
             for (place, value) in answer.get_all(name).iter().enumerate() {
                 let action = if place == 0 { EditAction::Set } else { EditAction::Append };
-                edits.push(text.as_bytes(), value.as_bytes(), action)?;
+                if edits.push(text.as_bytes(), value.as_bytes(), action).is_err() {
+                    return Err(edits);
+                }
             }
         }
         Ok(edits)
@@ -266,12 +291,12 @@ mod tests {
         let of = |answered: &[&'static str], denies: bool| {
             let (path, headers) = (String::new(), Vec::new());
             let external = external(ExternalProtocol::Http { path, headers, answered: names(answered) });
-            let edits = if denies { external.denied(&answer) } else { external.admitted(&answer) };
+            let edits = if denies { external.denied(&answer) } else { external.admitted(&answer).unwrap() };
             // As the client had it.
             let mut request = HeaderMap::new();
             request.insert("x-user", HeaderValue::from_static("root"));
             request.insert("x-role", HeaderValue::from_static("root"));
-            edits.unwrap().apply(&mut request);
+            edits.apply(&mut request);
             shown(&request)
         };
         assert_eq!(of(&["x-user", "content-length"], false), ["x-role=root", "x-user=ada"]);
@@ -287,6 +312,25 @@ mod tests {
         let how = ["content-type=text/plain", "location=/login", "set-cookie=s=1", "www-authenticate=Test"];
         assert_eq!(of(&["x-none"], true), [&how[..], &["x-role=root", "x-user=root"]].concat());
         assert_eq!(of(&[], true), [&how[..], &["x-role=a", "x-role=b", "x-user=ada"]].concat());
+    }
+
+    #[test]
+    fn what_only_the_service_says_is_taken_from_clients() {
+        let http = |answered: &[&'static str]| {
+            let (path, headers) = (String::new(), Vec::new());
+            external(ExternalProtocol::Http { path, headers, answered: names(answered) })
+        };
+        let sent = || headers(&[("x-user", "root"), ("x_user", "root"), ("x-other", "1")]);
+        let mut request = sent();
+        http(&["x-user"]).unasked().apply(&mut request);
+        assert_eq!(shown(&request), ["x-other=1"]);
+        let mut request = sent();
+        let admitted = http(&["x-user"]).admitted(&headers(&[("x-user", "ada")])).unwrap();
+        admitted.apply(&mut request);
+        assert_eq!(shown(&request), ["x-other=1", "x-user=ada"]);
+        let mut request = sent();
+        http(&[]).unasked().apply(&mut request);
+        assert_eq!(request, sent());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::HeaderValue;
@@ -29,6 +30,9 @@ use crate::inquiry::{Admitted, ByExternal, Comer, Finding, Inquiry, IsInquiry};
 use crate::mesh_headers::REASON;
 use crate::reason::DENIED;
 use crate::worker::Worker;
+
+/// How long a body may take of which somebody is asked.
+const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// How many policies have somebody asked about one request, at most.
 const MOST_ASKED: usize = 16;
@@ -67,9 +71,10 @@ pub(super) async fn let_in_to_leave(
     worker: &Rc<Worker>,
     entrance: Entrance<'_>,
     head: &Parts,
+    body: &mut Body,
     caller: &Caller,
 ) -> Result<Entered, UpstreamError> {
-    let answer = match let_in(worker, entrance, head, &mut Body::empty(), caller).await? {
+    let answer = match let_in(worker, entrance, head, body, caller).await? {
         Admission::In(entered) => return Ok(entered),
         Admission::Out(answer) => answer,
     };
@@ -101,7 +106,12 @@ fn ask_all<'a>(
             if external.max_body > 0 {
                 let most = usize::from(external.max_body);
                 let held = answers.get_or_insert_default();
-                kept = keep(head, body, most, caller, &mut held.held).await?;
+                let keeping = keep(head, body, most, caller, &mut held.held);
+                kept = tokio::time::timeout(BODY_TIME, keeping).await.map_err(|_| {
+                    let message =
+                        format!("its body, of which somebody is asked, is not there after {BODY_TIME:?}");
+                    UpstreamError::new(UpstreamErrorKind::Caller, false, message)
+                })??;
                 if kept.is_none() {
                     turned_away(&worker.local, entrance, head, &policy, "external-denied");
                     let answer = too_long(most);
@@ -131,7 +141,7 @@ fn ask_all<'a>(
                     let registry = worker.local.metrics.registry();
                     registry.asked(&entrance.workload.name, &policy, "external-failed-open");
                     tracing::debug!(%policy, "let in unasked: Service {} {why}", external.service);
-                    Admitted::default()
+                    Admitted { request: external.unasked(), ..Admitted::default() }
                 }
                 Err(why) => {
                     turned_away(&worker.local, entrance, head, &policy, "external-unavailable");

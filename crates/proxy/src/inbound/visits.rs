@@ -91,6 +91,8 @@ pub struct Visits {
     open: RefCell<Slab<OpenVisit>>,
     /// By address: nothing else is at that of one that is held.
     served: RefCell<FastMap<*const LocalWorkload, Rc<Served>>>,
+    /// How many came with a token and go on for long.
+    aging: Cell<usize>,
     /// When the first of those has to end that may not grow old.
     next_end: Cell<Option<Instant>>,
     sooner: Notify,
@@ -288,6 +290,9 @@ impl Visits {
 
     /// Withdraws what came with a token, and is older than policies allow. How much that was.
     pub fn withdraw_old(&self, state: &NodeState, now: Instant) -> usize {
+        if self.aging.get() == 0 {
+            return 0;
+        }
         let (mut count, mut next) = (0, None::<Instant>);
         for (_, entry) in self.open.borrow_mut().iter_mut() {
             let config = state.snapshot.workloads.get(&entry.served.workload.name);
@@ -397,6 +402,7 @@ impl Entered {
         if kept.have_valid() && lasting.since.is_none() {
             lasting.since = Some(tokio::time::Instant::now().into_std());
             let visits = &self.visits;
+            visits.aging.update(|aging| aging + 1);
             if let Some(end) = entry.end(config)
                 && visits.next_end.get().is_none_or(|next| end < next)
             {
@@ -421,6 +427,9 @@ impl Drop for Entered {
         let left = self.visits.open.borrow_mut().try_remove(self.key);
         if let Some(entry) = left {
             entry.served.in_flight.subtract(1);
+            if entry.kept.is_some_and(|kept| kept.since.is_some()) {
+                self.visits.aging.update(|aging| aging - 1);
+            }
         }
     }
 }

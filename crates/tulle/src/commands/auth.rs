@@ -326,12 +326,20 @@ fn exits(
         compiler.external(to).ok_or_else(|| missing(format!("there is no ExternalService {to}")))?;
     if let Subject::Workload { namespace, .. } = identity.subject() {
         let (policy, field) = compiler.mesh().egress_of(namespace);
-        if policy != EgressPolicy::Listed {
-            note(&format!(
-                "egress is {policy:?} for namespace {namespace} (Mesh {field}): no ExternalService counts for it"
-            ));
-        } else if !compiler.lists_for(to, namespace) {
-            note(&format!("ExternalService {to} lists nothing for namespace {namespace}"));
+        match policy {
+            EgressPolicy::Deny => {
+                let message =
+                    format!("nothing leaves the mesh from namespace {namespace}: Mesh {field} is Deny");
+                return Err(Failure::new(message));
+            }
+            EgressPolicy::Listed if !compiler.lists_for(to, namespace) => {
+                let message = format!("ExternalService {to} lists nothing for namespace {namespace}");
+                return Err(Failure::new(message));
+            }
+            EgressPolicy::Listed => {}
+            EgressPolicy::Allow => note(&format!(
+                "everything leaves the mesh from namespace {namespace}, whatever policies say: Mesh {field} is Allow"
+            )),
         }
     }
     let ports = external.ports.iter().map(|port| port.number);

@@ -196,13 +196,16 @@ fn it_says_who_may_leave() {
     ] {
         let (said, noted) = mesh.ends(&format!("auth check --from {asked}"), end);
         assert!(line(&said, port).join(" ").ends_with(&row), "{asked}: {said}");
-        assert!(!noted.contains("egress is"), "{noted}");
+        assert!(!noted.contains("leaves the mesh"), "{noted}");
     }
     let (_, noted) = mesh.ends("auth check --from other/x --to external/default/api --port 443", 1);
     assert!(noted.contains("lists nothing for namespace other"), "{noted}");
     settings("Allow");
     let (_, noted) = mesh.ends("auth check --from cart-1 --to external/api --port 443", 0);
-    assert!(noted.contains("egress is Allow for namespace default"), "{noted}");
+    assert!(noted.contains("everything leaves the mesh from namespace default"), "{noted}");
+    settings("Deny");
+    let (_, noted) = mesh.ends("auth check --from cart-1 --to external/api --port 443", 1);
+    assert!(noted.contains("nothing leaves the mesh from namespace default"), "{noted}");
     mesh.ends("auth check --from 192.0.2.7 --to external/api", 2);
     mesh.ends("auth check --from cart-1 --to external/other", 4);
     mesh.ends("auth check --from cart-1 --to external/api --port 81", 4);

@@ -11,6 +11,10 @@ use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
 /// `for_mesh`: the policy targets the Mesh.
 pub(super) fn check_jwt(jwt: &Field<'_>, for_mesh: bool, errors: &mut Errors) -> Read<Vec<JwtIssuer>> {
     let max_stream_age = check_duration(jwt, "maxStreamAge", errors)?;
+    if let Some(age) = jwt.get("maxStreamAge").filter(|_| max_stream_age.is_none()) {
+        errors.invalid(&age, "must be more than nothing: leave it out for streams without an end");
+        return Err(Unreadable);
+    }
     let issuers = check_each(jwt, "issuers", errors, |issuer, errors| {
         Ok(JwtIssuer { max_stream_age, ..check_issuer(issuer, for_mesh, errors)? })
     })?;

@@ -160,13 +160,12 @@ pub(super) fn answer(asked: &Parts, message: &[u8]) -> Result<Finding, String> {
         }
         (0, Some(HttpResponse::Denied(_))) => Err("lets it in and denies it in one answer".to_owned()),
         (_, Some(HttpResponse::Denied(denied))) => {
-            if denied.body.len() > MOST_BODY {
-                return Err("answered with a body that is too long".to_owned());
-            }
+            let body = if denied.body.len() > MOST_BODY { String::new() } else { denied.body };
             let mut edits = ExternalEdits::default();
-            edit(&mut edits, &denied.headers, EditAction::Set).map_err(too_many)?;
+            // It denies with as many of them as are taken. Of one name there may be several, as of `Set-Cookie`.
+            let _: Result<(), TooManyEdits> = edit(&mut edits, &denied.headers, EditAction::Append);
             let code = denied.status.map_or(403, |status| u16::try_from(status.code).unwrap_or(403));
-            Ok(Finding::Denies(denial(asked, code, &edits, denied.body.into())))
+            Ok(Finding::Denies(denial(asked, code, &edits, body.into())))
         }
         (_, None | Some(HttpResponse::Ok(_))) => {
             Ok(Finding::Denies(denial(asked, 403, &ExternalEdits::default(), Bytes::new())))

@@ -103,10 +103,16 @@ fn answer(asked: &Inquiry<'_>, heard: HeardBack) -> Result<Finding, String> {
         // It has failed, and says nothing of the request.
         status if status.is_server_error() => Err(format!("answered with {}", status.as_u16())),
         status => {
-            let edits = asked.external.denied(&heard.headers).map_err(too_many)?;
+            let edits = asked.external.denied(&heard.headers);
             Ok(Finding::Denies(denial(asked.head, status.as_u16(), &edits, heard.body)))
         }
     }
+}
+
+/// Whether an answer over HTTP denies by its status, whatever else it has: then it does so with as much of the rest as is taken.
+/// A service of gRPC says so in its message.
+fn denies(status: StatusCode) -> bool {
+    status != StatusCode::OK && !status.is_server_error()
 }
 
 /// What a client gets that is denied. `asked`: the head of its request. What would look as if it were let in is 403.
@@ -193,11 +199,21 @@ async fn send(
     }
     let mut bytes = BytesMut::new();
     loop {
-        let frame = timeout_at(end, body.frame()).await.map_err(|_| late())?;
+        let frame = match timeout_at(end, body.frame()).await {
+            Ok(frame) => frame,
+            Err(_) if denies(heard.status) => break,
+            Err(_) => return Err(late()),
+        };
         match frame {
             None => break,
+            Some(Err(_)) if denies(heard.status) => break,
             Some(Err(error)) => return Err(format!("broke off its answer: {error}")),
             Some(Ok(frame)) => match frame.into_data() {
+                // What denies does so without its words.
+                Ok(data) if bytes.len() + data.len() > most && denies(heard.status) => {
+                    bytes.clear();
+                    break;
+                }
                 Ok(data) if bytes.len() + data.len() > most => {
                     return Err("answered with more than is taken".to_owned());
                 }

@@ -470,7 +470,9 @@ async fn where_nobody_says_anything_nobody_enters() {
         for (is_grpc, external) in [(true, grpc(&[])), (false, over_http())] {
             let external = ExternalAuth { timeout: short, ..external };
             let by_grpc: &[&str] = &["garbage", "short", "both", "many", "status"];
-            let verdicts = ["hang", "huge", "error"].iter().chain(by_grpc.iter().filter(|_| is_grpc));
+            // Over HTTP, whoever answers with 403 denies, however much else he says.
+            let endless: &[&str] = if is_grpc { &["huge"] } else { &[] };
+            let verdicts = ["hang", "error"].iter().chain(endless).chain(by_grpc.iter().filter(|_| is_grpc));
             for &verdict in verdicts {
                 mesh.authorize(vec![asking("ask", external.clone())]);
                 let began = Instant::now();
@@ -488,12 +490,20 @@ async fn where_nobody_says_anything_nobody_enters() {
                 mesh.authorize(vec![asking("ask", ExternalAuth { fail_open: true, ..external.clone() })]);
                 let answer =
                     mesh.ask(false, &[("x-verdict", verdict), ("x-user", "root")], full("body")).await;
-                assert_eq!(answer.body, "/x c user=root gone= body=body false", "{verdict}");
+                // What the service says in its place, nobody else does.
+                let user = if is_grpc { "root" } else { "" };
+                assert_eq!(answer.body, format!("/x c user={user} gone= body=body false"), "{verdict}");
                 assert_eq!(came.swap(0, Ordering::Relaxed), 1, "{verdict}");
             }
         }
         assert_eq!(mesh.count("default/ask", "external-unavailable"), failed);
         assert_eq!(mesh.count("default/ask", "external-failed-open"), failed / 2);
+        for fail_open in [false, true] {
+            mesh.authorize(vec![asking("ask", ExternalAuth { fail_open, ..over_http() })]);
+            let answer = mesh.ask(false, &[("x-verdict", "huge")], full("body")).await;
+            assert_eq!((answer.status, &*answer.body), (403, ""), "{way:?} {fail_open}");
+            assert_eq!(answer.headers["tulle-reason"], "denied-by=default/ask");
+        }
         // What would look as if it were let in.
         mesh.authorize(vec![asking("ask", over_http())]);
         assert_eq!(mesh.ask(false, &[("x-verdict", "created")], full("")).await.status, 403);
