@@ -427,7 +427,8 @@ mod tests {
             // Who wants to leave HTTP hears no more than that.
             let workload = workload();
             let entrance = Entrance::to(peer, &workload, 80);
-            let error = let_in_to_leave(&worker, entrance, &head(), &caller).await.err().unwrap();
+            let error =
+                let_in_to_leave(&worker, entrance, &head(), &mut Body::empty(), &caller).await.err().unwrap();
             assert_eq!((error.kind, error.safe_to_retry), (UpstreamErrorKind::Denied, false));
             assert_eq!(error.denied.unwrap().reason, expected);
         }
