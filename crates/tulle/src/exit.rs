@@ -94,6 +94,16 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
         ],
     ),
     (
+        "node revoke",
+        &[
+            (0, "revoked"),
+            (1, "the server refuses to"),
+            (2, "wrong usage"),
+            (3, "the server cannot be reached"),
+            (4, "there is no node NAME"),
+        ],
+    ),
+    (
         "node reset",
         &[(0, "done"), (1, "something cannot be removed"), (2, "wrong usage"), (5, "a node runs")],
     ),

@@ -203,10 +203,10 @@ fn it_says_who_may_leave() {
     settings("Allow");
     let (_, noted) = mesh.ends("auth check --from cart-1 --to external/api --port 443", 0);
     assert!(noted.contains("everything leaves the mesh from namespace default"), "{noted}");
-    settings("Deny");
-    let (_, noted) = mesh.ends("auth check --from cart-1 --to external/api --port 443", 1);
-    assert!(noted.contains("nothing leaves the mesh from namespace default"), "{noted}");
     mesh.ends("auth check --from 192.0.2.7 --to external/api", 2);
     mesh.ends("auth check --from cart-1 --to external/other", 4);
     mesh.ends("auth check --from cart-1 --to external/api --port 81", 4);
+    settings("Deny");
+    let (_, noted) = mesh.ends("auth check --from cart-1 --to external/api --port 443", 1);
+    assert!(noted.contains("nothing leaves the mesh from namespace default"), "{noted}");
 }
