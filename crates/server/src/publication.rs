@@ -107,6 +107,8 @@ struct PublicationState {
     streams: HashMap<u64, OpenStream>,
     /// What each node runs; those that run nothing are not there.
     nodes: HashMap<Arc<str>, RunningNode>,
+    /// Nodes that say what they run, by how many streams. Before they say so of their first workload, they ask for what it uses.
+    reporting: HashMap<Arc<str>, usize>,
 }
 
 struct OpenStream {
@@ -138,13 +140,18 @@ impl PublicationState {
         let runs = self.nodes.get(node);
         match key.kind {
             ResourceType::Mesh | ResourceType::Workload => {}
-            ResourceType::Service | ResourceType::Endpoints if runs.is_none() => return Err(Withheld::Idle),
+            ResourceType::Service | ResourceType::Endpoints
+                if runs.is_none() && !self.reporting.contains_key(node) =>
+            {
+                return Err(Withheld::Idle);
+            }
             ResourceType::Service | ResourceType::Endpoints => {}
         }
         let Some(published) = self.resources.get_mut(key) else { return Ok(None) };
         match (&published.readers, runs) {
             (Readers::Node { name, .. }, _) if **name != *node => Err(Withheld::OfAnother),
             (Readers::OfService(_), Some(runs)) => Ok(Some(published.part(&runs.namespaces))),
+            (Readers::OfService(_), None) => Ok(Some(published.part(&BTreeSet::new()))),
             _ => Ok(Some(published.whole.clone())),
         }
     }
@@ -315,6 +322,21 @@ impl Publication {
     /// Where it is not for that node.
     pub fn get(&self, node: &str, key: &Key) -> Result<Option<Resource>, Withheld> {
         self.state.lock().of_node(node, key)
+    }
+
+    /// A node begins to say what it runs, on one stream; until [`Publication::ends_reports`].
+    pub fn begins_reports(&self, node: &Arc<str>) {
+        *self.state.lock().reporting.entry(node.clone()).or_default() += 1;
+    }
+
+    pub fn ends_reports(&self, node: &str) {
+        let mut state = self.state.lock();
+        if let Some(streams) = state.reporting.get_mut(node) {
+            *streams -= 1;
+            if *streams == 0 {
+                state.reporting.remove(node);
+            }
+        }
     }
 
     /// Whether policies of a node's workloads have keys from there.

@@ -429,7 +429,7 @@ fn refused(node: &str, key: &Key, withheld: Withheld) -> AuditEntry {
     let kind = key.kind.url().rsplit(['/', '.']).next().unwrap_or_default();
     let reason = match withheld {
         Withheld::OfAnother => "it runs on another node, which alone is told what applies to it",
-        Withheld::Idle => "the node runs no workload that could use a Service",
+        Withheld::Idle => "the node says of no workload that it runs, which could use a Service",
     };
     AuditEntry::of_node(node, "subscribe", format!("{kind}/{}", key.name), reason.to_owned())
 }
