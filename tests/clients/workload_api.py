@@ -10,6 +10,12 @@ HEADER = (("workload.spiffe.io", "true"),)
 SOON = 20
 
 
+def say(*words):
+    """A line at once: updates come on threads of their own."""
+    sys.stdout.write(" ".join(str(word) for word in words) + "\n")
+    sys.stdout.flush()
+
+
 def code(call):
     try:
         call()
@@ -67,7 +73,7 @@ def fetch(client):
         assert code(ask(client, "FetchX509SVID", metadata)) == "INVALID_ARGUMENT"
     for method in ["FetchWITSVID", "FetchWITBundles"]:
         assert code(ask(client, method)) == "UNIMPLEMENTED", method
-    print("identity", svid.spiffe_id, flush=True)
+    say("identity", svid.spiffe_id)
 
 
 def denied(client):
@@ -81,24 +87,24 @@ def denied(client):
     }
     codes = [code(ask(client, method, message=message)) for method, message in calls.items()]
     assert set(codes) == {"PERMISSION_DENIED"}, codes
-    print("denied", flush=True)
+    say("denied")
 
 
 def token(client):
-    print("token", client.fetch_jwt_svid(audience={"them"}).spiffe_id, flush=True)
+    say("token", client.fetch_jwt_svid(audience={"them"}).spiffe_id)
 
 
 def watch(client):
     """Tells of every certificate and every set of keys that comes on its streams."""
-    failed = lambda error: print("failed", error, flush=True)
+    failed = lambda error: say("failed", error)
 
     def certificate(context):
         svid = context.default_svid
-        print("certificate", svid.spiffe_id, svid.leaf.serial_number, flush=True)
+        say("certificate", svid.spiffe_id, svid.leaf.serial_number)
 
     def keys(bundles):
         for bundle in bundles.bundles:
-            print("keys", len(bundle.jwt_authorities), flush=True)
+            say("keys", len(bundle.jwt_authorities))
 
     client.stream_x509_contexts(certificate, failed, retry_connect=False)
     client.stream_jwt_bundles(keys, failed, retry_connect=False)
