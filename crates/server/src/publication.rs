@@ -105,10 +105,9 @@ struct PublicationState {
     resources: HashMap<Key, Published>,
     subscribers: HashMap<Key, HashMap<u64, Subscriber>>,
     streams: HashMap<u64, OpenStream>,
-    /// What each node runs; those that run nothing are not there.
+    /// What each node runs, of those that run something, or say what they run: these ask for what their first workload uses before they
+    /// tell of it.
     nodes: HashMap<Arc<str>, RunningNode>,
-    /// Nodes that say what they run, by how many streams. Before they say so of their first workload, they ask for what it uses.
-    reporting: HashMap<Arc<str>, usize>,
 }
 
 struct OpenStream {
@@ -121,6 +120,8 @@ struct RunningNode {
     workloads: HashSet<Key>,
     /// Of these.
     namespaces: BTreeSet<Arc<str>>,
+    /// How many streams it reports on.
+    reports: usize,
 }
 
 impl RunningNode {
@@ -132,6 +133,11 @@ impl RunningNode {
         let namespaces = self.workloads.iter().filter_map(|key| key.name.split_once('/'));
         self.namespaces = namespaces.map(|(namespace, _)| namespace.into()).collect();
     }
+
+    /// The namespaces whose routes it may have, where it may have any Service at all.
+    fn sees(&self) -> Option<BTreeSet<Arc<str>>> {
+        (self.reports > 0 || !self.workloads.is_empty()).then(|| self.namespaces.clone())
+    }
 }
 
 impl PublicationState {
@@ -140,18 +146,13 @@ impl PublicationState {
         let runs = self.nodes.get(node);
         match key.kind {
             ResourceType::Mesh | ResourceType::Workload => {}
-            ResourceType::Service | ResourceType::Endpoints
-                if runs.is_none() && !self.reporting.contains_key(node) =>
-            {
-                return Err(Withheld::Idle);
-            }
+            ResourceType::Service | ResourceType::Endpoints if runs.is_none() => return Err(Withheld::Idle),
             ResourceType::Service | ResourceType::Endpoints => {}
         }
         let Some(published) = self.resources.get_mut(key) else { return Ok(None) };
         match (&published.readers, runs) {
             (Readers::Node { name, .. }, _) if **name != *node => Err(Withheld::OfAnother),
             (Readers::OfService(_), Some(runs)) => Ok(Some(published.part(&runs.namespaces))),
-            (Readers::OfService(_), None) => Ok(Some(published.part(&BTreeSet::new()))),
             _ => Ok(Some(published.whole.clone())),
         }
     }
@@ -163,38 +164,49 @@ impl PublicationState {
         from: Option<Arc<str>>,
         to: Option<Arc<str>>,
     ) -> Vec<(u64, Key)> {
-        let mut changed = Vec::new();
-        for (node, runs) in [(from, false), (to, true)] {
-            let Some(node) = node else { continue };
-            let running = self.nodes.entry(node.clone()).or_default();
-            let before = running.namespaces.clone();
-            running.set(workload, runs);
-            let now = running.namespaces.clone();
-            if now.is_empty() {
-                self.nodes.remove(&node);
-            }
-            if before != now {
-                changed.extend(self.concerned(&node, &before, &now));
+        let moves = [(from, false), (to, true)].into_iter();
+        let moves = moves.filter_map(|(node, runs)| Some((node?, runs)));
+        moves.flat_map(|(node, runs)| self.change_node(&node, |of| of.set(workload, runs))).collect()
+    }
+
+    /// Changes what is known of a node, and returns as [`PublicationState::move_workload`].
+    fn change_node(&mut self, node: &Arc<str>, change: impl FnOnce(&mut RunningNode)) -> Vec<(u64, Key)> {
+        let known = self.nodes.entry(node.clone()).or_default();
+        let before = known.sees();
+        change(known);
+        let now = known.sees();
+        if now.is_none() {
+            self.nodes.remove(node);
+        }
+        if before == now { Vec::new() } else { self.concerned(node, before, now) }
+    }
+
+    /// Marks names for their streams, which are to be woken.
+    fn mark(&self, names: &[(u64, Key)], woken: &mut HashMap<u64, Arc<StreamHandle>>) {
+        for (stream, key) in names {
+            if let Some(stream) = self.streams.get(stream) {
+                stream.handle.dirty.lock().insert(key.clone());
+                woken.insert(stream.handle.id, stream.handle.clone());
             }
         }
-        changed
     }
 
     /// What the streams of a node have subscribed to that depends on the namespaces in which it runs workloads.
     fn concerned(
         &self,
         node: &str,
-        before: &BTreeSet<Arc<str>>,
-        now: &BTreeSet<Arc<str>>,
+        before: Option<BTreeSet<Arc<str>>>,
+        now: Option<BTreeSet<Arc<str>>>,
     ) -> Vec<(u64, Key)> {
-        let all = before.is_empty() || now.is_empty();
+        let all = before.is_none() || now.is_none();
+        let (before, now) = (before.unwrap_or_default(), now.unwrap_or_default());
         let depends = |key: &&Key| match key.kind {
             ResourceType::Mesh | ResourceType::Workload => false,
             ResourceType::Service | ResourceType::Endpoints if all => true,
             ResourceType::Endpoints => false,
             ResourceType::Service => match self.resources.get(*key).map(|published| &published.readers) {
                 Some(Readers::OfService(of)) => {
-                    before.symmetric_difference(now).any(|namespace| of.consumers.contains(namespace))
+                    before.symmetric_difference(&now).any(|namespace| of.consumers.contains(namespace))
                 }
                 _ => false,
             },
@@ -261,6 +273,18 @@ impl StreamHandle {
     }
 }
 
+/// A stream on which a node says what it runs.
+pub struct Reporting {
+    publication: Arc<Publication>,
+    node: Arc<str>,
+}
+
+impl Drop for Reporting {
+    fn drop(&mut self) {
+        self.publication.change_node(&self.node, |of| of.reports -= 1);
+    }
+}
+
 impl Publication {
     pub fn new() -> Arc<Self> {
         Arc::default()
@@ -294,13 +318,9 @@ impl Publication {
                 None => state.resources.remove(&key),
             };
             if from != to {
-                for (stream, key) in state.move_workload(&key, from, to) {
-                    if let Some(stream) = state.streams.get(&stream) {
-                        stream.handle.dirty.lock().insert(key.clone());
-                        woken.insert(stream.handle.id, stream.handle.clone());
-                    }
-                    affected.push(key);
-                }
+                let names = state.move_workload(&key, from, to);
+                state.mark(&names, &mut woken);
+                affected.extend(names.into_iter().map(|(_, key)| key));
             }
             for (id, subscriber) in state.subscribers.get(&key).into_iter().flatten() {
                 subscriber.stream.dirty.lock().insert(key.clone());
@@ -324,19 +344,22 @@ impl Publication {
         self.state.lock().of_node(node, key)
     }
 
-    /// A node begins to say what it runs, on one stream; until [`Publication::ends_reports`].
-    pub fn begins_reports(&self, node: &Arc<str>) {
-        *self.state.lock().reporting.entry(node.clone()).or_default() += 1;
+    /// A node says what it runs, until what is returned is dropped.
+    pub fn reporting(self: &Arc<Self>, node: &Arc<str>) -> Reporting {
+        self.change_node(node, |of| of.reports += 1);
+        Reporting { publication: self.clone(), node: node.clone() }
     }
 
-    pub fn ends_reports(&self, node: &str) {
+    fn change_node(&self, node: &Arc<str>, change: impl FnOnce(&mut RunningNode)) {
+        let mut woken = HashMap::new();
         let mut state = self.state.lock();
-        if let Some(streams) = state.reporting.get_mut(node) {
-            *streams -= 1;
-            if *streams == 0 {
-                state.reporting.remove(node);
-            }
+        let names = state.change_node(node, change);
+        state.mark(&names, &mut woken);
+        drop(state);
+        for stream in woken.values() {
+            stream.wake.notify_one();
         }
+        self.note_progress(names.into_iter().map(|(_, key)| key));
     }
 
     /// Whether policies of a node's workloads have keys from there.
@@ -597,6 +620,27 @@ mod tests {
         publication.publish([gone("x/v")]);
         assert_eq!(seen("a/b"), Err(Withheld::Idle));
         assert!(!stream.is_clean());
+    }
+
+    #[test]
+    fn a_node_that_says_what_it_runs_may_ask_for_what_it_is_about_to_use() {
+        let publication = Publication::new();
+        publication.publish([(key("a/b"), Some(Form::new(b"1".to_vec())))]);
+        let stream = publication.open("n1".into()).unwrap();
+        publication.subscribe(&stream, &[key("a/b")]);
+        stream.take_dirty(10);
+        let seen = || publication.get("n1", &key("a/b")).map(|found| found.is_some());
+        assert_eq!(seen(), Err(Withheld::Idle));
+        let [first, second] = [(); 2].map(|()| publication.reporting(&"n1".into()));
+        assert_eq!((seen(), stream.take_dirty(10).len()), (Ok(true), 1), "what was withheld is told");
+        drop(first);
+        assert!(seen() == Ok(true) && stream.is_clean());
+        publication.publish([running("n1", "x/w")]);
+        assert!(stream.is_clean(), "it has what is for all");
+        drop(second);
+        assert_eq!(seen(), Ok(true), "it runs something");
+        publication.publish([(Key::new(ResourceType::Workload, "x/w"), None)]);
+        assert_eq!((seen(), stream.take_dirty(10).len()), (Err(Withheld::Idle), 1));
     }
 
     #[test]

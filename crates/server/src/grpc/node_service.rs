@@ -247,12 +247,12 @@ impl NodeService for NodeApi {
         let (fleet, stop, audit) = (self.fleet.clone(), self.stop.clone(), self.audit.clone());
         let publication = self.publication.clone();
         tokio::spawn(async move {
-            publication.begins_reports(&calling.name);
+            let reporting = publication.reporting(&calling.name);
             let end = tokio::select! {
                 end = take_reports(&calling, peer, inbound, &outbound, &fleet) => end,
                 () = stop.cancelled() => Err(Status::unavailable("the server stops")),
             };
-            publication.ends_reports(&calling.name);
+            drop(reporting);
             if let Err(status) = end {
                 let node = &calling.name;
                 tracing::info!(%node, "report stream ended: {}", status.message());
