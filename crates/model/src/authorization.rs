@@ -470,14 +470,21 @@ impl<'a, 'r> Question<'a, 'r> {
 
     fn has_request(&self, policy: usize, conditions: &RequestConditions) -> bool {
         let action = self.policies[policy].action;
+        let request = match self.request(action) {
+            Ok(request) => request,
+            Err(holds) => return holds,
+        };
+        holds(conditions, &request, &self.path, action == Action::Allow)
+            && conditions.jwt.as_ref().is_none_or(|jwt| self.has_token(policy, jwt, request.tokens))
+    }
+
+    /// The request that a rule is asked about; where there is none to be seen, whether what it says of one holds.
+    fn request(&self, action: Action) -> Result<RequestSeen<'r>, bool> {
         match self.seen {
-            Traffic::Request(request) => {
-                holds(conditions, &request, &self.path, action == Action::Allow)
-                    && conditions.jwt.as_ref().is_none_or(|jwt| self.has_token(policy, jwt, request.tokens))
-            }
-            Traffic::Bytes => false,
-            Traffic::Requests => action == Action::Allow,
-            Traffic::Forgotten => matches!(action, Action::Deny | Action::Ask),
+            Traffic::Request(request) => Ok(request),
+            Traffic::Bytes => Err(false),
+            Traffic::Requests => Err(action == Action::Allow),
+            Traffic::Forgotten => Err(is_stern(action)),
         }
     }
 
@@ -486,13 +493,9 @@ impl<'a, 'r> Question<'a, 'r> {
     #[cold]
     fn is_so(&self, policy: usize, when: &CelCondition) -> bool {
         let action = self.policies[policy].action;
-        let is_stern = matches!(action, Action::Deny | Action::Ask);
-        let request = match self.seen {
-            _ if !when.reads_requests() => None,
-            Traffic::Request(request) => Some(request),
-            Traffic::Bytes => return false,
-            Traffic::Requests => return action == Action::Allow,
-            Traffic::Forgotten => return is_stern,
+        let request = match when.reads_requests().then(|| self.request(action)).transpose() {
+            Ok(request) => request,
+            Err(holds) => return holds,
         };
         let host = request.map(|request| host_of(request.authority));
         let about = request.zip(host.as_deref()).map(|(RequestSeen { method, headers, .. }, host)| {
@@ -506,7 +509,7 @@ impl<'a, 'r> Question<'a, 'r> {
         let holds = |token| {
             let facts =
                 ConditionFacts { source, port: self.port, request: about, token, claims: OnceLock::new() };
-            when.holds(&facts).unwrap_or(is_stern)
+            when.holds(&facts).unwrap_or(is_stern(action))
         };
         let tokens = request.map_or(&[][..], |request| request.tokens);
         let mut valid =
@@ -524,6 +527,11 @@ impl<'a, 'r> Question<'a, 'r> {
         let mut issuers = self.policies.issuers_of(policy);
         issuers.any(|(place, issuer)| tokens.get(place).is_some_and(|token| wanted.holds(issuer, token)))
     }
+}
+
+/// Whether rules of that action hold where nobody can say whether they do: those that keep out, or have somebody asked.
+fn is_stern(action: Action) -> bool {
+    matches!(action, Action::Deny | Action::Ask)
 }
 
 /// Whether a request is as a rule says, but for its token. Applications differ in what they take for the same, so that only a rule that

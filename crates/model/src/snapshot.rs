@@ -35,7 +35,9 @@ pub use self::access_policies::AccessPolicies;
 pub(crate) use self::access_policies::Candidates;
 pub use self::cors::{AllowedOrigins, Cors, Listing, Origin, OriginHost, OriginPattern};
 pub(crate) use self::filters::is_of_the_connection;
-pub use self::filters::{HeaderEdit, HttpFilters, PathRewrite, Redirect, Rewrite, Scheme, uneditable};
+pub use self::filters::{
+    HeaderEdit, HttpFilters, PathRewrite, Redirect, Rewrite, Scheme, take_away, uneditable,
+};
 pub use self::jwt::{ClaimHeader, ClaimMatch, Claims, JwtConditions, JwtIssuer, JwtKeys, Token, TokenPlace};
 pub use self::mirror::{Mirror, Share};
 pub use self::outside::{EgressPolicy, ExternalConfig, ExternalPort, ExternalServices, OutsideProtocol};

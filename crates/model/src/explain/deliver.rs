@@ -11,7 +11,9 @@ use crate::head::may_go_on;
 use crate::name::{ServiceName, WorkloadName};
 use crate::retry::{ATTEMPTS, BACKOFF};
 use crate::routing::decide::Routed;
-use crate::snapshot::{AppProtocol, BackendTarget, Endpoint, HttpRule, Session, SessionCarrier, Snapshot};
+use crate::snapshot::{
+    AppProtocol, BackendTarget, Endpoint, HttpRule, Session, SessionCarrier, Snapshot, WorkloadConfig,
+};
 use crate::staleness;
 
 /// The decision of a field of a rule.
@@ -231,9 +233,8 @@ fn verdict<'s>(
     target: u16,
     traffic: Traffic<'_>,
 ) -> Option<(Verdict<'s>, &'s WorkloadName)> {
-    let workload = endpoint.workload.as_ref().filter(|_| endpoint.node.is_some())?;
-    let config = snapshot.workloads.get(workload)?;
-    Some((authorization::decide(config, Visitor::Mesh(caller.identity?), target, traffic), workload))
+    let config = config_of(snapshot, endpoint)?;
+    Some((authorization::decide(config, Visitor::Mesh(caller.identity?), target, traffic), &config.name))
 }
 
 /// Whom its policies have asked about it first, where it is a workload of a node.
@@ -244,11 +245,17 @@ fn questions<'s>(
     target: u16,
     traffic: Traffic<'_>,
 ) -> Vec<(Matched<'s>, &'s WorkloadName)> {
-    let workload = endpoint.workload.as_ref().filter(|_| endpoint.node.is_some());
-    let config = workload.and_then(|workload| Some((snapshot.workloads.get(workload)?, workload)));
-    let (Some((config, workload)), Some(identity)) = (config, caller.identity) else { return Vec::new() };
+    let (Some(config), Some(identity)) = (config_of(snapshot, endpoint), caller.identity) else {
+        return Vec::new();
+    };
     let asked = authorization::to_ask(config, Visitor::Mesh(identity), target, traffic);
-    asked.unwrap_or_default().into_iter().map(|matched| (matched, workload)).collect()
+    asked.unwrap_or_default().into_iter().map(|matched| (matched, &config.name)).collect()
+}
+
+/// What applies to an endpoint that is a workload of a node.
+fn config_of<'s>(snapshot: &'s Snapshot, endpoint: &Endpoint) -> Option<&'s WorkloadConfig> {
+    let workload = endpoint.workload.as_ref().filter(|_| endpoint.node.is_some())?;
+    snapshot.workloads.get(workload).map(|config| &**config)
 }
 
 fn shown(endpoint: &Endpoint, target: u16, caller: Caller<'_>) -> String {

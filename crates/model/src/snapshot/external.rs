@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::uneditable;
+use super::{take_away, uneditable};
 use crate::name::ServiceName;
 use crate::routing::join_values;
 
@@ -136,14 +136,6 @@ impl ExternalEdits {
             }
         }
     }
-}
-
-/// Takes a header away in all its spellings: to many applications `x_user` is `x-user`, too.
-pub fn take_away(headers: &mut HeaderMap, name: &HeaderName) {
-    let folded = |name: &HeaderName| name.as_str().replace('_', "-");
-    let own = folded(name);
-    let same: Vec<HeaderName> = headers.keys().filter(|other| folded(other) == own).cloned().collect();
-    same.iter().for_each(|other| drop(headers.remove(other)));
 }
 
 impl ExternalAuth {

@@ -43,6 +43,14 @@ pub(crate) fn is_of_the_connection(name: &str) -> bool {
     NAMES.contains(&name) || name.starts_with("tulle-")
 }
 
+/// Takes a header away in all its spellings: to many applications `x_user` is `x-user`, too.
+pub fn take_away(headers: &mut HeaderMap, name: &HeaderName) {
+    let folded = |name: &HeaderName| name.as_str().replace('_', "-");
+    let own = folded(name);
+    let same: Vec<HeaderName> = headers.keys().filter(|other| folded(other) == own).cloned().collect();
+    same.iter().for_each(|other| drop(headers.remove(other)));
+}
+
 /// Why a header field is nobody's to change, as a part of a sentence; `None`: it may be changed. `name`: in lower case.
 pub fn uneditable(name: &str) -> Option<&'static str> {
     // They say where a message ends, or what is done with its body.

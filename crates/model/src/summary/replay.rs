@@ -185,6 +185,7 @@ fn bounded(policy: &AccessPolicy, knows_address: bool, lenient: bool) -> AccessP
 
 fn bounded_rule(rule: &AccessRule, knows_address: bool, matches: bool) -> AccessRule {
     let mut rule = rule.clone();
+    let mut is_known = true;
     if let Some(request) = &mut rule.request {
         // All of them are looked at: what a rule may ask for besides is to be seen to here.
         let RequestConditions { methods: _, paths: _, calls: _, hosts, headers, jwt } = &mut **request;
@@ -192,16 +193,15 @@ fn bounded_rule(rule: &AccessRule, knows_address: bool, matches: bool) -> Access
             hosts.clear();
             headers.clear();
             *jwt = None;
-            if !matches {
-                rule.sources = Some(Vec::new());
-            }
+            is_known = false;
         }
     }
     if rule.when.as_ref().is_some_and(|when| when.asks_beyond(knows_address)) {
         rule.when = None;
-        if !matches {
-            rule.sources = Some(Vec::new());
-        }
+        is_known = false;
+    }
+    if !is_known && !matches {
+        rule.sources = Some(Vec::new());
     }
     if let Some(sources) = rule.sources.as_mut().filter(|_| !knows_address) {
         let is_range = |source: &Source| matches!(source, Source::Outside(ranges) if !ranges.is_empty());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tulle_identity::jwt::{InvalidToken, KeySet, Unverified, Verified};
-use tulle_model::snapshot::{AccessPolicies, FastMap, JwtIssuer, Token, TokenPlace};
+use tulle_model::snapshot::{AccessPolicies, FastMap, JwtIssuer, Token, TokenPlace, take_away};
 
 use super::answers::Answers;
 use crate::state::UnknownKeys;
@@ -109,10 +109,7 @@ impl Brought {
     /// applications `x_user` is `x-user`, too.
     pub fn write_headers(&self, headers: &mut HeaderMap) {
         for (name, value) in &self.headers {
-            let is_same =
-                |other: &HeaderName| other.as_str().replace('_', "-") == name.as_str().replace('_', "-");
-            let same: Vec<HeaderName> = headers.keys().filter(|other| is_same(other)).cloned().collect();
-            same.iter().for_each(|other| drop(headers.remove(other)));
+            take_away(headers, name);
             if let Some(value) = value {
                 headers.insert(name.clone(), value.clone());
             }

@@ -9,6 +9,9 @@ use crate::publication::Progress;
 /// As statuses name us.
 pub const CONTROLLER_NAME: &str = "tulle.dev/mesh";
 
+/// What a node does that refuses a route.
+pub(super) const REFUSES: &str = "refuses it";
+
 /// Status, reason and message.
 pub(super) type ProgrammedCondition = (bool, &'static str, String);
 
@@ -78,14 +81,14 @@ pub(super) fn merge(status: &mut Value, wanted: &Entries, now: &str) {
     status[wanted.list] = Value::Array(entries);
 }
 
-/// What the condition `Programmed` of a route says.
-pub(super) fn programmed(progress: &Progress) -> ProgrammedCondition {
+/// What the condition `Programmed` says; `refuses`: what nodes do that refuse it.
+pub(super) fn programmed(progress: &Progress, refuses: &str) -> ProgrammedCondition {
     let Progress { nodes, confirmed, refused } = progress;
     let count = format!("Programmed on {confirmed} of {nodes} nodes");
     if let Some((node, why)) = refused.first() {
         let more =
             if refused.len() > 1 { format!(" (and {} more)", refused.len() - 1) } else { String::new() };
-        return (false, "Refused", format!("{count}; the node {node} refuses it: {why}{more}"));
+        return (false, "Refused", format!("{count}; the node {node} {refuses}: {why}{more}"));
     }
     match (*nodes, *confirmed) {
         // Every node that uses the service has it; who waits for the condition must not wait for traffic.
@@ -119,7 +122,7 @@ mod tests {
         let foreign = json!({ "controllerName": "example.com/other", "parentRef": { "name": "gw" } });
         let mut status = json!({ "parents": [foreign] });
         let progress = |nodes, confirmed| {
-            let programmed = programmed(&Progress { nodes, confirmed, refused: vec![] });
+            let programmed = programmed(&Progress { nodes, confirmed, refused: vec![] }, REFUSES);
             let entry = StatusEntry::new(&parent, std::slice::from_ref(&accepted), Some(programmed));
             Entries { list: "parents", reference: "parentRef", entries: vec![entry] }
         };

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use tulle_model::compile::TargetStatus;
 use tulle_model::name::WorkloadName;
 
-use super::entries::{Entries, ProgrammedCondition, StatusEntry};
-use crate::publication::{Key, NodeAnswer, Publication, ResourceType};
+use super::entries::{Entries, StatusEntry, programmed};
+use crate::publication::{Key, NodeAnswer, Progress, Publication, ResourceType};
 
 /// One form of a policy.
 pub(super) struct PolicyProgress {
@@ -65,30 +65,22 @@ impl PolicyProgress {
                     *of_node = now;
                 }
             }
-            let programmed = (!nodes.is_empty()).then(|| programmed(&nodes));
+            let programmed =
+                (!nodes.is_empty()).then(|| programmed(&together(&nodes), "cannot read what it is told"));
             StatusEntry::new(&target.target, &target.conditions, programmed)
         };
         Entries { list: "ancestors", reference: "ancestorRef", entries: targets.iter().map(entry).collect() }
     }
 }
 
-fn programmed(nodes: &BTreeMap<&Arc<str>, NodeProgress>) -> ProgrammedCondition {
+/// How far they are together.
+fn together(nodes: &BTreeMap<&Arc<str>, NodeProgress>) -> Progress {
     let confirmed = nodes.values().filter(|node| matches!(node, NodeProgress::Confirmed)).count();
-    let count = format!("Programmed on {confirmed} of {} nodes", nodes.len());
-    let refusing = nodes.iter().filter_map(|(node, progress)| match progress {
-        NodeProgress::Refused(why) => Some((node, why)),
+    let refused = nodes.iter().filter_map(|(node, progress)| match progress {
+        NodeProgress::Refused(why) => Some(((*node).clone(), why.clone())),
         NodeProgress::Confirmed | NodeProgress::Pending => None,
     });
-    let refusing: Vec<_> = refusing.collect();
-    match refusing.split_first() {
-        Some(((node, why), more)) => {
-            let more = if more.is_empty() { String::new() } else { format!(" (and {} more)", more.len()) };
-            let message = format!("{count}; the node {node} cannot read what it is told: {why}{more}");
-            (false, "Refused", message)
-        }
-        None if confirmed == nodes.len() => (true, "Programmed", count),
-        None => (false, "Pending", count),
-    }
+    Progress { nodes: nodes.len(), confirmed, refused: refused.collect() }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use tulle_model::compile::{InvalidObject, ParentStatus, TargetStatus};
 use tulle_model::name::{NamespacedName, ServiceName};
 use tulle_model::registry::{Kind, KindId};
 
-use super::entries::{Entries, StatusEntry, merge, programmed};
+use super::entries::{Entries, REFUSES, StatusEntry, merge, programmed};
 use super::policies::PolicyProgress;
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects, WriteOptions};
@@ -89,8 +89,8 @@ impl Attachments {
             Self::Parents(parents) => {
                 let of = |service: &ServiceName| publication.progress(std::slice::from_ref(service));
                 let entry = |parent: &ParentStatus| {
-                    let progress = parent.service.as_ref().map(of);
-                    StatusEntry::new(&parent.parent, &parent.conditions, progress.as_ref().map(programmed))
+                    let programmed = parent.service.as_ref().map(|service| programmed(&of(service), REFUSES));
+                    StatusEntry::new(&parent.parent, &parent.conditions, programmed)
                 };
                 Entries {
                     list: "parents",
