@@ -14,6 +14,7 @@ mod limits;
 mod mirrored;
 mod names;
 mod partition;
+mod policies;
 mod restarts;
 mod server_state;
 mod silence;

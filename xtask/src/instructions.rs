@@ -60,11 +60,15 @@ pub fn rules(root: &Path) -> Result<()> {
         let found = counted.iter().find(|(counted, _)| counted == name);
         found.map(|(_, count)| *count as i64).with_context(|| format!("hot-path says nothing of {name}"))
     };
-    let (no_route, one_rule) = (of("no-route")?, of("one-rule")?);
+    let (no_route, one_rule, no_policies) = (of("no-route")?, of("one-rule")?, of("no-policies")?);
     println!("{:<16} {:>9} {:>9}", "rule", "request", "its own");
     for (name, count) in &counted {
-        let than = if name == "one-rule" || name.ends_with("policies") { no_route } else { one_rule };
-        let own = if name == "no-route" { 0 } else { *count as i64 - than };
+        let than = match &**name {
+            "no-route" | "one-rule" | "no-policies" => no_route,
+            name if name.ends_with("policies") => no_policies,
+            _ => one_rule,
+        };
+        let own = *count as i64 - than;
         println!("{name:<16} {count:>9} {own:>+9}");
     }
     Ok(())

@@ -42,9 +42,9 @@ enum Command {
         /// Only these (all otherwise)
         #[arg(long = "kind", value_enum, value_name = "NAME")]
         kinds: Vec<Kind>,
-        /// What rules cost, instead: `http1-one-node` under each
-        #[arg(long, conflicts_with = "kinds")]
-        rules: bool,
+        /// What rules cost, instead: `http1-one-node` under each of these (all, if none is named)
+        #[arg(long, value_enum, num_args = 0.., value_name = "NAME", conflicts_with = "kinds")]
+        rules: Option<Vec<Rules>>,
     },
     /// The proxies that are counted, until stdin ends
     Proxies {
@@ -60,7 +60,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Measure { out, rules: true, .. } => measure::rules(&out),
+        Command::Measure { out, rules: Some(rules), .. } => measure::rules(&out, &rules),
         Command::Measure { out, kinds, .. } => measure::run(&out, &kinds),
         Command::Proxies { kind, rules, application } => proxies::run(kind, rules, application),
     };

@@ -34,9 +34,10 @@ pub fn run(out: &Path, kinds: &[Kind]) -> Result<()> {
 }
 
 /// The same for one kind under different rules.
-pub fn rules(out: &Path) -> Result<()> {
+pub fn rules(out: &Path, rules: &[Rules]) -> Result<()> {
+    let rules = if rules.is_empty() { Rules::value_variants() } else { rules };
     let of = |rules: &Rules| (rules.name(), format!("rules-{}", rules.name()), Kind::Http1OneNode, *rules);
-    measure_all(out, Rules::value_variants().iter().map(of))
+    measure_all(out, rules.iter().map(of))
 }
 
 /// Each with its name, and that of the file of its profile.

@@ -42,6 +42,8 @@ pub enum Rules {
     Session,
     /// A thousand rules by exact path, prefix and method, one of which fits
     ManyRoutes,
+    /// No policy, of a workload that the server has spoken of
+    NoPolicies,
     /// A thousand AuthorizationPolicies with twenty rules each, twenty of them about the workload, by source and port
     ManyPolicies,
     /// The same by source, method and path
@@ -82,9 +84,11 @@ impl Rules {
 
     /// What the node of the service's workload is told of it, where there are policies. `client`: the account that calls.
     pub fn workload(self, name: &WorkloadName, client: &str) -> Result<Option<Arc<WorkloadConfig>>> {
-        if !matches!(self, Self::ManyPolicies | Self::ManyRequestPolicies | Self::ManyAnybodyPolicies) {
-            return Ok(None);
-        }
+        let policies = match self {
+            Self::NoPolicies => 0,
+            Self::ManyPolicies | Self::ManyRequestPolicies | Self::ManyAnybodyPolicies => POLICIES,
+            _ => return Ok(None),
+        };
         let mut compiler = Compiler::new(TrustDomain::new("bench.test")?);
         let object = format!(
             "{{kind: Workload, apiVersion: tulle.dev/v1alpha1, metadata: {{name: {}, labels: {{app: own}}}}, \
@@ -92,7 +96,7 @@ impl Rules {
             name.name
         );
         put(&mut compiler, KindId::Workload, &object)?;
-        for policy in 0..POLICIES {
+        for policy in 0..policies {
             let app = if policy % (POLICIES / OWN_POLICIES) == 0 { "own" } else { "other" };
             let mut object = format!(
                 "kind: AuthorizationPolicy\napiVersion: tulle.dev/v1alpha1\nmetadata: {{name: p{policy}}}\nspec:\n  \
@@ -126,7 +130,11 @@ impl Rules {
         let on = format!("backendRefs: [{{name: {name}, port: {port}}}]");
         let field = "set: [{name: x-field, value: value}]";
         let more = match self {
-            Self::NoRoute | Self::ManyPolicies | Self::ManyRequestPolicies | Self::ManyAnybodyPolicies => {
+            Self::NoRoute
+            | Self::NoPolicies
+            | Self::ManyPolicies
+            | Self::ManyRequestPolicies
+            | Self::ManyAnybodyPolicies => {
                 return Vec::new();
             }
             Self::ManyRoutes => {

@@ -15,6 +15,42 @@ use std::borrow::Cow;
 pub(crate) use self::ambiguity::ambiguity_but;
 pub use self::ambiguity::{Ambiguities, Ambiguity, ambiguity};
 
+/// Whether all servers read a path alike, and it is in its normal form: one look through. Of others, [`ambiguity`] and
+/// [`normal_form`] say more.
+#[inline]
+pub(crate) fn is_plain(path: &str) -> bool {
+    // What may not come next.
+    let mut barred = 0;
+    path.starts_with('/')
+        && path.bytes().all(|byte| {
+            let class = CLASSES[usize::from(byte)];
+            let is_so = class != 0 && barred & class == 0;
+            barred = (class & SLASH) << 1;
+            is_so
+        })
+}
+
+/// Of each byte: nothing where it does not stand for itself in a path, or ends a segment for some; whether it is a slash, and
+/// whether none may be before it.
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        classes[byte] = match byte as u8 {
+            b'/' => SLASH | NO_FIRST,
+            b'.' => NO_FIRST,
+            b';' => 0,
+            other if may_be_plain(other) => PLAIN,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    classes
+};
+const PLAIN: u8 = 1;
+const SLASH: u8 = 2;
+const NO_FIRST: u8 = SLASH << 1;
+
 /// The normal form of a path without its query. A path that is in it already costs one look through.
 pub fn normal_form(path: &str) -> Cow<'_, str> {
     if is_normal(path.as_bytes()) { Cow::Borrowed(path) } else { Cow::Owned(normalize(path)) }
@@ -69,13 +105,17 @@ fn escape(text: &[u8]) -> Option<u8> {
 }
 
 /// RFC 3986, section 2.3.
-fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+const fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// Whether a byte stands for itself in a path (RFC 3986, section 3.3).
-fn may_be_plain(byte: u8) -> bool {
-    is_unreserved(byte) || b"/!$&'()*+,;=:@".contains(&byte)
+const fn may_be_plain(byte: u8) -> bool {
+    is_unreserved(byte)
+        || matches!(
+            byte,
+            b'/' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@'
+        )
 }
 
 /// Whether the normal form of some path begins with that text, or, where it is `whole`, is that text.
@@ -348,6 +388,14 @@ mod tests {
         #[test]
         fn the_form_is_what_the_rfc_says(path in paths()) {
             prop_assert_eq!(normal_form(&path), naive(&path));
+        }
+
+        #[test]
+        fn what_is_plain_says_one_thing(path in paths()) {
+            if is_plain(&path) {
+                prop_assert_eq!(ambiguity(&path), None);
+                prop_assert_eq!(naive(&path), path);
+            }
         }
 
         #[test]

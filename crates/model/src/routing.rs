@@ -170,6 +170,7 @@ pub fn specificity(matcher: &HttpMatch) -> impl Ord + use<> {
     (rank, Reverse(length), matcher.method.is_none(), conditions)
 }
 
+#[inline]
 pub(crate) fn path_matches(matcher: &PathMatch, path: &str) -> bool {
     match matcher {
         PathMatch::Exact(wanted) => wanted == path,

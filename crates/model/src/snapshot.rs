@@ -41,7 +41,7 @@ pub use self::filters::{
 pub use self::jwt::{ClaimHeader, ClaimMatch, Claims, JwtConditions, JwtIssuer, JwtKeys, Token, TokenPlace};
 pub use self::mirror::{Mirror, Share};
 pub use self::outside::{EgressPolicy, ExternalConfig, ExternalPort, ExternalServices, OutsideProtocol};
-pub(crate) use self::places::Place;
+pub(crate) use self::places::{Place, earlier};
 use self::route_index::RouteIndex;
 pub use self::session::{Session, SessionCarrier, SessionKey};
 pub use self::spoken::Spoken;

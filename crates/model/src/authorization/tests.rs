@@ -9,7 +9,7 @@ use crate::identity::TrustDomain;
 use crate::snapshot::external::{EXTERNAL_TIMEOUT, ExternalAuth, ExternalProtocol};
 use crate::snapshot::{
     Claims, IdentityPattern, JwtIssuer, JwtKeys, PathMatch, Pattern, ServerName, Strictness, TextMatch,
-    TokenPlace,
+    TokenPlace, ValueMatch,
 };
 
 fn identity(namespace: &str, account: &str) -> SpiffeId {
@@ -43,7 +43,7 @@ fn a_deny_wins_and_who_is_allowed_somewhere_needs_to_be() {
             Ambiguities::default(),
             Visitor::Mesh(&caller),
             port,
-            Traffic::Bytes,
+            &Traffic::Bytes,
         ) {
             Ok(None) => "open".to_owned(),
             Ok(Some(matched)) => matched.decision(Effect::Routed).to_string(),
@@ -104,7 +104,7 @@ fn addresses_count_outside_of_the_mesh_alone() {
             Ambiguities::default(),
             Visitor::Outside(from.parse().unwrap()),
             80,
-            Traffic::Bytes,
+            &Traffic::Bytes,
         )
         .is_ok()
     };
@@ -126,7 +126,7 @@ fn addresses_count_outside_of_the_mesh_alone() {
             Ambiguities::default(),
             Visitor::Mesh(&mesh),
             80,
-            Traffic::Bytes
+            &Traffic::Bytes
         )
         .is_err()
     );
@@ -138,7 +138,7 @@ fn addresses_count_outside_of_the_mesh_alone() {
             Ambiguities::default(),
             Visitor::Mesh(&mesh),
             80,
-            Traffic::Bytes
+            &Traffic::Bytes
         )
         .is_ok()
     );
@@ -220,7 +220,7 @@ fn a_rule_that_allows_takes_words_as_written_and_one_that_denies_in_all_their_fo
         let seen = Traffic::Request(RequestSeen { method, path, authority, headers, tokens: &[] });
         let visitor = Visitor::Outside([192, 0, 2, 1].into());
         let is_in = |action| {
-            by_policies(&of_requests(action, conditions.clone()), Ambiguities::default(), visitor, 80, seen)
+            by_policies(&of_requests(action, conditions.clone()), Ambiguities::default(), visitor, 80, &seen)
                 .is_ok()
         };
         let found = (is_in(Action::Allow), !is_in(Action::Deny));
@@ -249,7 +249,7 @@ fn where_requests_are_looked_at_nothing_else_enters() {
     let audit = of_requests(Action::Audit, paths);
     let visitor = Visitor::Outside([192, 0, 2, 1].into());
     let reason = |policies: &AccessPolicies, seen| {
-        by_policies(policies, Ambiguities::default(), visitor, 80, seen).err().map(|denial| denial.reason())
+        by_policies(policies, Ambiguities::default(), visitor, 80, &seen).err().map(|denial| denial.reason())
     };
     let (by, none, bad) = (
         || Some("denied-by=shop/p".to_owned()),
@@ -341,7 +341,7 @@ fn conditions_are_asked_of_whatever_they_can_be_asked_of() {
     ] {
         for (action, expected) in [(Action::Allow, allow), (Action::Deny, deny)] {
             let policies = policies(action, when);
-            let found = by_policies(&policies, Ambiguities::default(), Visitor::Mesh(&web), 80, seen);
+            let found = by_policies(&policies, Ambiguities::default(), Visitor::Mesh(&web), 80, &seen);
             let found = found.map_or_else(Denial::reason, |_| in_.to_owned());
             assert_eq!(found, expected, "{action:?} {when} {seen:?}");
         }
@@ -621,7 +621,7 @@ proptest! {
                 None => Traffic::Bytes,
             };
             let (expected, audited) = naive(&policies, visitor, port, request);
-            let found = by_policies(&all, Ambiguities::default(), visitor, port, seen);
+            let found = by_policies(&all, Ambiguities::default(), visitor, port, &seen);
             let found = found.map(|m| m.map(|m| (m.policy, m.rule))).map_err(|denial| denial.reason());
             prop_assert_eq!(found, expected);
             let found: Vec<_> = audits(&all, visitor, port, seen).into_iter().map(|m| (m.policy, m.rule)).collect();

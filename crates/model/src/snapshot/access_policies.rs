@@ -16,6 +16,8 @@ pub struct AccessPolicies {
     policies: Vec<AccessPolicy>,
     /// By [`Action`]: its rules by who comes.
     rules: [RulesBySource; 4],
+    /// By [`Action`]: whether there are any.
+    have: [bool; 4],
     /// Where whoever comes needs to be allowed.
     allowing: FirstAt,
     /// Where rules that allow or deny look at requests.
@@ -78,8 +80,12 @@ impl FirstAt {
         }
     }
 
+    #[inline]
     fn get(&self, port: u16) -> Option<usize> {
-        let at = if self.at.is_empty() { None } else { self.at.get(&port).copied() };
+        if self.at.is_empty() {
+            return self.everywhere;
+        }
+        let at = self.at.get(&port).copied();
         self.everywhere.map_or(at, |everywhere| Some(at.map_or(everywhere, |at| at.min(everywhere))))
     }
 }
@@ -108,6 +114,11 @@ impl RulesBySource {
 }
 
 impl RulesBySource {
+    fn is_empty(&self) -> bool {
+        let Self { identities, accounts, patterns, outside } = self;
+        identities.is_empty() && accounts.is_empty() && patterns.is_empty() && outside.is_empty()
+    }
+
     fn index(&mut self, policies: &[AccessPolicy]) {
         let Self { identities, accounts, patterns, outside } = self;
         let named = identities.values_mut().chain(accounts.values_mut());
@@ -158,6 +169,7 @@ impl From<Vec<AccessPolicy>> for AccessPolicies {
             }
         }
         all.rules.iter_mut().for_each(|rules| rules.index(&policies));
+        all.have = all.rules.each_ref().map(|rules| !rules.is_empty());
         Self { policies, headers: headers.into(), ..all }
     }
 }
@@ -188,12 +200,18 @@ impl std::ops::Deref for AccessPolicies {
 }
 
 impl AccessPolicies {
+    /// Whether rules that allow or deny say all there is to be said, without a look at tokens.
+    pub fn are_simple(&self) -> bool {
+        !self.have(Action::Ask) && !self.have(Action::Audit) && self.issuers.is_empty()
+    }
+
     /// The first policy by which somebody may be held off.
     pub(crate) fn holding_off(&self) -> Option<&AccessPolicy> {
         self.policies.iter().find(|policy| policy.action.holds_off())
     }
 
     /// The first policy because of which callers of that port need to be allowed.
+    #[inline]
     pub(crate) fn allowing(&self, port: u16) -> Option<&AccessPolicy> {
         self.first(&self.allowing, port)
     }
@@ -204,11 +222,13 @@ impl AccessPolicies {
     }
 
     /// The first policy that looks at their paths.
+    #[inline]
     pub(crate) fn by_path(&self, port: u16) -> Option<&AccessPolicy> {
         self.first(&self.by_path, port)
     }
 
     /// The first policy that has issuers of tokens there.
+    #[inline]
     pub fn with_tokens(&self, port: u16) -> Option<&AccessPolicy> {
         self.first(&self.with_tokens, port)
     }
@@ -252,11 +272,13 @@ impl AccessPolicies {
         &self.headers
     }
 
+    #[inline]
     fn first(&self, at: &FirstAt, port: u16) -> Option<&AccessPolicy> {
         at.get(port).map(|index| &self.policies[index])
     }
 
     /// The rules that may be about a workload of the mesh.
+    #[inline]
     pub(crate) fn of_identity(&self, action: Action, identity: &SpiffeId) -> Candidates<'_> {
         let rules = &self.rules[action as usize];
         let id = identity.as_str();
@@ -282,7 +304,6 @@ impl AccessPolicies {
 
     /// Whether there are rules of an action at all.
     pub(crate) fn have(&self, action: Action) -> bool {
-        let RulesBySource { identities, accounts, patterns, outside } = &self.rules[action as usize];
-        !(identities.is_empty() && accounts.is_empty() && patterns.is_empty() && outside.is_empty())
+        self.have[action as usize]
     }
 }

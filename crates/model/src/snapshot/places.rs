@@ -7,6 +7,15 @@ use super::{AccessPolicy, FastMap, PathMatch};
 /// A rule, by the place of its policy among all, and its own place there.
 pub(crate) type Place = (usize, usize);
 
+/// The first of two, where there are any.
+#[inline]
+pub(crate) fn earlier(one: Option<Place>, other: Option<Place>) -> Option<Place> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
 /// How many are looked at one by one.
 const FEW: usize = 8;
 
@@ -60,11 +69,17 @@ impl Places {
     }
 
     /// The first that is so of those that may be about a path in its normal form; of all of them where none is given.
+    #[inline]
     pub fn first(&self, path: Option<&str>, is_so: impl Fn(Place) -> bool) -> Option<Place> {
         let first_of = |places: &[Place]| places.iter().copied().find(|place| is_so(*place));
         let (Some(index), Some(path)) = (&self.by_path, path) else { return first_of(&self.all) };
-        let of_path = self_and_above(path).filter_map(|above| first_of(index.below.get(above)?));
-        of_path.chain(first_of(&index.others)).min()
+        let mut first = first_of(&index.others);
+        for above in self_and_above(path) {
+            if let Some(places) = index.below.get(above) {
+                first = earlier(first, first_of(places));
+            }
+        }
+        first
     }
 
     /// Those that may be about a path in its normal form, in no order, maybe several times; all of them where none is given.
@@ -106,10 +121,15 @@ fn literal_above(pattern: &str) -> Option<String> {
     (!rest.contains('|')).then_some(literal)
 }
 
-/// A path without a slash at its end, and those above it.
+/// A path without a slash at its end, and those above it, but for the empty one.
 fn self_and_above(path: &str) -> impl Iterator<Item = &str> {
     let path = path.strip_suffix('/').unwrap_or(path);
-    std::iter::successors(Some(path), |path| path.rfind('/').map(|slash| &path[..slash]))
+    // What is searched is short.
+    let above = |path: &&'_ str| path.bytes().rposition(|byte| byte == b'/');
+    let some = |path: &str| !path.is_empty();
+    std::iter::successors(Some(path).filter(|path| some(path)), move |path| {
+        above(path).map(|slash| &path[..slash]).filter(|path| some(path))
+    })
 }
 
 #[cfg(test)]
@@ -132,7 +152,8 @@ mod tests {
             assert_eq!(literal_above(pattern).as_deref(), expected, "{pattern}");
         }
         let above: Vec<_> = self_and_above("/a/b/").collect();
-        assert_eq!(above, ["/a/b", "/a", ""]);
+        assert_eq!(above, ["/a/b", "/a"]);
+        assert_eq!(self_and_above("/").count(), 0);
         assert_eq!(self_and_above("*").collect::<Vec<_>>(), ["*"]);
     }
 }
