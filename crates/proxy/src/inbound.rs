@@ -14,8 +14,11 @@ pub(crate) mod summaries;
 pub(crate) mod tokens;
 pub(crate) mod visits;
 
+use std::future::{Future, poll_fn};
 use std::net::IpAddr;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use http::header::HOST;
 use http::request::Parts;
@@ -24,8 +27,8 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use self::answering::Answering;
 use self::asking::{Admission, let_in, let_in_to_leave};
 pub(crate) use self::door::admit;
-use self::door::enter_bytes;
 pub(crate) use self::door::follow;
+use self::door::{enter_bytes, poll_refused};
 use self::process::Process;
 use self::summaries::Unsaid;
 use self::visits::Entered;
@@ -163,7 +166,12 @@ async fn pass(
         head
     });
     let head = with_claims.as_deref().unwrap_or(head);
-    let passed = worker.apps.request(entrance.process(), version, head, body, caller).await;
+    let mut asked = pin!(worker.apps.request(entrance.process(), version, head, body, caller));
+    let passed = poll_fn(|cx| match asked.as_mut().poll(cx) {
+        Poll::Pending => poll_refused(&worker.local, entrance, &entered, head, cx).map(Err),
+        passed => passed,
+    });
+    let passed = passed.await;
     let mut response = passed.inspect_err(|error| {
         tracing::debug!(workload = %workload.name, port, %error, "a request did not get through");
     })?;
@@ -172,8 +180,8 @@ async fn pass(
         .map_err(|problem| UpstreamError::bad_answer(format!("{}: {}", workload.name, problem.0)))?;
     entered.tell_client(response.headers_mut());
     let answering = Answering::new(entered, &response);
-    if let Some(stream) = answering.stream() {
-        stream.stays(&worker.local.view(), head);
+    if let Some(lasting) = answering.lasting() {
+        lasting.stays(&worker.local.view(), head);
     }
     let messages = may_break_after_a_message(version, &head.headers, &response)
         .then(|| Messages::of(response.headers_mut()));

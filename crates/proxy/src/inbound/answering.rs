@@ -8,23 +8,35 @@ use http::header::CONTENT_LENGTH;
 use super::visits::Entered;
 use crate::http::body::{Body, BodyError, Event, Observer};
 
-/// It is there until the answer has passed. An answer of known length comes to its end by itself; one that goes on for as long as
-/// the application likes ends when it may no longer be there.
+/// It is there until the answer has passed, and ends when policies no longer let it in; an answer that goes on for as long as the
+/// application likes, also when its workload is gone.
 pub(super) struct Answering {
     entered: Option<Entered>,
-    is_stream: bool,
+    length: Length,
+}
+
+/// How long an answer is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Length {
+    /// All of it is there.
+    Whole,
+    Said,
+    Unknown,
 }
 
 impl Answering {
     pub fn new(entered: Entered, answer: &Response<Body>) -> Self {
-        let is_stream =
-            answer.body().whole_length().is_none() && !answer.headers().contains_key(CONTENT_LENGTH);
-        Self { entered: Some(entered), is_stream }
+        let length = match answer.body().whole_length() {
+            Some(_) => Length::Whole,
+            None if answer.headers().contains_key(CONTENT_LENGTH) => Length::Said,
+            None => Length::Unknown,
+        };
+        Self { entered: Some(entered), length }
     }
 
     /// What may go on for long.
-    pub fn stream(&self) -> Option<&Entered> {
-        self.entered.as_ref().filter(|_| self.is_stream)
+    pub fn lasting(&self) -> Option<&Entered> {
+        self.entered.as_ref().filter(|_| self.length != Length::Whole)
     }
 }
 
@@ -36,9 +48,12 @@ impl Observer for Answering {
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
-        match self.stream() {
-            Some(entered) => entered.poll_withdrawn(cx).map(Into::into),
-            None => Poll::Pending,
+        let Some(entered) = self.lasting() else { return Poll::Pending };
+        match entered.poll_withdrawn(cx) {
+            Poll::Ready(why) if self.length == Length::Unknown || why.is_by_policy() => {
+                Poll::Ready(why.into())
+            }
+            _ => Poll::Pending,
         }
     }
 }

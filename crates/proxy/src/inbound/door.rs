@@ -15,10 +15,11 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use http::HeaderMap;
 use http::request::Parts;
-use tulle_model::authorization::{self, Denial, Matched, RequestSeen, Traffic};
+use tulle_model::authorization::{self, Denial, INVALID_TOKEN, Matched, RequestSeen, Traffic};
 use tulle_model::decision::Effect;
 use tulle_model::name::NamespacedName;
 use tulle_model::snapshot::{Snapshot, Token, WorkloadConfig};
@@ -26,7 +27,7 @@ use tulle_model::snapshot::{Snapshot, Token, WorkloadConfig};
 use super::answers::Answers;
 use super::asking::ToAsk;
 use super::kept_head::request_of;
-use super::presence::{is_authorized, is_offered, visitor};
+use super::presence::{Withdrawn, is_authorized, is_offered, not_asked, visitor};
 use super::tokens::Brought;
 use super::visits::{Entered, Entrance, Peer};
 use crate::error::{Denied, UpstreamError, UpstreamErrorKind};
@@ -73,7 +74,71 @@ pub(super) fn enter(
         let (method, path) = (&head.method, head.uri.path());
         tracing::trace!(%peer, workload = %workload.name, port, generation, %method, path, "let in");
     }
-    Ok(Passed::In(local.visits.enter(&local.metrics, entrance, generation, head.is_some(), brought)))
+    let entered = local.visits.enter(&local.metrics, entrance, generation, head.is_some(), brought);
+    entered.ages(&view);
+    Ok(Passed::In(entered))
+}
+
+/// Ready, with what is answered instead, when a request that waits for its answer would not be let in by what policies say now.
+/// `head`: as the application got it.
+pub(super) fn poll_refused(
+    local: &Local,
+    entrance: Entrance<'_>,
+    entered: &Entered,
+    head: &Parts,
+    cx: &Context<'_>,
+) -> Poll<UpstreamError> {
+    loop {
+        let denied = match ready!(entered.poll_doubt(cx)) {
+            None => asked_again(local, entrance, entered, head).err(),
+            Some(Withdrawn::Denied) => Some(denied(local, entrance, entered, head)),
+            Some(why @ Withdrawn::Old) => {
+                let denied = Denied { reason: INVALID_TOKEN.to_owned(), by: None };
+                Some(UpstreamError::unauthenticated(denied, why.to_string()))
+            }
+            Some(Withdrawn::Gone | Withdrawn::PortClosed) => return Poll::Pending,
+        };
+        if let Some(denied) = denied {
+            return Poll::Ready(denied);
+        }
+    }
+}
+
+#[cold]
+fn asked_again(
+    local: &Local,
+    entrance: Entrance<'_>,
+    entered: &Entered,
+    head: &Parts,
+) -> Result<(), UpstreamError> {
+    let Entrance { peer, workload, port, .. } = entrance;
+    let view = local.view();
+    let Some(config) = view.snapshot.workloads.get(&workload.name) else { return Ok(()) };
+    let tokens = entered.tokens_under(&config.policies);
+    let seen = match &tokens {
+        Some(tokens) => Traffic::Request(request_of(head, tokens)),
+        None => Traffic::Forgotten,
+    };
+    let denial = match is_authorized(peer, Some(&**config), port, seen) {
+        Err(denial) => denial,
+        Ok(()) => match not_asked(peer, config, port, seen, entered.asked()) {
+            Ok(None) => return Ok(()),
+            Ok(Some(matched)) => Denial::By(matched),
+            Err(denial) => denial,
+        },
+    };
+    local.metrics.registry().denied(&workload.name, &denial);
+    Err(refusal(peer, workload, denial))
+}
+
+/// No request would be let in; by which policy this one is not, or was not.
+#[cold]
+fn denied(local: &Local, entrance: Entrance<'_>, entered: &Entered, head: &Parts) -> UpstreamError {
+    let refusal = asked_again(local, entrance, entered, head).err();
+    refusal.unwrap_or_else(|| {
+        let denied = Denied { reason: DENIED.to_owned(), by: None };
+        UpstreamError::denied(denied, Withdrawn::Denied.to_string())
+    })
 }
 
 /// Counts, and notes, a request that is not let in by whom a policy asks.
@@ -132,11 +197,10 @@ fn authorize(
 ) -> Result<Authorized, UpstreamError> {
     let Entrance { peer, workload, port, .. } = entrance;
     let is_connection = matches!(brings, Brings::Requests);
-    let is_bytes = matches!(brings, Brings::Bytes);
-    let note = |config: Option<&Arc<WorkloadConfig>>, allowed: bool| {
+    let note = |config: Option<&Arc<WorkloadConfig>>, seen: Traffic<'_>, allowed: bool| {
         // What it lets in comes one by one, and bytes when there are some.
-        if !(allowed && (is_connection || is_bytes)) {
-            let (registry, seen) = (local.metrics.registry(), brings.seen(&[]));
+        if !allowed || matches!(seen, Traffic::Request(_)) {
+            let registry = local.metrics.registry();
             local.summaries.note(registry, entrance, config.map(|config| &**config), seen, allowed);
         }
     };
@@ -148,15 +212,27 @@ fn authorize(
             return Err(UpstreamError::safe(UpstreamErrorKind::Refused, message));
         }
         None => {
-            note(None, true);
+            note(None, brings.seen(&[]), true);
             return Ok(Authorized::In(Brought::answered(answers)));
         }
     };
     if config.is_open() {
-        note(Some(config), true);
+        note(Some(config), brings.seen(&[]), true);
         return Ok(Authorized::In(Brought::answered(answers)));
     }
     let policies = &config.policies;
+    let decided = |authorized: Result<(), Denial<'_>>, seen: Traffic<'_>| {
+        note(Some(config), seen, authorized.is_ok());
+        authorized.map_err(|denial| {
+            local.metrics.registry().denied(&workload.name, &denial);
+            refusal(peer, workload, denial)
+        })
+    };
+    if answers.is_none() && policies.are_simple() {
+        let seen = brings.seen(&[]);
+        decided(is_authorized(peer, Some(&**config), port, seen), seen)?;
+        return Ok(Authorized::In(None));
+    }
     let tokens = match brings {
         Brings::Request(head) if policies.with_tokens(port).is_some() => {
             let now = local.clock.unix_millis() as f64 / 1000.0;
@@ -200,12 +276,7 @@ fn authorize(
             }
         }
     }
-    let authorized = is_authorized(peer, Some(&**config), port, seen);
-    note(Some(config), authorized.is_ok());
-    authorized.map_err(|denial| {
-        local.metrics.registry().denied(&workload.name, &denial);
-        refusal(peer, workload, denial)
-    })?;
+    decided(is_authorized(peer, Some(&**config), port, seen), seen)?;
     if let Some(answers) = answers.take() {
         brought.get_or_insert_default().answers = Some(answers);
     }

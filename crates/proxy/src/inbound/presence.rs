@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use tulle_model::authorization::{self, Denial, Traffic, Visitor};
+use tulle_model::authorization::{self, Denial, Matched, Traffic, Visitor};
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::NamespacedName;
 use tulle_model::snapshot::WorkloadConfig;
@@ -25,6 +25,11 @@ pub enum Withdrawn {
 }
 
 impl Withdrawn {
+    /// Whether a policy does not want it there any more. Otherwise a workload that is gone may finish what it has taken.
+    pub(super) fn is_by_policy(self) -> bool {
+        matches!(self, Self::Denied | Self::Old)
+    }
+
     /// Whether that is why something broke.
     pub fn of(error: &io::Error) -> Option<Self> {
         error.get_ref()?.downcast_ref().copied()
@@ -57,9 +62,19 @@ pub(super) fn was_asked_about(
     seen: Traffic<'_>,
     asked: &[NamespacedName],
 ) -> bool {
-    let Some(config) = config else { return true };
-    let to_ask = authorization::to_ask(config, visitor(peer), port, seen);
-    to_ask.is_ok_and(|all| all.iter().all(|matched| asked.contains(&matched.policy.name)))
+    config.is_none_or(|config| matches!(not_asked(peer, config, port, seen, asked), Ok(None)))
+}
+
+/// The first policy that would have somebody asked, and has not.
+pub(super) fn not_asked<'a>(
+    peer: &Peer,
+    config: &'a WorkloadConfig,
+    port: u16,
+    seen: Traffic<'_>,
+    asked: &[NamespacedName],
+) -> Result<Option<Matched<'a>>, Denial<'a>> {
+    let all = authorization::to_ask(config, visitor(peer), port, seen)?;
+    Ok(all.into_iter().find(|matched| !asked.contains(&matched.policy.name)))
 }
 
 /// Whether policies let a peer in that is there, or comes to a workload of which the server has spoken.

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tulle_model::authorization::Traffic;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::{NamespacedName, WorkloadName};
-use tulle_model::snapshot::{FastMap, Token, WorkloadConfig};
+use tulle_model::snapshot::{AccessPolicies, FastMap, Token, WorkloadConfig};
 
 use super::kept_head::{KeptHead, request_of};
 use super::presence::{Withdrawn, is_authorized, may_stay, was_asked_about};
@@ -91,7 +91,7 @@ pub struct Visits {
     open: RefCell<Slab<OpenVisit>>,
     /// By address: nothing else is at that of one that is held.
     served: RefCell<FastMap<*const LocalWorkload, Rc<Served>>>,
-    /// How many came with a token and go on for long.
+    /// How many came with a valid token.
     aging: Cell<usize>,
     /// When the first of those has to end that may not grow old.
     next_end: Cell<Option<Instant>>,
@@ -106,6 +106,9 @@ struct OpenVisit {
     generation: u64,
     sort: Sort,
     kept: Option<Box<Lasting>>,
+    /// Whether it is a request that waits for its answer while what is said of its workload has changed: whoever has its head asks
+    /// policies again.
+    is_doubtful: bool,
     /// Why it may not stay, if so.
     withdrawn: Option<Withdrawn>,
     /// What waits to hear that.
@@ -116,9 +119,9 @@ struct OpenVisit {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sort {
     Bytes,
-    /// A request that has no answer yet, or one of known length. It is over soon, or goes on for long.
+    /// A request that has no answer yet, or one that is all there.
     Request,
-    /// One that goes on for long.
+    /// One whose answer is under way, or that has left HTTP.
     Stream,
 }
 
@@ -137,10 +140,14 @@ struct Lasting {
 impl OpenVisit {
     fn withdraw(&mut self, why: Withdrawn) {
         self.withdrawn = Some(why);
+        self.wake();
         tracing::debug!(
             peer = %self.peer, workload = %self.served.workload.name, port = self.port,
             let_in_by = self.generation, "to be ended: {why}"
         );
+    }
+
+    fn wake(&mut self) {
         if let Some(waiting) = self.waiting.take() {
             waiting.wake();
         }
@@ -224,6 +231,7 @@ impl Visits {
             generation,
             sort: if is_request { Sort::Request } else { Sort::Bytes },
             kept: None,
+            is_doubtful: false,
             withdrawn: None,
             waiting: None,
         });
@@ -280,6 +288,9 @@ impl Visits {
             {
                 entry.withdraw(why);
                 count += 1;
+            } else if entry.sort == Sort::Request {
+                entry.is_doubtful = true;
+                entry.wake();
             }
         }
         for served in served.values() {
@@ -371,6 +382,46 @@ impl Entered {
         Poll::Pending
     }
 
+    /// The same for a request that waits for its answer; ready without a reason when who has its head is to ask policies again.
+    pub(super) fn poll_doubt(&self, cx: &Context<'_>) -> Poll<Option<Withdrawn>> {
+        if let Some(entry) = self.visits.open.borrow_mut().get_mut(self.key)
+            && std::mem::take(&mut entry.is_doubtful)
+        {
+            return Poll::Ready(entry.withdrawn);
+        }
+        self.poll_withdrawn(cx).map(Some)
+    }
+
+    /// What its tokens are under other policies than those that let it in; `None` where there is an issuer whom nobody has asked about them.
+    pub(super) fn tokens_under(&self, policies: &AccessPolicies) -> Option<Vec<Token>> {
+        let none = KeptTokens::default();
+        self.brought.as_ref().map_or(&none, |brought| &brought.tokens).under(policies)
+    }
+
+    /// The policies that have had somebody asked about it.
+    pub(super) fn asked(&self) -> &[NamespacedName] {
+        let answers = self.brought.as_ref().and_then(|brought| brought.answers.as_ref());
+        answers.map_or(&[][..], |answers| answers.policies())
+    }
+
+    /// What came with a valid token may not grow older than policies say.
+    pub(super) fn ages(&self, state: &NodeState) {
+        if !self.brought.as_ref().is_some_and(|brought| brought.tokens.have_valid()) {
+            return;
+        }
+        let (visits, mut open) = (&self.visits, self.visits.open.borrow_mut());
+        let Some(entry) = open.get_mut(self.key) else { return };
+        entry.kept.get_or_insert_default().since = Some(tokio::time::Instant::now().into_std());
+        visits.aging.update(|aging| aging + 1);
+        let config = state.snapshot.workloads.get(&entry.served.workload.name);
+        if let Some(end) = config.and_then(|config| entry.end(config))
+            && visits.next_end.get().is_none_or(|next| end < next)
+        {
+            visits.next_end.set(Some(end));
+            visits.sooner.notify_one();
+        }
+    }
+
     /// It may be there for long: what policies ask for is kept, where they look at requests. Those of now may not be those
     /// that let it in.
     pub(super) fn stays(&self, state: &NodeState, head: &Parts) {
@@ -383,13 +434,12 @@ impl Entered {
         };
         let none = KeptTokens::default();
         let kept = self.brought.as_ref().map_or(&none, |brought| &brought.tokens);
-        let tokens = kept.under(&config.policies);
+        let tokens = self.tokens_under(&config.policies);
         let seen = match &tokens {
             Some(tokens) => Traffic::Request(request_of(head, tokens)),
             None => Traffic::Forgotten,
         };
-        let answers = self.brought.as_ref().and_then(|brought| brought.answers.as_ref());
-        let asked = answers.map_or(&[][..], |answers| answers.policies());
+        let asked = self.asked();
         if entry.generation != state.snapshot.generation
             && (is_authorized(&entry.peer, Some(config), entry.port, seen).is_err()
                 || !was_asked_about(&entry.peer, Some(config), entry.port, seen, asked))
@@ -399,17 +449,6 @@ impl Entered {
         let lasting = entry.kept.get_or_insert_default();
         lasting.head = KeptHead::new(head, &config.policies, kept);
         lasting.asked = asked.to_vec();
-        if kept.have_valid() && lasting.since.is_none() {
-            lasting.since = Some(tokio::time::Instant::now().into_std());
-            let visits = &self.visits;
-            visits.aging.update(|aging| aging + 1);
-            if let Some(end) = entry.end(config)
-                && visits.next_end.get().is_none_or(|next| end < next)
-            {
-                visits.next_end.set(Some(end));
-                visits.sooner.notify_one();
-            }
-        }
     }
 
     /// It leaves HTTP: what it asked for is kept.

@@ -631,6 +631,9 @@ async fn upgrades_and_what_comes_behind_a_request_are_asked_about_like_any() {
         assert!(answer.contains("tulle-reason: denied-by=default/ask\r\n"), "{way:?} {answer}");
         let heard = questions.lock().pop().unwrap();
         assert_eq!((&*heard.method, &*heard.path), ("GET", "/chat"));
+        let answer = exchange(mesh.address, &socket.replace("deny", "allow")).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{way:?} {answer}");
+        assert_eq!(came.swap(0, Ordering::Relaxed), 1, "{way:?}");
         // The second may enter, and the first and third not.
         let one = |verdict: &str, more: &str| {
             format!("GET /x HTTP/1.1\r\nhost: c\r\nx-verdict: {verdict}\r\n{more}\r\n")

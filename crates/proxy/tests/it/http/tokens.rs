@@ -18,7 +18,7 @@ use tulle_model::snapshot::{
 };
 use tulle_proxy::clock::wall_millis;
 
-use super::apps::{self, chunks, full, http1, http2, read};
+use super::apps::{self, chunks, exchange, full, http1, http2, read};
 use super::mesh::{Path, Way, path};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -172,6 +172,24 @@ async fn requests_enter_with_valid_tokens_alone() {
                     assert_eq!(challenge, wanted, "{what}");
                     assert!(!answer.body.contains("eyJ"), "no token is told: {what}");
                 }
+                // As a WebSocket, which is a GET; the application stays with HTTP.
+                let mut expected_users = 2;
+                if method == Method::GET {
+                    let fields: String =
+                        headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+                    let socket = format!(
+                        "GET /x HTTP/1.1\r\nhost: c\r\n{fields}x-user: forged\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n\
+                         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                    );
+                    let said = exchange(path.address, &socket).await;
+                    let (status, reason) = expected.unwrap_or((200, ""));
+                    assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{way:?} {headers:?} {said}");
+                    assert!(
+                        said.contains(&format!("tulle-reason: {reason}\r\n")) || reason.is_empty(),
+                        "{said}"
+                    );
+                    expected_users += 1;
+                }
                 // Whatever clients say of users, the token alone counts.
                 let user: Vec<String> = if headers.iter().any(|(name, _)| *name == "authorization")
                     && !headers[0].1.starts_with("Basic")
@@ -183,7 +201,7 @@ async fn requests_enter_with_valid_tokens_alone() {
                 let came: Vec<_> = seen.lock().drain(..).collect();
                 assert_eq!(
                     came,
-                    if expected.is_none() { vec![user.clone(), user] } else { vec![] },
+                    if expected.is_none() { vec![user; expected_users] } else { vec![] },
                     "{way:?} {method} {headers:?}"
                 );
             }
@@ -334,6 +352,27 @@ async fn streams_end_when_they_are_as_old_as_their_policy_allows() {
         authorize(&mut path, way, allow(Some(Duration::from_millis(1))));
         let last = timeout(Duration::from_secs(1), ageless.frame()).await.unwrap().unwrap().unwrap();
         assert_eq!(last.into_trailers().unwrap()["grpc-status"], "16", "{way:?}");
+    }
+}
+
+/// The same where no answer has begun.
+#[tokio::test]
+async fn calls_without_an_answer_grow_old_as_well() {
+    let signer = Signer::new();
+    for way in [Way::SameNode, Way::Link] {
+        let app = apps::serve(async |_| std::future::pending().await);
+        let mut path = path(way, AppProtocol::Http2, app.await).await;
+        let issuer = JwtIssuer { max_stream_age: Some(Duration::from_millis(700)), ..signer.issuer(ISSUER) };
+        authorize(&mut path, way, vec![policy("p", Action::Allow, &[issuer], &[claiming("sub", "ada")])]);
+        let call = Request::post("http://c:80/S/M").header("content-type", "application/grpc");
+        let call = call.header("authorization", format!("Bearer {}", signer.token(json!({}))));
+        let call = call.header("te", "trailers").body(chunks(vec![], None)).unwrap();
+        let began = std::time::Instant::now();
+        let mut client = http2(path.address).await;
+        let answer = timeout(SOON, client.send_request(call)).await.unwrap().unwrap();
+        let took = began.elapsed();
+        assert_eq!(answer.headers()["grpc-status"], "16", "{way:?}");
+        assert!(took >= Duration::from_millis(700) && took < Duration::from_millis(1700), "{way:?} {took:?}");
     }
 }
 

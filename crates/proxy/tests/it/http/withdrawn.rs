@@ -4,15 +4,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tulle_model::name::WorkloadName;
-use tulle_model::snapshot::AppProtocol;
+use tulle_model::snapshot::{AccessPolicy, AccessRule, Action, AppProtocol, PathMatch, RequestConditions};
 
-use super::apps::{read_head, script};
-use super::mesh::{Authority, Node, Way, eventually, path};
+use super::apps::{self, TestBody, read_head, script};
+use super::mesh::{Authority, Node, Path, Way, eventually, path};
 use crate::mesh::{echo, logged};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -147,6 +150,77 @@ async fn upgrades_and_streams_end_and_a_whole_answer_comes_to_its_end() {
         assert_eq!(rest(&mut whole).await, (b"cd".to_vec(), false), "{way:?}");
         assert_eq!(node.proxy().visits().await, [], "{way:?}");
     }
+}
+
+fn denying(what: &str) -> Vec<AccessPolicy> {
+    let paths = vec![PathMatch::Prefix(what.into())];
+    let request = Some(Box::new(RequestConditions { paths, ..Default::default() }));
+    vec![AccessPolicy {
+        name: "default/d".parse().unwrap(),
+        action: Action::Deny,
+        at: None,
+        issuers: Vec::new(),
+        rules: vec![AccessRule { index: 0, sources: None, ports: None, request, when: None }],
+        external: None,
+    }]
+}
+
+/// A request without an answer, as an upload, and a download of known length: whatever policies there were before.
+#[tokio::test]
+async fn a_policy_ends_requests_without_an_answer_and_answers_of_known_length() {
+    for way in [Way::SameNode, Way::Link] {
+        for protocol in [AppProtocol::Http1, AppProtocol::Http2] {
+            for before in [vec![], denying("/else")] {
+                let case = format!("{way:?} {protocol:?} {}", before.len());
+                let mut path = path(way, protocol, apps::serve(slow).await).await;
+                let authorize = |path: &mut Path, policies| match way {
+                    Way::Link => path.far.authorize("c-0", policies),
+                    _ => path.near.authorize("c-0", policies),
+                };
+                authorize(&mut path, before);
+                let address = path.address;
+                let open = async |line: &str, fields: &str| {
+                    let mut stream = TcpStream::connect(address).await.unwrap();
+                    let head = format!("{line} HTTP/1.1\r\nhost: c\r\n{fields}\r\n");
+                    stream.write_all(head.as_bytes()).await.unwrap();
+                    stream
+                };
+                let mut asked = open("GET /a/silent", "").await;
+                let mut upload = open("POST /a/silent", "content-length: 100\r\n").await;
+                let mut other = open("GET /b/silent", "").await;
+                let mut download = open("GET /a/begun", "").await;
+                let head = timeout(SOON, read_head(&mut download)).await.unwrap();
+                assert!(head.contains("content-length: 100"), "{case} {head}");
+                let node = if way == Way::Link { &path.far } else { &path.near };
+                let name = WorkloadName::new("default", "c-0");
+                eventually(|| (node.proxy().in_flight(&name) == 4).then_some(())).await;
+                // About others.
+                authorize(&mut path, denying("/else"));
+                let early = timeout(Duration::from_millis(300), asked.read_u8()).await;
+                assert!(early.is_err(), "{case} {early:?}");
+                authorize(&mut path, denying("/a"));
+                for stream in [&mut asked, &mut upload] {
+                    let head = timeout(SOON, read_head(stream)).await.unwrap();
+                    assert!(head.starts_with("HTTP/1.1 403 "), "{case} {head}");
+                    assert!(head.contains("\r\ntulle-reason: denied-by=default/d\r\n"), "{case} {head}");
+                }
+                let (more, _) = rest(&mut download).await;
+                assert!(more.len() < 100, "{case} {more:?}");
+                let still = timeout(Duration::from_millis(300), other.read_u8()).await;
+                assert!(still.is_err(), "{case} {still:?}");
+            }
+        }
+    }
+}
+
+/// Says nothing under `…/silent`, and has no end elsewhere.
+async fn slow(request: Request<Incoming>) -> Response<TestBody> {
+    if request.uri().path().ends_with("/silent") {
+        return std::future::pending().await;
+    }
+    let mut answer = apps::call_without_end(request).await;
+    *answer.headers_mut() = HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from_static("100"))]);
+    answer
 }
 
 #[tokio::test]
