@@ -101,7 +101,7 @@ pub(crate) async fn serve_request(
         head.extensions.insert(spelling);
         body = body.spelled();
     }
-    let passed = pass(worker, entrance, entered, version, &head, body, caller).await;
+    let passed = pass(worker, &entrance, entered, version, &head, body, caller).await;
     let mut response = passed.unwrap_or_else(|error| lost(exchange, &error));
     if let Some(spelling) = response.extensions_mut().remove::<Spelling>() {
         let (name, value) = spelling.field();
@@ -146,19 +146,18 @@ pub(crate) async fn pass_request(
         Admission::In(entered) => entered,
         Admission::Out(answer) => return Ok(answer),
     };
-    pass(worker, entrance, entered, version, head, body, caller).await
+    pass(worker, &entrance, entered, version, head, body, caller).await
 }
 
 async fn pass(
     worker: &Rc<Worker>,
-    entrance: Entrance<'_>,
+    entrance: &Entrance<'_>,
     entered: Entered,
     version: AppVersion,
     head: &Parts,
     body: Body,
     caller: &Caller,
 ) -> Result<Response<Body>, UpstreamError> {
-    let Entrance { workload, port, .. } = entrance;
     let with_claims = entered.tells_claims().then(|| {
         // Of most requests there is none, and its place would be in each stream.
         let mut head = Box::new(head.clone());
@@ -168,16 +167,17 @@ async fn pass(
     let head = with_claims.as_deref().unwrap_or(head);
     let mut asked = pin!(worker.apps.request(entrance.process(), version, head, body, caller));
     let passed = poll_fn(|cx| match asked.as_mut().poll(cx) {
-        Poll::Pending => poll_refused(&worker.local, entrance, &entered, head, cx).map(Err),
+        Poll::Pending => poll_refused(&worker.local, *entrance, &entered, head, cx).map(Err),
         passed => passed,
     });
     let passed = passed.await;
     let mut response = passed.inspect_err(|error| {
+        let Entrance { workload, port, .. } = entrance;
         tracing::debug!(workload = %workload.name, port, %error, "a request did not get through");
     })?;
     let status = response.status();
     headers::normalize_response(status, response.headers_mut())
-        .map_err(|problem| UpstreamError::bad_answer(format!("{}: {}", workload.name, problem.0)))?;
+        .map_err(|problem| UpstreamError::bad_answer(format!("{}: {}", entrance.workload.name, problem.0)))?;
     entered.tell_client(response.headers_mut());
     let answering = Answering::new(entered, &response);
     if let Some(lasting) = answering.lasting() {
@@ -317,9 +317,14 @@ pub(crate) async fn ask_to_switch(
         Ok((Upstream::Process(Process::new(tcp, entered.clone())), Some(seat)))
     };
     let asked = switch::ask(worker, open, version, head, body, form, caller).await;
-    asked.inspect_err(|error| {
+    let mut switching = asked.inspect_err(|error| {
         tracing::debug!(workload = %workload.name, port, %error, "an upgrade did not get through");
-    })
+    })?;
+    entered.tell_client(match &mut switching {
+        Switching::Answered(answer) => answer.headers_mut(),
+        Switching::Switched(switched) => &mut switched.head.headers,
+    });
+    Ok(switching)
 }
 
 /// What to speak to the process: what the peer says or, where that is none of ours and says nothing, what the services declare

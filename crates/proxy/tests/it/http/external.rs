@@ -633,6 +633,7 @@ async fn upgrades_and_what_comes_behind_a_request_are_asked_about_like_any() {
         assert_eq!((&*heard.method, &*heard.path), ("GET", "/chat"));
         let answer = exchange(mesh.address, &socket.replace("deny", "allow")).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{way:?} {answer}");
+        assert!(answer.contains("\r\nx-checked: 1\r\n"), "{way:?} {answer}");
         assert_eq!(came.swap(0, Ordering::Relaxed), 1, "{way:?}");
         // The second may enter, and the first and third not.
         let one = |verdict: &str, more: &str| {
