@@ -39,6 +39,19 @@ const METHODS: [&str; 5] = ["GET", "POST", "DELETE", "get", "PURGE"];
 const HOSTS: [&str; 6] = ["c", "C.", "x.c", "c.default:80", "a.x.c", "192.0.2.1"];
 const ROLES: [&[&str]; 5] = [&[], &["admin"], &["user"], &["user", "admin"], &["user, admin"]];
 
+const CONDITIONS: [&str; 10] = [
+    "request.path.startsWith('/a')",
+    "request.path.matches('^/a/[bc]')",
+    "request.method == 'GET'",
+    "request.host.endsWith('c')",
+    "request.headers['x-role'] == 'admin'",
+    "!('x-role' in request.headers)",
+    "source.serviceAccount == 'a' && source.namespace == 'default'",
+    "source.principal.startsWith('spiffe://other')",
+    "destination.port == 80",
+    "size(request.path) / (size(request.path) - 2) > 0",
+];
+
 /// Some of these, or nothing said.
 fn some(dice: &mut Dice, percent: usize, of: &[Value]) -> Option<Value> {
     if !dice.percent(percent) {
@@ -97,6 +110,9 @@ fn rule(dice: &mut Dice, port: u16) -> Value {
             http["headers"] = json!([{ "name": "X-Role", "value": "admin" }]);
         }
         rule["http"] = http;
+    }
+    if dice.percent(15) {
+        rule["when"] = dice.pick(&CONDITIONS).into();
     }
     if dice.percent(10) {
         rule["grpc"] = json!({ "methods": [{ "service": "S", "method": dice.pick(&["M", "N"]) }] });
