@@ -228,7 +228,8 @@ async fn nobody_says_himself_what_tokens_say() {
                 told.lock().push(head.to_lowercase());
                 let answer: &[u8] = match is_upgrade {
                     true => b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
-                    false => b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+                    // No second request comes to a connection that would not answer it.
+                    false => b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
                 };
                 let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await;
                 let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 16]).await;
