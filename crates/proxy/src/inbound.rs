@@ -317,14 +317,9 @@ pub(crate) async fn ask_to_switch(
         Ok((Upstream::Process(Process::new(tcp, entered.clone())), Some(seat)))
     };
     let asked = switch::ask(worker, open, version, head, body, form, caller).await;
-    let mut switching = asked.inspect_err(|error| {
+    asked.inspect_err(|error| {
         tracing::debug!(workload = %workload.name, port, %error, "an upgrade did not get through");
-    })?;
-    entered.tell_client(match &mut switching {
-        Switching::Answered(answer) => answer.headers_mut(),
-        Switching::Switched(switched) => &mut switched.head.headers,
-    });
-    Ok(switching)
+    })
 }
 
 /// What to speak to the process: what the peer says or, where that is none of ours and says nothing, what the services declare

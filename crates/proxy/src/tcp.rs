@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use crate::budget::{Account, Charge};
 use crate::http2::{Tunnel, splice};
 use crate::inbound::process::Process;
+use crate::inbound::visits::Entered;
 use crate::pair::PairEnd;
 use crate::reset::{Direction, DirectionState, Reset};
 
@@ -46,6 +47,16 @@ pub enum Upstream {
     Tunnel(Box<Tunnel>),
     /// To a process of this node, through who reads what passes.
     Inside(PairEnd),
+}
+
+impl Upstream {
+    /// What has entered a workload of this node by it.
+    pub(crate) fn entered(&self) -> Option<Rc<Entered>> {
+        match self {
+            Self::Process(process) => Some(process.entered().clone()),
+            Self::Tcp(_) | Self::Tunnel(_) | Self::Inside(_) => None,
+        }
+    }
 }
 
 impl Reset for Upstream {

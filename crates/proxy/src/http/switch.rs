@@ -20,6 +20,7 @@ use crate::http::http1::client::{Answer, Failed, Http1Connection, Http1Transport
 use crate::http::reply;
 use crate::http::websocket::{self, Answered};
 use crate::http2::Tunnel;
+use crate::inbound::visits::Entered;
 use crate::tcp::{Duplex, Replayed, Upstream};
 use crate::worker::Worker;
 
@@ -41,6 +42,19 @@ pub(crate) enum Switching {
     /// It goes on in HTTP.
     Answered(Response<Body>),
     Switched(Switched),
+}
+
+impl Switching {
+    /// With what those add to the answer who were asked about what has entered.
+    fn told_by(mut self, entered: Option<&Entered>) -> Self {
+        if let Some(entered) = entered {
+            entered.tell_client(match &mut self {
+                Self::Answered(answer) => answer.headers_mut(),
+                Self::Switched(switched) => &mut switched.head.headers,
+            });
+        }
+        self
+    }
 }
 
 /// An application that has left HTTP.
@@ -82,19 +96,22 @@ pub(crate) async fn ask(
     caller: &Caller,
 ) -> Result<Switching, UpstreamError> {
     let mut opened = open(head).await?;
+    let mut entered = opened.0.entered();
     let http2 = version == AppVersion::Http2;
     if http2 {
         if let Some(answered) = websocket::ask(worker, opened, head, caller).await? {
-            return in_http2(answered);
+            return in_http2(answered).map(|switching| switching.told_by(entered.as_deref()));
         }
         // Perhaps it takes them in HTTP/1.1. What was said on the first connection was nothing of the request.
         opened = open(head).await?;
+        entered = opened.0.entered();
     }
     if let Form::Extended(_) = form {
         head.headers.insert(SEC_WEBSOCKET_KEY, key());
     }
     let body = std::mem::replace(body, Body::empty());
-    in_http1(worker, opened, head, body, form, caller).await.map_err(|error| match error.kind {
+    let switching = in_http1(worker, opened, head, body, form, caller).await;
+    switching.map(|switching| switching.told_by(entered.as_deref())).map_err(|error| match error.kind {
         UpstreamErrorKind::ConnectionLost | UpstreamErrorKind::BadAnswer if http2 => {
             let message = format!(
                 "the application speaks HTTP/2, and does not say that it takes WebSockets there \

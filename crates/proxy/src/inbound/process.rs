@@ -32,6 +32,11 @@ impl Process {
         Self { unsaid: Some(Box::new(unsaid)), ..Self::new(tcp, entered) }
     }
 
+    /// What has entered by it.
+    pub(crate) fn entered(&self) -> &Rc<Entered> {
+        &self.entered
+    }
+
     fn says(&mut self) {
         if let Some(unsaid) = self.unsaid.take() {
             unsaid.say();

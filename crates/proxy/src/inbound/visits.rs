@@ -356,7 +356,7 @@ impl Entered {
     }
 
     /// Tells the client what those have added to the answer who were asked.
-    pub(super) fn tell_client(&self, headers: &mut HeaderMap) {
+    pub(crate) fn tell_client(&self, headers: &mut HeaderMap) {
         if let Some(answers) = self.brought.as_ref().and_then(|brought| brought.answers.as_ref()) {
             answers.write_answer(headers);
         }

@@ -161,12 +161,13 @@ async fn a_connection_that_is_denied_is_reset_and_does_not_reach_the_application
         let mut path = path(way, AppProtocol::Tcp, app).await;
         for (policies, denied) in cases() {
             node(&mut path, way).authorize("c-0", policies.clone());
-            let mut stream = TcpStream::connect(path.address).await.unwrap();
-            // The reset may be there before.
-            let answer = match stream.write_all(b"x").await {
-                Ok(()) => timeout(SOON, stream.read_u8()).await.unwrap(),
-                Err(error) => Err(error),
+            // The reset may be there before the connection, and before anything is said.
+            let answer = async {
+                let mut stream = TcpStream::connect(path.address).await?;
+                stream.write_all(b"x").await?;
+                stream.read_u8().await
             };
+            let answer = timeout(SOON, answer).await.unwrap();
             match denied {
                 None => assert_eq!(answer.unwrap(), b'x', "{way:?} {policies:?}"),
                 Some(_) => {
