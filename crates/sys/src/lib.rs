@@ -9,6 +9,7 @@ pub mod listening;
 pub mod memory;
 pub mod mounts;
 mod netlink;
+pub mod network;
 pub mod nft;
 pub mod nft_counters;
 pub mod nft_watch;
@@ -18,8 +19,8 @@ pub mod run_as;
 mod socket;
 
 pub use socket::{
-    LISTENER_MARK, PROCESS_MARK, is_of_same_user, knows_users, mark_listener, mark_to_process,
-    original_destination, take_diverted,
+    LISTENER_MARK, NODE_MARK, PROCESS_MARK, is_of_same_user, knows_users, mark_listener, mark_of_node,
+    mark_to_process, original_destination, take_diverted,
 };
 
 /// How long the host has been up, suspended or not: a clock that nobody sets (CLOCK_BOOTTIME).

@@ -33,6 +33,20 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// # Errors
 /// Where there is no such table or set, or the kernel does not say it.
 pub fn packets_by_cgroup(table: &str, set: &str) -> io::Result<Vec<(u64, u64)>> {
+    let by_id = |(key, packets): (Vec<u8>, u64)| Some((u64::from_ne_bytes(key.try_into().ok()?), packets));
+    Ok(counters(table, set)?.into_iter().filter_map(by_id).collect())
+}
+
+/// How many packets all elements of a set have matched.
+///
+/// # Errors
+/// As for [`packets_by_cgroup`].
+pub fn packets(table: &str, set: &str) -> io::Result<u64> {
+    Ok(counters(table, set)?.into_iter().map(|(_, packets)| packets).sum())
+}
+
+/// What each element has counted, by its key.
+fn counters(table: &str, set: &str) -> io::Result<Vec<(Vec<u8>, u64)>> {
     let mut netlink = Netfilter::open(0, PATIENCE)?;
     let mut question = request(GET_ELEMENTS, libc::NLM_F_DUMP as u16, libc::NFPROTO_INET as u8);
     push(&mut question, LIST_TABLE, &[table.as_bytes(), &[0]].concat());
@@ -51,7 +65,7 @@ pub fn packets_by_cgroup(table: &str, set: &str) -> io::Result<Vec<(u64, u64)>> 
     }
 }
 
-fn elements(message: &[u8]) -> impl Iterator<Item = (u64, u64)> {
+fn elements(message: &[u8]) -> impl Iterator<Item = (Vec<u8>, u64)> {
     let elements = attributes(attribute(message, LIST_ELEMENTS).unwrap_or_default());
     elements.filter_map(|(_, element)| {
         let key = attribute(attribute(element, KEY)?, VALUE)?;
@@ -60,7 +74,7 @@ fn elements(message: &[u8]) -> impl Iterator<Item = (u64, u64)> {
             return None;
         }
         let packets = attribute(attribute(expression, DATA)?, PACKETS)?;
-        Some((u64::from_ne_bytes(key.try_into().ok()?), u64::from_be_bytes(packets.try_into().ok()?)))
+        Some((key.to_vec(), u64::from_be_bytes(packets.try_into().ok()?)))
     })
 }
 
@@ -88,9 +102,9 @@ mod tests {
             nested(&[(LIST_TABLE, b"t\0".into()), (LIST_ELEMENTS, nested(&list))])
         };
         let good = element(b"counter\0", &77u64.to_ne_bytes());
-        let others = [element(b"quota\0", &78u64.to_ne_bytes()), element(b"counter\0", &[1]), Vec::new()];
+        let others = [element(b"quota\0", &78u64.to_ne_bytes()), Vec::new()];
         let all = message(&[&[good][..], &others].concat());
-        assert_eq!(elements(&all).collect::<Vec<_>>(), [(77, 3)]);
+        assert_eq!(elements(&all).collect::<Vec<_>>(), [(77u64.to_ne_bytes().to_vec(), 3)]);
         for length in 0..all.len() {
             assert!(elements(&all[..length]).count() <= 1);
         }

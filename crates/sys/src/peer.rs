@@ -15,6 +15,7 @@ use nix::sys::socket::sockopt::PeerCredentials;
 
 use crate::cgroup;
 use crate::family::{Member, lineage};
+use crate::network::NetworkNamespace;
 
 /// A process that has connected.
 #[derive(Debug)]
@@ -25,7 +26,8 @@ pub struct Peer {
 
 #[derive(Debug)]
 enum Held {
-    /// A reference, and the number that the process has until it has ended (pidfd_open(2)).
+    /// A reference, and the number that the process has until it has ended (pidfd_open(2)); 0 where it has none here, as it is
+    /// in another PID namespace.
     Process(OwnedFd, u32),
     /// A number, and since when it is that process's.
     Number(Member),
@@ -35,7 +37,7 @@ impl Peer {
     /// The process that connected to this end.
     ///
     /// # Errors
-    /// Where the kernel does not say, and where the process is gone or not to be seen from here.
+    /// Where the kernel does not say, and where the process is gone.
     pub fn of(socket: &impl AsFd) -> io::Result<Self> {
         let credentials = getsockopt(&socket.as_fd(), PeerCredentials)?;
         let gone = || io::Error::from(io::ErrorKind::NotFound);
@@ -61,6 +63,16 @@ impl Peer {
     /// The cgroup that it is in now, of the unified hierarchy at `mount`. `None` where it has ended.
     pub fn cgroup(&self, mount: &Path) -> Option<PathBuf> {
         self.alive(cgroup::of_process(mount, self.pid()))
+    }
+
+    /// The network namespace that it is in now. `None` where it has ended, and where this process may not look at it.
+    pub fn network(&self) -> Option<NetworkNamespace> {
+        let referred = match &self.held {
+            Held::Process(process, _) => network_of(process).ok(),
+            Held::Number(_) => None,
+        };
+        // Linux before 6.11 does not say it of a reference.
+        self.alive(referred.or_else(|| NetworkNamespace::of(self.pid()).ok()))
     }
 
     /// The process, its parent, and so on. Empty where it has ended.
@@ -106,6 +118,19 @@ fn pidfd(socket: &impl AsFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
+/// `PIDFD_GET_NET_NAMESPACE` (linux/pidfd.h): it is asked of the very process, whether or not it has a number here.
+fn network_of(process: &OwnedFd) -> io::Result<NetworkNamespace> {
+    const GET_NET_NAMESPACE: libc::Ioctl = 0xff04;
+    // SAFETY: it takes no argument.
+    let descriptor = unsafe { libc::ioctl(process.as_raw_fd(), GET_NET_NAMESPACE, 0) };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has made it for us, and nobody else has it.
+    let file = fs::File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
+    Ok(NetworkNamespace::of_file(&file.metadata()?))
+}
+
 /// pidfd_open(2): it is readable once the process has ended.
 fn has_ended(process: &OwnedFd) -> bool {
     let mut look = libc::pollfd { fd: process.as_raw_fd(), events: libc::POLLIN, revents: 0 };
@@ -113,11 +138,11 @@ fn has_ended(process: &OwnedFd) -> bool {
     unsafe { libc::poll(&raw mut look, 1, 0) != 0 }
 }
 
-/// The number of a process, in the PID namespace of `/proc`. `None` where it has none there, or no more.
+/// The number of a process, in the PID namespace of `/proc`; 0 where it has none there. `None` where it has ended.
 fn number(process: &OwnedFd) -> io::Result<Option<u32>> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd()))?;
     let field = text.lines().find_map(|line| line.strip_prefix("Pid:"));
-    Ok(field.and_then(|pid| pid.trim().parse().ok()).filter(|pid| *pid != 0))
+    Ok(field.and_then(|pid| pid.trim().parse().ok()))
 }
 
 #[cfg(test)]
@@ -161,12 +186,15 @@ mod tests {
             let mount = Path::new("/cgroups");
             let cgroup = peer.cgroup(mount);
             assert_eq!(cgroup, cgroup::of_process(mount, child.id()));
+            assert_eq!(peer.network(), NetworkNamespace::own().ok());
+            assert!(peer.network().is_some());
         }
         let held = Peer::of(&stream).unwrap();
         child.kill().unwrap();
         // It has ended, and nobody has waited for it.
         while !has_ended(&pidfd(&stream).unwrap()) {}
         assert!(held.lineage().is_empty() && held.cgroup(Path::new("/cgroups")).is_none());
+        assert_eq!(held.network(), None);
         child.wait().unwrap();
         assert!(held.lineage().is_empty());
         assert!(Peer::of(&stream).is_err(), "nobody is there any more");
@@ -177,5 +205,6 @@ mod tests {
         let own = Member::of(std::process::id()).unwrap();
         let earlier = Peer { held: Held::Number(Member { started: own.started - 1, ..own }), user: 0 };
         assert!(earlier.lineage().is_empty() && earlier.cgroup(Path::new("/cgroups")).is_none());
+        assert_eq!(earlier.network(), None);
     }
 }
