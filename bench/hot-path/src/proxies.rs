@@ -132,6 +132,7 @@ impl Node {
             clock: Default::default(),
             expired: mpsc::channel(1).0,
             unknown_keys: mpsc::channel(1).0,
+            marked: false,
         })?;
         let link = proxy.listen(Sockets::bind(Purpose::Links, ANY_PORT, proxy.workers())?).await?;
         Ok(Self { proxy, name, link, cell, state: NodeState::default(), _demanded: demanded })

@@ -139,6 +139,7 @@ impl Node {
             clock: server.clock().clone(),
             expired,
             unknown_keys,
+            marked: false,
         });
         let proxy = Arc::new(proxy.context("the proxy's threads cannot be started")?);
         let link = proxy.listen(links).await.context("the port for links cannot be served")?;

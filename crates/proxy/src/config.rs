@@ -25,6 +25,9 @@ pub struct Config {
     pub clock: Arc<MeshClock>,
     pub expired: Expired,
     pub unknown_keys: UnknownKeys,
+    /// Whether the connections that it opens to elsewhere say that they are the node's own ([`tulle_sys::NODE_MARK`]): all
+    /// others of its network namespace are captured.
+    pub marked: bool,
 }
 
 /// The bounds that whoever runs a proxy may set: docs/limits.md.

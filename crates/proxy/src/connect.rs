@@ -8,7 +8,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
-use tulle_sys::mark_to_process;
+use tulle_sys::{mark_of_node, mark_to_process};
 
 use crate::budget::{Account, Seat, cost};
 use crate::error::{UpstreamError, UpstreamErrorKind};
@@ -32,8 +32,9 @@ pub(crate) const LOCAL_CONGESTION: &[u8] = b"reno";
 pub enum Callee {
     /// A process of this node's, which has passed what there is to pass: inbound capture lets the connection through.
     Process,
-    /// Anybody. Even where that is a process of this node's, the connection enters as any other.
-    Anybody,
+    /// Anybody. Even where that is a process of this node's, the connection enters as any other. Where it is `marked`, the
+    /// rules know it for the node's.
+    Anybody { marked: bool },
 }
 
 /// Opens a TCP connection in plain for somebody who has a share left; within that time, where it is not the usual.
@@ -57,15 +58,8 @@ pub async fn connect(callee: Callee, address: SocketAddr) -> Result<TcpStream, U
     open_within(callee, address, if local { APP_CONNECT_DEADLINE } else { CONNECT_DEADLINE }).await
 }
 
-/// Opens a TCP connection in plain to anybody, within `deadline`.
-pub(crate) async fn connect_within(
-    address: SocketAddr,
-    deadline: Duration,
-) -> Result<TcpStream, UpstreamError> {
-    open_within(Callee::Anybody, address, deadline).await
-}
-
-async fn open_within(
+/// Opens a TCP connection in plain, within `deadline`.
+pub(crate) async fn open_within(
     callee: Callee,
     address: SocketAddr,
     deadline: Duration,
@@ -83,12 +77,16 @@ async fn open_within(
 }
 
 async fn open(callee: Callee, address: SocketAddr) -> io::Result<TcpStream> {
-    if callee == Callee::Anybody {
+    if callee == (Callee::Anybody { marked: false }) {
         return TcpStream::connect(address).await;
     }
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Who may not needs it not: there are no rules that look for it.
-    let _ = mark_to_process(&socket);
+    match callee {
+        // Who may not needs it not: there are no rules that look for it.
+        Callee::Process => _ = mark_to_process(&socket),
+        // Without it, it would come back to this proxy.
+        Callee::Anybody { .. } => mark_of_node(&socket)?,
+    }
     socket.connect(address).await
 }
 

@@ -15,6 +15,7 @@ use crate::access_log::LogEntry;
 use crate::budget::{Account, Accounts, Payer};
 use crate::clock::MeshClock;
 use crate::config::{Bounds, Config};
+use crate::connect::Callee;
 use crate::destination::Standings;
 use crate::drain::Drain;
 use crate::inbound::summaries::Summaries;
@@ -74,6 +75,8 @@ pub struct Local {
     /// Finds peers that do not go on with what they began.
     pub(crate) sweep: Rc<Sweep>,
     pub(crate) bounds: Bounds,
+    /// Who is not on this node.
+    pub(crate) elsewhere: Callee,
     /// When the server last had no answer about a name that is most likely the outside's.
     unanswered: Cell<Option<Instant>>,
     random: Cell<u64>,
@@ -121,6 +124,7 @@ impl Local {
             tokens: Tokens::new(config.unknown_keys.clone()),
             sweep,
             bounds: config.bounds.clone(),
+            elsewhere: Callee::Anybody { marked: config.marked },
             unanswered: Cell::default(),
             random: Cell::new(rand::random::<u64>() | 1),
             warnings: Cell::default(),

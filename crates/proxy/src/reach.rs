@@ -10,7 +10,7 @@ use tulle_model::identity::SpiffeId;
 use tulle_model::snapshot::Endpoint;
 
 use crate::budget::{Account, Seat};
-use crate::connect::{Callee, EGRESS_CONNECT, connect_for};
+use crate::connect::{EGRESS_CONNECT, connect_for};
 use crate::destination::{Load, Member};
 use crate::endpoints::Picked;
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
@@ -128,7 +128,7 @@ impl Hop {
             Reach::Plain(load) => {
                 // What is outside of the mesh may be far away.
                 let within = load.is_none().then_some(EGRESS_CONNECT);
-                let (tcp, seat) = connect_for(account, Callee::Anybody, self.address, within).await?;
+                let (tcp, seat) = connect_for(account, worker.local.elsewhere, self.address, within).await?;
                 Ok((Upstream::Tcp(tcp), Some(seat)))
             }
             Reach::HandedOver(load) => {

@@ -110,6 +110,14 @@ impl Sockets {
         self.address
     }
 
+    /// Marks them, and what they accept, as the node's own ([`tulle_sys::NODE_MARK`]).
+    ///
+    /// # Errors
+    /// Where this process may not.
+    pub fn mark_of_node(&self) -> io::Result<()> {
+        self.each.iter().try_for_each(tulle_sys::mark_of_node)
+    }
+
     /// The sockets themselves, for another process to be given.
     pub fn into_descriptors(self) -> Vec<OwnedFd> {
         self.each.into_iter().map(OwnedFd::from).collect()

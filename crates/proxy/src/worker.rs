@@ -72,7 +72,7 @@ impl Worker {
         Rc::new(Self {
             links: LinkPool::new(local.clone(), waiting.clone()),
             apps: pool(Callee::Process),
-            plain: pool(Callee::Anybody),
+            plain: pool(local.elsewhere),
             local,
             mirrors: Rc::default(),
             listening: RefCell::default(),
@@ -107,6 +107,7 @@ impl Worker {
             clock: Arc::default(),
             expired: tokio::sync::mpsc::channel(1).0,
             unknown_keys: tokio::sync::mpsc::channel(1).0,
+            marked: false,
         };
         let drain = crate::drain::DrainSignal::new().1;
         let metrics = crate::metrics::WorkerMetrics::new(Arc::default());

@@ -28,7 +28,7 @@ use super::stream::LinkStream;
 use super::{Faults, LINGER, LINK_COST, PING_DEADLINE, PING_INTERVAL, is_distrusted, watch_revocation};
 use crate::budget::{Account, Seat};
 use crate::certificate::WorkloadCertificate;
-use crate::connect::connect_within;
+use crate::connect::open_within;
 use crate::departing::{Departing, Ending, Exit};
 use crate::destination::Member;
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
@@ -456,7 +456,7 @@ async fn open(
     seat: Seat,
 ) -> Result<OpenedLink, UpstreamError> {
     let end = Instant::now() + pool.local.bounds.link_handshake;
-    let tcp = connect_within(key.address, pool.local.bounds.link_handshake).await?;
+    let tcp = open_within(pool.local.elsewhere, key.address, pool.local.bounds.link_handshake).await?;
     let counts = pool.local.metrics.counts();
     let handshake = timeout_at(end, greet(pool, key, certificate, tcp, seat)).await;
     let failure = match handshake {

@@ -130,6 +130,7 @@ impl Node {
             clock: Default::default(),
             expired: mpsc::channel(1).0,
             unknown_keys: mpsc::channel(1).0,
+            marked: false,
         };
         let proxy = Proxy::start(config).unwrap();
         let link = listen(&proxy, Purpose::Links).await;

@@ -100,6 +100,7 @@ impl Node {
             clock: Default::default(),
             expired: mpsc::channel(1).0,
             unknown_keys: mpsc::channel(1).0,
+            marked: false,
         };
         let proxy = Proxy::start(config).unwrap();
         let link = crate::mesh::listen(&proxy, Purpose::Links).await;
@@ -118,6 +119,7 @@ impl Node {
             clock: Default::default(),
             expired: mpsc::channel(1).0,
             unknown_keys: mpsc::channel(1).0,
+            marked: false,
         };
         Proxy::start(config).unwrap()
     }
