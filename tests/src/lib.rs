@@ -8,5 +8,6 @@ pub mod chaos;
 pub mod faked;
 pub mod harness;
 pub mod one_host;
+pub mod pods;
 pub mod ports;
 pub mod two_hosts;

@@ -12,6 +12,7 @@ mod footprint;
 mod gateway_api;
 mod inbound;
 mod kubectl;
+mod pods;
 mod policies;
 mod protocols;
 mod real_clients;

@@ -18,7 +18,7 @@ use crate::arrival::Arrivals;
 use crate::socket::{Action, Again};
 use crate::socket_file;
 use crate::status::NodeStatus;
-use crate::workloads::{Running, WorkloadSpec};
+use crate::workloads::{Before, Running, WorkloadSpec};
 
 /// How long the node may take to answer; draining takes 30 s at most.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(40);
@@ -69,8 +69,9 @@ impl NodeClient {
 
     /// Adds a workload to a node that has been started again, with the process that it has.
     pub async fn add_again(&self, spec: &WorkloadSpec, before: &Running) -> anyhow::Result<HeldWorkload> {
-        let again =
-            Again { spec: spec.clone(), listeners: before.listeners.clone(), cgroup: before.cgroup.clone() };
+        let (listeners, cgroup) = (before.listeners.clone(), before.cgroup.clone());
+        let before = Before { listeners, cgroup, capture: before.capture };
+        let again = Again { spec: spec.clone(), before };
         self.hold("/v1/workloads/again", &again).await
     }
 

@@ -34,7 +34,7 @@ impl fmt::Display for Exposed {
         write!(
             f,
             "{what}: {workload} listens at {address}, and whoever reaches this host enters it past the mesh; have it listen at \
-             127.0.0.1 alone, or run the node with host capture"
+             127.0.0.1 alone, or run the node with host or namespace capture"
         )
     }
 }

@@ -28,8 +28,8 @@ pub(crate) struct Porter {
     state: Arc<StateCell>,
     proxy: Arc<Proxy>,
     open: BTreeMap<WorkloadName, Vec<SocketAddr>>,
-    /// What the rules were told; nothing, where they divert nothing.
-    told: Option<Entrances>,
+    /// What the rules were told last, if anything: where they divert nothing, that there are no entrances.
+    told: Option<Option<Entrances>>,
     /// Workloads whose gate could not be opened, which was said.
     shut: BTreeSet<WorkloadName>,
 }
@@ -102,7 +102,7 @@ impl Porter {
     }
 
     async fn tell(&mut self, entrances: Option<Entrances>, by: Option<&Decision>) -> bool {
-        if self.told == entrances {
+        if self.told.as_ref() == Some(&entrances) {
             return true;
         }
         let (rules, told) = (self.rules.clone(), entrances.clone());
@@ -114,12 +114,13 @@ impl Porter {
             }
             Err(_) => return false,
         }
+        let was_on = matches!(self.told, Some(Some(_)));
         match by {
-            Some(by) if self.told.is_none() => tracing::info!("inbound capture is on ({by})"),
-            None if self.told.is_some() => tracing::info!("inbound capture is off"),
+            Some(by) if !was_on => tracing::info!("inbound capture is on ({by})"),
+            None if was_on => tracing::info!("inbound capture is off"),
             _ => {}
         }
-        self.told = entrances;
+        self.told = Some(entrances);
         true
     }
 }

@@ -25,6 +25,7 @@ use crate::control::join::{Joined, join};
 use crate::control::keys::ask_for_keys;
 use crate::control::report::{Reporter, Skew};
 use crate::control::seen::SeenSummaries;
+use crate::dialer::Dialer;
 use crate::dns::{Addresses, Resolver};
 use crate::exposure;
 use crate::files;
@@ -96,6 +97,8 @@ impl Node {
     /// Where it cannot join, a port is taken, another node has the same home, or the capture that was
     /// asked for cannot be had. The message says what to do.
     pub async fn start(config: NodeConfig) -> anyhow::Result<Self> {
+        let wish = config.capture;
+        spawn_blocking(move || Capture::check(wish)).await??;
         let folder = config.home.join("node");
         let identities_folder = folder.join("identities");
         if let Err(e) = files::create_private_folder(&identities_folder) {
@@ -104,16 +107,17 @@ impl Node {
         }
         let lock = HomeLock::take(&folder)?;
 
+        let dialer = Dialer { marked: config.capture == CaptureWish::Namespace };
         let keeper = Keeper::start();
         let node_file = keeper.file(folder.join("node.json"));
         let Joined { credential, new_mesh } =
-            join(&config.server, &config.name, config.token.as_deref(), &node_file).await?;
+            join((&config.server, dialer), &config.name, config.token.as_deref(), &node_file).await?;
         let snapshot_file = keeper.file(folder.join("snapshot.pb"));
         if new_mesh {
             forget_old_mesh(&identities_folder, &snapshot_file.path)?;
         }
         let own = credential.decode().context("the node's certificate makes no sense")?;
-        let server = Server::new(&config.server, &own);
+        let server = Server::new(&config.server, &own, dialer);
 
         let state = StatePublisher::new(NodeState::default());
         let (demand, demands) = mpsc::channel(DEMANDS);
@@ -127,6 +131,9 @@ impl Node {
         let links = Sockets::bind(Purpose::Links, config.link_listen, workers).with_context(|| {
             format!("the port for links, {}, cannot be opened: choose another one", config.link_listen)
         })?;
+        if dialer.marked {
+            links.mark_of_node().with_context(missing_mark)?;
+        }
         let (expired, expirations) = mpsc::channel(EXPIRATIONS);
         let (unknown_keys, missing_keys) = mpsc::channel(UNKNOWN_KEYS);
         let proxy = Proxy::start(tulle_proxy::Config {
@@ -139,11 +146,11 @@ impl Node {
             clock: server.clock().clone(),
             expired,
             unknown_keys,
-            marked: false,
+            marked: dialer.marked,
         });
         let proxy = Arc::new(proxy.context("the proxy's threads cannot be started")?);
         let link = proxy.listen(links).await.context("the port for links cannot be served")?;
-        let advertised = Advertised::new(link, config.link_address, &config.server).await;
+        let advertised = Advertised::new(link, config.link_address, (&config.server, dialer)).await;
         let link_address = advertised.watch();
         let admin = match config.admin_listen {
             Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
@@ -152,6 +159,9 @@ impl Node {
             None => None,
         };
         let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
+        if let Some(admin) = admin.as_ref().filter(|_| dialer.marked) {
+            tulle_sys::mark_of_node(admin).with_context(missing_mark)?;
+        }
         let (control, socket) = SocketFile::bind(&config.home, lock)?;
         let (made, later) = mpsc::channel(1);
         let workload_api = workload_api::Socket::bind(&config.home)
@@ -159,7 +169,9 @@ impl Node {
             .ok();
 
         let scope = scope::of_node(&config.name, &config.home);
-        let (capture, mode, reason) = open_capture(&config, &scope).await?;
+        let own_ports: Vec<_> =
+            [Some(link), admin_address].into_iter().flatten().map(|own| own.port()).collect();
+        let (capture, mode, reason) = open_capture(&config, &scope, own_ports).await?;
         if mode == CaptureMode::Explicit && !tulle_sys::knows_users() {
             tracing::warn!(
                 "this kernel does not say whose a connection is: every user of this host can call services \
@@ -184,7 +196,7 @@ impl Node {
             capture,
             mode,
             identities: identities.clone(),
-            resolver: Resolver::new(directory.clone(), addresses.clone()),
+            resolver: Resolver::new(directory.clone(), addresses.clone(), dialer),
             directory,
             addresses,
             workload_api: workload_api.as_ref().map(|socket| socket.path().to_owned()),
@@ -326,8 +338,16 @@ fn forget_old_mesh(identities: &Path, snapshot: &Path) -> std::io::Result<()> {
     }
 }
 
-async fn open_capture(config: &NodeConfig, scope: &str) -> anyhow::Result<(Capture, CaptureMode, String)> {
+fn missing_mark() -> &'static str {
+    "namespace capture cannot be had here: sockets cannot be marked, which needs CAP_NET_ADMIN"
+}
+
+async fn open_capture(
+    config: &NodeConfig,
+    scope: &str,
+    own_ports: Vec<u16>,
+) -> anyhow::Result<(Capture, CaptureMode, String)> {
     let (scope, wish) = (scope.to_owned(), config.capture);
     let open = if config.keep_workloads { Capture::open_again } else { Capture::open };
-    Ok(spawn_blocking(move || open(&scope, wish)).await??)
+    Ok(spawn_blocking(move || open(&scope, wish, &own_ports)).await??)
 }

@@ -1,4 +1,4 @@
-//! Keeps the rules of host capture in step with what the node knows of destinations, and the proxy's counts with what the
+//! Keeps the rules of capture in step with what the node knows of destinations, and the proxy's counts with what the
 //! rules have counted.
 
 use std::collections::BTreeMap;

@@ -10,8 +10,6 @@
 //! | `GET /v1/status` | a [`NodeStatus`](crate::status::NodeStatus) |
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +31,7 @@ use tulle_proxy::descriptors::Spare;
 use tulle_sys::family::Member;
 
 use crate::status::StatusSource;
-use crate::workloads::{Running, WorkloadSpec};
+use crate::workloads::{Before, Running, WorkloadSpec};
 
 /// How many connections there may be; every workload that was added here has one.
 const MOST_CONNECTIONS: usize = 4096;
@@ -57,10 +55,8 @@ const VERDICT_DEADLINE: Duration = Duration::from_secs(2);
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Again {
     pub spec: WorkloadSpec,
-    /// Those of its [`Running`].
-    pub listeners: Vec<SocketAddr>,
-    /// That of its [`Running`].
-    pub cgroup: Option<PathBuf>,
+    #[serde(flatten)]
+    pub before: Before,
 }
 
 /// What a node is to do with its workloads ([`Action::Drain`] and so on).
@@ -137,9 +133,7 @@ async fn answer(
             Err(answer) => answer,
         },
         (Method::POST, ["v1", "workloads", "again"]) => match body::<Again>(request).await {
-            Ok(Again { spec, listeners, cgroup }) => {
-                add(Wanted { spec, owner, again: Some((listeners, cgroup)) }, source).await
-            }
+            Ok(Again { spec, before }) => add(Wanted { spec, owner, again: Some(before) }, source).await,
             Err(answer) => answer,
         },
         (Method::PUT, ["v1", "workloads", namespace, name, "running"]) => {
@@ -183,7 +177,7 @@ struct Wanted {
     spec: WorkloadSpec,
     owner: Option<Member>,
     /// What its process knows already.
-    again: Option<(Vec<SocketAddr>, Option<PathBuf>)>,
+    again: Option<Before>,
 }
 
 /// The workload stays until the client does not read any more.
@@ -233,8 +227,8 @@ async fn add(wanted: Wanted, source: Arc<StatusSource>) -> HttpResponse {
 async fn enter(wanted: Wanted, source: &StatusSource) -> anyhow::Result<Running> {
     let Wanted { spec, owner, again } = wanted;
     let name = WorkloadName::new(spec.namespace.as_str(), spec.name.as_str());
-    if let Some((listeners, cgroup)) = again {
-        return source.workloads.add_again(owner, spec, listeners, cgroup).await;
+    if let Some(before) = again {
+        return source.workloads.add_again(owner, spec, before).await;
     }
     let running = source.workloads.add_for(owner, spec).await?;
     // Without the server, its last word on the node stands.

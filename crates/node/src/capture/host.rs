@@ -6,42 +6,32 @@
 mod entering;
 mod passing;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tulle_model::name::WorkloadName;
 use tulle_sys::cgroup::{self, Cgroup};
 use tulle_sys::nft;
-use tulle_sys::nft_watch::{self, Change, Heard};
+use tulle_sys::nft_watch::Heard;
 
 use super::destinations::{Destinations, egress_of};
 use super::entrances::{Entrances, entrance_of};
 use super::name_service::NameService;
-use super::rules::{self, Opening};
+use super::rules::{self, Extent, Member, Opening};
 use super::strays::Strays;
+use super::table::NftTable;
 use super::zones::Zones;
 use super::{Counts, Slot, inbound_rules};
-use crate::backoff::{Backoff, Pace};
 
 /// The folder of all of Tulle's cgroups.
 pub(super) const CGROUP: &str = "tulle";
 
 /// Where the nodes of this host keep what has to be the same for all of them, or ends with the host.
 pub(super) const RUN: &str = "/run/tulle";
-
-/// How many changes of our own are known by the process that made them, until what the kernel said of them has been heard.
-const OWN_CHANGES: usize = 1024;
-
-/// How soon rules that could not be made are tried again.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-
-/// How long after the last time something is made anew at once that somebody takes away again and again.
-const QUIET: Duration = Duration::from_secs(60);
 
 pub(super) struct Host {
     scope: String,
@@ -60,6 +50,7 @@ pub(super) struct Host {
 struct State {
     /// Once it is, nothing is made any more.
     ended: bool,
+    table: NftTable,
     /// The parent of all workloads' cgroups, and the id by which the rules know it.
     node: Cgroup,
     node_id: u64,
@@ -71,15 +62,6 @@ struct State {
     entrances: Option<Entrances>,
     /// What was counted and nobody has asked for yet.
     counted: BTreeMap<WorkloadName, Counts>,
-    /// The processes that have changed the rules for us, and when they ended.
-    own: VecDeque<(u32, Instant)>,
-    /// The rules' generation in which the table was what we had made of it, where that is known.
-    generation: Option<u32>,
-    retry: Backoff,
-    retry_at: Option<Instant>,
-    /// What is missing, or in doubt, and not refused by the system.
-    repairs: Pace,
-    repair_at: Option<Instant>,
 }
 
 struct Workload {
@@ -129,14 +111,16 @@ impl Host {
             }
         };
         let workloads = leftovers(&mount, scope).map_err(|e| format!("{}: {e}", node.path().display()))?;
+        let table = rules::table_name(scope);
         let host = Self {
             scope: scope.to_owned(),
-            table: rules::table_name(scope),
+            table: table.clone(),
             mount,
             keep,
             name_service,
             state: Mutex::new(State {
                 ended: false,
+                table: NftTable::new(table),
                 node_id: node.id().map_err(|e| format!("{}: {e}", node.path().display()))?,
                 node,
                 zones,
@@ -144,12 +128,6 @@ impl Host {
                 destinations: None,
                 entrances: None,
                 counted: BTreeMap::new(),
-                own: VecDeque::new(),
-                generation: None,
-                retry: Backoff::new(RETRY.0, RETRY.1),
-                retry_at: None,
-                repairs: Pace::new(RETRY.0, RETRY.1, QUIET),
-                repair_at: None,
             }),
             troubles: Mutex::default(),
             strays: Mutex::default(),
@@ -190,9 +168,9 @@ impl Host {
         if let Some(before) = &before
             && let Some(opening) = before.in_force()
         {
-            rules::close(&mut script, &self.table, &before.cgroup, opening);
+            rules::close(&mut script, &self.table, Member::Cgroup(&before.cgroup), opening);
         }
-        rules::open(&mut script, &self.table, &cgroup, opening);
+        rules::open(&mut script, &self.table, Member::Cgroup(&cgroup), opening);
         let workload = Workload {
             cgroup: cgroup.clone(),
             id,
@@ -201,7 +179,7 @@ impl Host {
             seen: Counts::default(),
         };
         state.workloads.insert(name.clone(), workload);
-        let applied = self.apply(&mut state, &script).or_else(|e| {
+        let applied = state.table.apply(&script).or_else(|e| {
             tracing::debug!("{name}: {e}: the rules are made anew");
             self.rebuild(&mut state)
         });
@@ -253,9 +231,9 @@ impl Host {
         self.troubles.lock().remove(name);
         if let Some(opening) = workload.in_force() {
             let mut script = String::new();
-            rules::close(&mut script, &self.table, &cgroup, opening);
+            rules::close(&mut script, &self.table, Member::Cgroup(&cgroup), opening);
             // Elements of a cgroup that somebody has removed cannot be named any more.
-            if let Err(e) = self.apply(&mut state, &script) {
+            if let Err(e) = state.table.apply(&script) {
                 tracing::debug!("{name}: {e}: the rules are made anew");
                 self.rebuild(&mut state).map_err(io::Error::other)?;
             }
@@ -280,34 +258,8 @@ impl Host {
         if state.ended {
             return;
         }
-        let now = Instant::now();
-        let foreign = heard.changes.iter().any(|change| match change {
-            Change::By(process) => !state.own.iter().any(|(own, _)| own == process),
-            Change::Missed => false,
-        });
-        if let Some(until) = heard.until {
-            // A later process may have the same number.
-            state.own.retain(|(_, ended)| *ended >= until);
-        }
-        if foreign {
-            tracing::warn!("somebody else has changed the nftables table {}: it is made anew", self.table);
-        }
-        let doubtful = heard.changes.contains(&Change::Missed) && !state.is_as_made();
         let lost = state.lost_cgroups();
-        if (doubtful || !lost.is_empty()) && state.repair_at.is_none() {
-            if doubtful {
-                tracing::warn!(
-                    "more was changed at once than the kernel could tell: the nftables table {} is made anew",
-                    self.table
-                );
-            }
-            for cgroup in &lost {
-                tracing::warn!("somebody has removed the cgroup {}: it is made anew", cgroup.display());
-            }
-            state.repair_at = Some(now + state.repairs.delay(now, 1.0));
-        }
-        let due = [state.retry_at, state.repair_at].into_iter().flatten().any(|at| at <= now);
-        if (foreign || due)
+        if state.table.is_due(heard, &lost)
             && let Err(e) = self.rebuild(&mut state)
         {
             tracing::error!(
@@ -350,45 +302,26 @@ impl Host {
         }
     }
 
-    /// Changes the table.
-    fn apply(&self, state: &mut State, script: &str) -> Result<(), nft::NftError> {
-        let known = state.generation;
-        let before = nft_watch::generation().ok();
-        apply(state, script)?;
-        // If all that was changed since the table was known, was changed now.
-        state.generation = next_generation(before).filter(|_| known.is_some() && known == before);
-        Ok(())
-    }
-
-    /// Puts another table in the place of the one that there is.
-    fn replace(&self, state: &mut State, script: &str) -> Result<(), nft::NftError> {
-        let before = nft_watch::generation().ok();
-        apply(state, script)?;
-        state.generation = next_generation(before);
-        Ok(())
-    }
-
     /// Makes the cgroups that are missing, and the whole table in one transaction. A workload that cannot be had is left
     /// out, and has the reason as its trouble.
     fn rebuild(&self, state: &mut State) -> Result<(), nft::NftError> {
-        state.repair_at = None;
+        state.table.begins();
         state.gather(&self.table);
         let mut result = state.make_cgroups().map_err(nft::NftError::Io);
         if result.is_ok() {
-            result = self.replace(state, &state.script(&self.table));
+            let script = state.script(&self.table);
+            result = state.table.replace(&script);
         }
         if result.is_err() && state.blame(&self.table) {
-            result = self.replace(state, &state.script(&self.table));
+            let script = state.script(&self.table);
+            result = state.table.replace(&script);
         }
         if result.is_ok() {
             state.workloads.values_mut().for_each(|workload| workload.seen = Counts::default());
         }
         self.tell_troubles(state);
-        let again = result.is_err() || state.workloads.values().any(|workload| workload.trouble.is_some());
-        state.retry_at = again.then(|| Instant::now() + state.retry.delay(1.0));
-        if !again {
-            state.retry.reset();
-        }
+        let is_whole = result.is_ok() && state.workloads.values().all(|workload| workload.trouble.is_none());
+        state.table.was_made(is_whole);
         result
     }
 
@@ -462,36 +395,13 @@ impl Host {
             _ => {}
         }
         let mut state = self.state.lock();
-        self.apply(&mut state, &rules::removal(&self.table)).map_err(io::Error::other)?;
+        state.table.apply(&rules::removal(&self.table)).map_err(io::Error::other)?;
         state.zones.release();
         Ok(())
     }
 }
 
-/// Runs nft for a node.
-fn apply(state: &mut State, script: &str) -> Result<(), nft::NftError> {
-    let mut process = None;
-    let applied = nft::apply(script, |started| process = Some(started));
-    // Nobody looks at these meanwhile.
-    state.own.extend(process.map(|process| (process, Instant::now())));
-    if state.own.len() > OWN_CHANGES {
-        state.own.pop_front();
-    }
-    applied
-}
-
-/// The rules' present generation, if it is the next one after `before`: nobody else has changed any rules meanwhile.
-fn next_generation(before: Option<u32>) -> Option<u32> {
-    let next = before?.wrapping_add(1);
-    (nft_watch::generation().ok()? == next).then_some(next)
-}
-
 impl State {
-    /// Whether the table is known to be what was made of it.
-    fn is_as_made(&self) -> bool {
-        self.generation.is_some() && nft_watch::generation().ok() == self.generation
-    }
-
     /// Cgroups that are not there any more, or not the ones that the rules know.
     fn lost_cgroups(&self) -> Vec<PathBuf> {
         let workloads = self.workloads.values().filter(|workload| workload.trouble.is_none());
@@ -519,16 +429,16 @@ impl State {
 
     /// The table with all workloads that are open.
     fn script(&self, table: &str) -> String {
-        let mut script = rules::table(table, &self.node);
+        let mut script = rules::table(table, Extent::Cgroups(&self.node));
         if let Some(destinations) = &self.destinations {
-            rules::follow(&mut script, table, &self.node, None, destinations);
+            rules::follow(&mut script, table, Extent::Cgroups(&self.node), None, destinations);
         }
         if self.entrances.is_some() {
             inbound_rules::turn(&mut script, table, &self.node, true);
         }
         for workload in self.workloads.values() {
             if let Some(opening) = workload.in_force() {
-                rules::open(&mut script, table, &workload.cgroup, opening);
+                rules::open(&mut script, table, Member::Cgroup(&workload.cgroup), opening);
             }
         }
         script
@@ -539,8 +449,8 @@ impl State {
         let mut found = false;
         for workload in self.workloads.values_mut() {
             let Some(opening) = workload.in_force() else { continue };
-            let mut script = rules::table(table, &self.node);
-            rules::open(&mut script, table, &workload.cgroup, opening);
+            let mut script = rules::table(table, Extent::Cgroups(&self.node));
+            rules::open(&mut script, table, Member::Cgroup(&workload.cgroup), opening);
             if let Err(e) = nft::check(&script) {
                 workload.trouble = Some(e.to_string());
                 found = true;

@@ -132,6 +132,17 @@ pub(super) fn without_dns() -> Option<String> {
         .then(|| format!("names of the mesh will not resolve: `hosts:` in {NSSWITCH} does not name `dns`"))
 }
 
+/// Where the C library asks somebody before it asks DNS servers, by no packet: nscd(8) and nss-resolve(8).
+const ASKED_FIRST: [&str; 2] = ["/run/nscd/socket", "/run/systemd/resolve/io.systemd.Resolve"];
+
+/// Why names of the mesh may not be asked for by DNS here, if so.
+pub(super) fn past_dns() -> Option<String> {
+    let asked = ASKED_FIRST.into_iter().find(|socket| Path::new(socket).exists())?;
+    Some(format!(
+        "names of the mesh will not resolve for what asks {asked} for them: hide it from the processes here"
+    ))
+}
+
 fn asks_no_dns(nsswitch: &str) -> bool {
     let hosts = nsswitch.lines().filter_map(|line| line.trim_start().strip_prefix("hosts:"));
     let mut hosts = hosts.map(|line| line.split('#').next().unwrap_or_default());

@@ -31,12 +31,12 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 use tulle_model::snapshot::EgressPolicy;
-use tulle_sys::LISTENER_MARK;
 use tulle_sys::cgroup::Cgroup;
+use tulle_sys::{LISTENER_MARK, NODE_MARK, PROCESS_MARK};
 
 use super::destinations::Destinations;
 use super::entrances::Entrance;
-use super::inbound_rules;
+use super::{inbound_rules, namespace_rules};
 
 /// The mesh's virtual addresses.
 const VIRTUAL_ADDRESSES: &str = "127.64.0.0/10";
@@ -78,45 +78,106 @@ pub(super) fn removal(table: &str) -> String {
     format!("table inet {table}\ndelete table inet {table}\n")
 }
 
-/// The table without an open workload and a known destination, in place of the one before. `node` holds the cgroups of
-/// the workloads.
-pub(super) fn table(table: &str, node: &Cgroup) -> String {
-    let node_level = node.level();
-    let level = node_level + 1;
-    let counters = COUNTERS.map(|name| format!("  set {name} {{ type cgroupsv2; counter; }}\n")).concat();
+/// Whose packets the rules of a table are for, and how they are known.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Extent<'a> {
+    /// Those of the cgroups in this one, each a workload's.
+    Cgroups(&'a Cgroup),
+    /// All of the network namespace, which is one workload's, but what the node has marked as its own.
+    Namespace,
+}
+
+impl Extent<'_> {
+    /// What tells workloads apart, as keys of sets and maps have it. In a namespace there is one: a packet is of IPv4 or of
+    /// IPv6, and both are its.
+    fn key(self) -> String {
+        match self {
+            Self::Cgroups(node) => format!("socket cgroupv2 level {}", node.level() + 1),
+            Self::Namespace => "meta nfproto".to_owned(),
+        }
+    }
+
+    fn key_type(self) -> &'static str {
+        match self {
+            Self::Cgroups(_) => "cgroupsv2",
+            Self::Namespace => "nf_proto",
+        }
+    }
+}
+
+/// A workload, as sets and maps know it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Member<'a> {
+    Cgroup(&'a Cgroup),
+    Namespace,
+}
+
+impl Member<'_> {
+    fn keys(self) -> Vec<String> {
+        match self {
+            Self::Cgroup(cgroup) => vec![format!("\"{}\"", cgroup.nft_path())],
+            Self::Namespace => ["ipv4", "ipv6"].map(str::to_owned).into(),
+        }
+    }
+}
+
+/// The table without an open workload and a known destination, in place of the one before.
+pub(super) fn table(table: &str, extent: Extent<'_>) -> String {
+    let (key, key_type) = (extent.key(), extent.key_type());
+    let counters = COUNTERS.map(|name| format!("  set {name} {{ type {key_type}; counter; }}\n")).concat();
+    // What goes to the namespace's own addresses does not leave it. Neighbours and groups are the kernel's own matter.
+    let own = format!("meta mark {{ {NODE_MARK}, {PROCESS_MARK} }} accept");
+    let own_answers = format!("socket mark {{ {NODE_MARK}, {PROCESS_MARK} }} accept");
+    let neighbours = "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, \
+                      mld-listener-query, mld-listener-report, mld2-listener-report } accept\n    meta l4proto 2 accept";
+    // Before the NAT of others: what a container's engine does with DNS, too.
+    let (set, all, own, own_answers, local, neighbours, nat, inbound) = match extent {
+        Extent::Cgroups(node) => {
+            let set = format!("  set node {{ type cgroupsv2; elements = {{ \"{}\" }}; }}\n", node.nft_path());
+            let all = format!("socket cgroupv2 level {} @node ", node.level());
+            (set, all, "", "", "", "", -100, inbound_rules::tables())
+        }
+        Extent::Namespace => {
+            let local = "fib daddr type local accept";
+            let inbound = namespace_rules::tables();
+            (String::new(), String::new(), &*own, &*own_answers, local, neighbours, -101, inbound)
+        }
+    };
     format!(
         r#"{removal}table inet {table} {{
-  set node {{ type cgroupsv2; elements = {{ "{node}" }}; }}
-  set open {{ type cgroupsv2; }}
-  map zones {{ typeof socket cgroupv2 level {level} : ct original zone; }}
-  map dns {{ type cgroupsv2 : inet_service; }}
-  map outbound {{ type cgroupsv2 : inet_service; }}
+{set}  set open {{ type {key_type}; }}
+  map zones {{ typeof {key} : ct original zone; }}
+  map dns {{ type {key_type} : inet_service; }}
+  map outbound {{ type {key_type} : inet_service; }}
   set listeners {{ type inet_proto . inet_service; }}
-  set callers {{ type cgroupsv2 . inet_service; }}
-  set free {{ type cgroupsv2; }}
-  set listed {{ type cgroupsv2; }}
+  set callers {{ type {key_type} . inet_service; }}
+  set free {{ type {key_type}; }}
+  set listed {{ type {key_type}; }}
   set unlearned {{ type ipv4_addr; }}
   set offered {{ type ipv4_addr . inet_service; }}
   set deserted {{ type ipv4_addr . inet_service; }}
 {counters}{inbound}
   chain zone {{
     type filter hook output priority raw; policy accept;
-    meta l4proto {{ tcp, udp }} th dport 53 ct original zone set socket cgroupv2 level {level} map @zones
+    {own}
+    meta l4proto {{ tcp, udp }} th dport 53 ct original zone set {key} map @zones
   }}
   chain closed {{
     type filter hook output priority -150; policy accept;
-    tcp flags & (syn | ack) == syn socket cgroupv2 level {node_level} @node goto workload
-    udp dport 53 socket cgroupv2 level {node_level} @node goto workload
-    meta l4proto != tcp socket cgroupv2 level {node_level} @node goto datagram
+    {own}
+    tcp flags & (syn | ack) == syn {all}goto workload
+    udp dport 53 {all}goto workload
+    meta l4proto != tcp {all}goto datagram
   }}
   chain datagram {{
+    {neighbours}
     ip daddr {VIRTUAL_ADDRESSES} goto refuse
     ct direction reply accept
     goto elsewhere
   }}
   chain workload {{
     th dport 53 ct original zone 0 goto refuse
-    socket cgroupv2 level {level} @open goto captured
+    {key} @open goto captured
     th dport 53 goto refuse
     ip daddr {VIRTUAL_ADDRESSES} goto refuse
     goto elsewhere
@@ -129,24 +190,27 @@ pub(super) fn table(table: &str, node: &Cgroup) -> String {
   chain elsewhere {{
     ip daddr 127.0.0.0/8 accept
     ip6 daddr ::1 accept
+    {local}
     goto outside
   }}
   chain virtual {{
   }}
   chain outside {{
-    socket cgroupv2 level {level} @open accept
+    {key} @open accept
     ct state established accept
     meta nfproto ipv4 goto refuse
   }}
   chain output {{
-    type nat hook output priority -100; policy accept;
-    meta l4proto {{ tcp, udp }} th dport 53 redirect to :socket cgroupv2 level {level} map @dns
-    ip daddr {VIRTUAL_ADDRESSES} meta l4proto tcp redirect to :socket cgroupv2 level {level} map @outbound
+    type nat hook output priority {nat}; policy accept;
+    {own}
+    meta l4proto {{ tcp, udp }} th dport 53 redirect to :{key} map @dns
+    ip daddr {VIRTUAL_ADDRESSES} meta l4proto tcp redirect to :{key} map @outbound
     ip daddr 127.0.0.0/8 accept
+    {local}
     goto beyond
   }}
   chain beyond {{
-    meta nfproto ipv4 meta l4proto tcp redirect to :socket cgroupv2 level {level} map @outbound
+    meta nfproto ipv4 meta l4proto tcp redirect to :{key} map @outbound
   }}
   chain guard {{
     type filter hook output priority filter; policy accept;
@@ -155,7 +219,7 @@ pub(super) fn table(table: &str, node: &Cgroup) -> String {
     ip6 daddr ::1 meta l4proto . th dport @listeners goto caller
   }}
   chain caller {{
-    socket cgroupv2 level {level} . th dport @callers accept
+    {key} . th dport @callers accept
     goto refuse
   }}
   chain receiver {{
@@ -169,10 +233,11 @@ pub(super) fn table(table: &str, node: &Cgroup) -> String {
     tcp flags & (syn | rst) == 0x0 accept
     ip saddr 127.0.0.0/8 accept
     ip6 saddr ::1 accept
+    {own_answers}
     ct direction original accept
     ct status & (confirmed | dnat) != confirmed accept
-    tcp flags & (syn | rst) == syn socket cgroupv2 level {level} @outside_answered accept
-    tcp flags & rst == rst ct status & assured == 0 socket cgroupv2 level {level} @outside_refused accept
+    tcp flags & (syn | rst) == syn {key} @outside_answered accept
+    tcp flags & rst == rst ct status & assured == 0 {key} @outside_refused accept
   }}
   chain answer {{
     type filter hook output priority -400; policy accept;
@@ -187,20 +252,18 @@ pub(super) fn table(table: &str, node: &Cgroup) -> String {
 }}
 "#,
         removal = removal(table),
-        node = node.nft_path(),
-        inbound = inbound_rules::tables(),
     )
 }
 
-/// Takes the rules from what was known of destinations to what is known now. `node` holds the cgroups of the workloads.
+/// Takes the rules from what was known of destinations to what is known now.
 pub(super) fn follow(
     script: &mut String,
     table: &str,
-    node: &Cgroup,
+    extent: Extent<'_>,
     before: Option<&Destinations>,
     now: &Destinations,
 ) {
-    let level = node.level() + 1;
+    let key = extent.key();
     let mut chain = |name: &str, rules: &[&str]| {
         line(script, format_args!("flush chain inet {table} {name}"));
         for rule in rules {
@@ -208,7 +271,7 @@ pub(super) fn follow(
         }
     };
     if before.is_none() {
-        let count = |set: &str| format!("socket cgroupv2 level {level} @{set} goto refuse");
+        let count = |set: &str| format!("{key} @{set} goto refuse");
         let deserted = format!("ip daddr . tcp dport @deserted {}", count("no_endpoints"));
         chain(
             "virtual",
@@ -222,12 +285,12 @@ pub(super) fn follow(
         );
     }
     if before.is_none_or(|before| before.egress != now.egress) {
-        let own = |set: &str, then: &str| format!("socket cgroupv2 level {level} @{set} {then}");
+        let own = |set: &str, then: &str| format!("{key} @{set} {then}");
         let denied = own("egress_denied", "goto refuse");
         match now.egress.of_all() {
             Some(EgressPolicy::Allow) => {
                 chain("outside", &["accept"]);
-                let count = format!("meta l4proto tcp socket cgroupv2 level {level} @outside_begun accept");
+                let count = format!("meta l4proto tcp {key} @outside_begun accept");
                 chain("beyond", &["ip6 daddr ::1 accept", &count]);
             }
             Some(EgressPolicy::Deny) => {
@@ -238,7 +301,7 @@ pub(super) fn follow(
             Some(EgressPolicy::Listed) | None => {
                 let proxied = format!("meta l4proto tcp {}", own("listed", "accept"));
                 chain("outside", &[&own("free", "accept"), &proxied, &denied, "goto refuse"]);
-                let to_proxy = format!("redirect to :socket cgroupv2 level {level} map @outbound");
+                let to_proxy = format!("redirect to :{key} map @outbound");
                 let to_proxy = format!("meta l4proto tcp {}", own("listed", &to_proxy));
                 let begun = own("outside_begun", "accept");
                 let count = format!("meta l4proto tcp {}", own("free", &begun));
@@ -278,44 +341,148 @@ pub(super) fn line(script: &mut String, text: std::fmt::Arguments<'_>) {
 }
 
 /// Opens a workload.
-pub(super) fn open(script: &mut String, table: &str, cgroup: &Cgroup, opening: Opening) {
-    elements(script, "add", table, cgroup, opening);
+pub(super) fn open(script: &mut String, table: &str, member: Member<'_>, opening: Opening) {
+    elements(script, "add", table, member, opening);
 }
 
 /// Closes a workload that was opened so.
-pub(super) fn close(script: &mut String, table: &str, cgroup: &Cgroup, opening: Opening) {
-    elements(script, "delete", table, cgroup, opening);
+pub(super) fn close(script: &mut String, table: &str, member: Member<'_>, opening: Opening) {
+    elements(script, "delete", table, member, opening);
 }
 
 /// Has (`add`) what may leave of a workload go by its policy, or no longer (`delete`).
-pub(super) fn egress(script: &mut String, verb: &str, table: &str, cgroup: &Cgroup, policy: EgressPolicy) {
+pub(super) fn egress(script: &mut String, verb: &str, table: &str, member: Member<'_>, policy: EgressPolicy) {
     let set = match policy {
         EgressPolicy::Allow => "free",
         EgressPolicy::Listed => "listed",
         EgressPolicy::Deny => return,
     };
-    line(script, format_args!("{verb} element inet {table} {set} {{ \"{}\" }}", cgroup.nft_path()));
+    for key in member.keys() {
+        line(script, format_args!("{verb} element inet {table} {set} {{ {key} }}"));
+    }
 }
 
-fn elements(script: &mut String, verb: &str, table: &str, cgroup: &Cgroup, opening: Opening) {
+fn elements(script: &mut String, verb: &str, table: &str, member: Member<'_>, opening: Opening) {
     let Opening { outbound_port, dns_port, zone, .. } = opening;
-    let group = cgroup.nft_path();
-    let written = write!(
-        script,
-        r#"{verb} element inet {table} open {{ "{group}" }}
-{verb} element inet {table} zones {{ "{group}" : {zone} }}
-{verb} element inet {table} dns {{ "{group}" : {dns_port} }}
-{verb} element inet {table} outbound {{ "{group}" : {outbound_port} }}
-{verb} element inet {table} listeners {{ tcp . {outbound_port}, tcp . {dns_port}, udp . {dns_port} }}
-{verb} element inet {table} callers {{ "{group}" . {outbound_port}, "{group}" . {dns_port} }}
-"#
-    );
-    written.expect("writing to a String cannot fail");
-    inbound_rules::elements(script, verb, table, cgroup, opening);
-    egress(script, verb, table, cgroup, opening.egress);
-    for counter in COUNTERS {
-        // What it has counted is not needed to find it.
-        let initial = if verb == "add" { " counter" } else { "" };
-        line(script, format_args!("{verb} element inet {table} {counter} {{ \"{group}\"{initial} }}"));
+    let mut element = |set: &str, what: std::fmt::Arguments<'_>| {
+        line(script, format_args!("{verb} element inet {table} {set} {{ {what} }}"));
+    };
+    for key in member.keys() {
+        element("open", format_args!("{key}"));
+        element("zones", format_args!("{key} : {zone}"));
+        element("dns", format_args!("{key} : {dns_port}"));
+        element("outbound", format_args!("{key} : {outbound_port}"));
+        element("callers", format_args!("{key} . {outbound_port}, {key} . {dns_port}"));
+        for counter in COUNTERS {
+            // What it has counted is not needed to find it.
+            let initial = if verb == "add" { " counter" } else { "" };
+            element(counter, format_args!("{key}{initial}"));
+        }
+    }
+    element("listeners", format_args!("tcp . {outbound_port}, tcp . {dns_port}, udp . {dns_port}"));
+    if let Member::Cgroup(cgroup) = member {
+        inbound_rules::elements(script, verb, table, cgroup, opening);
+    }
+    egress(script, verb, table, member, opening.egress);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tulle_model::snapshot::{MeshSettings, Snapshot};
+    use tulle_proxy::state::NodeState;
+    use tulle_sys::nft;
+
+    use super::*;
+
+    fn destinations(egress: EgressPolicy) -> Destinations {
+        let mesh = MeshSettings { egress, ..MeshSettings::default() };
+        let snapshot = Snapshot { mesh: Arc::new(mesh), ..Snapshot::default() };
+        Destinations::of(&NodeState { snapshot: Arc::new(snapshot), ..NodeState::default() })
+    }
+
+    /// What a chain of a table does.
+    fn chain<'a>(script: &'a str, name: &str) -> Vec<&'a str> {
+        let lines = script.lines().map(str::trim).skip_while(|line| *line != format!("chain {name} {{"));
+        lines.skip(1).take_while(|line| *line != "}").filter(|line| !line.is_empty()).collect()
+    }
+
+    #[test]
+    fn all_of_a_namespace_is_captured_but_what_the_node_has_marked() {
+        let text = table("t", Extent::Namespace);
+        assert!(!text.contains("cgroup"), "{text}");
+        for name in ["zone", "closed", "output"] {
+            let rules = chain(&text, name);
+            assert!(rules[0].contains(" hook output "), "{rules:?}");
+            assert_eq!(rules[1], format!("meta mark {{ 1337, {PROCESS_MARK} }} accept"), "{name}");
+        }
+        assert_eq!(
+            chain(&text, "closed")[2..],
+            [
+                "tcp flags & (syn | ack) == syn goto workload",
+                "udp dport 53 goto workload",
+                "meta l4proto != tcp goto datagram",
+            ]
+        );
+        // Before the NAT of who made the namespace.
+        assert_eq!(chain(&text, "output")[0], "type nat hook output priority -101; policy accept;");
+        let own = |rules: &[&str]| rules.iter().position(|rule| *rule == "fib daddr type local accept");
+        for name in ["elsewhere", "output"] {
+            let rules = chain(&text, name);
+            assert_eq!(own(&rules), Some(rules.len() - 2), "{rules:?}");
+        }
+        assert!(chain(&text, "reply").contains(&&*format!("socket mark {{ 1337, {PROCESS_MARK} }} accept")));
+    }
+
+    #[test]
+    fn a_namespace_is_opened_for_packets_of_both_families() {
+        let opening = Opening {
+            outbound_port: 7,
+            dns_port: 8,
+            zone: 0x8001,
+            entrance: Entrance::Closed,
+            egress: EgressPolicy::Listed,
+        };
+        let mut script = String::new();
+        open(&mut script, "t", Member::Namespace, opening);
+        for family in ["ipv4", "ipv6"] {
+            for element in [
+                format!("open {{ {family} }}"),
+                format!("zones {{ {family} : 32769 }}"),
+                format!("dns {{ {family} : 8 }}"),
+                format!("outbound {{ {family} : 7 }}"),
+                format!("callers {{ {family} . 7, {family} . 8 }}"),
+                format!("listed {{ {family} }}"),
+                format!("egress_denied {{ {family} counter }}"),
+            ] {
+                assert!(script.contains(&format!("add element inet t {element}\n")), "{element}: {script}");
+            }
+        }
+    }
+
+    /// By the kernel that there is, where this process may ask it.
+    #[test]
+    fn nft_takes_the_rules_of_a_namespace() {
+        if !tulle_sys::is_root() {
+            return;
+        }
+        for egress in [EgressPolicy::Allow, EgressPolicy::Listed, EgressPolicy::Deny] {
+            for entrance in [None, Some(Entrance::Closed), Some(Entrance::Direct), Some(Entrance::Gate(9))] {
+                let mut script = table("tulle-check", Extent::Namespace);
+                follow(&mut script, "tulle-check", Extent::Namespace, None, &destinations(egress));
+                namespace_rules::enter(&mut script, "tulle-check", &[15_008], entrance);
+                let opening = Opening {
+                    outbound_port: 7,
+                    dns_port: 8,
+                    zone: 0x8001,
+                    entrance: Entrance::Closed,
+                    egress,
+                };
+                open(&mut script, "tulle-check", Member::Namespace, opening);
+                close(&mut script, "tulle-check", Member::Namespace, opening);
+                nft::check(&script).unwrap_or_else(|e| panic!("{e}: {script}"));
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Watches what a node has made on the host, on a thread of its own: the kernel says when somebody changes the rules;
+//! Watches what a node has made, on a thread of its own: the kernel says when somebody changes the rules;
 //! cgroups, who is in them, and the host's name service are looked at every second.
 
 use std::io;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tulle_sys::nft_watch::{Heard, TableWatch};
 
-use super::host::Host;
+use super::captor::Captor;
 use super::strays::Strays;
 
 /// How often is looked at what tells nothing by itself.
@@ -16,15 +16,15 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How long the rules are left alone after they were mended: somebody may be about to change them all.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Watches until the host is gone.
-pub(super) fn start(host: &Arc<Host>) -> io::Result<()> {
-    let watch = TableWatch::open(host.table(), INTERVAL)?;
-    let host = Arc::downgrade(host);
-    std::thread::Builder::new().name("tulle-capture".to_owned()).spawn(move || run(watch, &host))?;
+/// Watches until the captor is gone.
+pub(super) fn start(captor: &Arc<Captor>) -> io::Result<()> {
+    let watch = TableWatch::open(captor.table(), INTERVAL)?;
+    let captor = Arc::downgrade(captor);
+    std::thread::Builder::new().name("tulle-capture".to_owned()).spawn(move || run(watch, &captor))?;
     Ok(())
 }
 
-fn run(mut watch: TableWatch, host: &Weak<Host>) {
+fn run(mut watch: TableWatch, captor: &Weak<Captor>) {
     let mut looked = Instant::now();
     let mut strays = Strays::default();
     loop {
@@ -36,17 +36,19 @@ fn run(mut watch: TableWatch, host: &Weak<Host>) {
                 Heard { changes: Vec::new(), until: None }
             }
         };
-        let Some(host) = host.upgrade() else { return };
+        let Some(captor) = captor.upgrade() else { return };
         let due = looked.elapsed() >= INTERVAL;
         if due || !heard.changes.is_empty() {
-            host.attend(&heard);
+            captor.attend(&heard);
         }
         if due {
-            host.take_back(&mut strays);
-            host.follow_name_service();
+            if let Some(host) = captor.host() {
+                host.take_back(&mut strays);
+                host.follow_name_service();
+            }
             looked = Instant::now();
         }
-        drop(host);
+        drop(captor);
         if !heard.changes.is_empty() {
             std::thread::sleep(PAUSE);
         }

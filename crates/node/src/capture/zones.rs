@@ -6,7 +6,8 @@
 //!
 //! The nodes of a host share one table (each network namespace has its own), so a node claims blocks of zones: a file
 //! for each, locked while the node runs, with the node's scope in it. What a dead node has left in the kernel may still
-//! use its zones, so its blocks are taken once its nftables table is gone.
+//! use its zones, so its blocks are taken once its nftables table is gone. With namespace capture there is one node in a
+//! network namespace, and nothing to claim.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -27,7 +28,8 @@ const BLOCKS: u16 = 128;
 /// The zones of one node.
 pub(super) struct Zones {
     scope: String,
-    folder: PathBuf,
+    /// Where they are claimed; `None`: all are this node's.
+    folder: Option<PathBuf>,
     blocks: Vec<(PathBuf, Flock<File>)>,
     /// The one that has been free for longest comes first.
     free: VecDeque<Zone>,
@@ -45,7 +47,13 @@ impl Zones {
     pub(super) fn new(scope: &str, folder: &Path) -> io::Result<Self> {
         let network = fs::metadata("/proc/thread-self/ns/net")?.ino();
         let folder = folder.join("zones").join(network.to_string());
+        let folder = Some(folder);
         Ok(Self { scope: scope.to_owned(), folder, blocks: Vec::new(), free: VecDeque::new() })
+    }
+
+    /// Those of a network namespace that has no other node.
+    pub(super) fn of_namespace() -> Self {
+        Self { scope: String::new(), folder: None, blocks: Vec::new(), free: VecDeque::new() }
     }
 
     /// A zone in which the kernel knows no connection.
@@ -78,24 +86,32 @@ impl Zones {
             let _ = fs::remove_file(path);
         }
         // Other nodes may have files there.
-        let _ = fs::remove_dir(&self.folder);
+        let _ = self.folder.as_ref().map(fs::remove_dir);
     }
 
     /// One block more, if there is one.
     fn claim(&mut self) -> io::Result<()> {
+        let Some(folder) = self.folder.clone() else {
+            self.have(FIRST);
+            return Ok(());
+        };
         let tables = nft::tables().map_err(io::Error::other)?;
         for block in 0..BLOCKS {
-            let path = self.folder.join(block.to_string());
-            fs::create_dir_all(&self.folder)?;
+            let path = folder.join(block.to_string());
+            fs::create_dir_all(&folder)?;
             if let Some(file) = lock(&path, &self.scope, &tables)? {
-                let first = FIRST + block * BLOCK;
-                forget(first, BLOCK);
                 self.blocks.push((path, file));
-                self.free.extend((first..=first + (BLOCK - 1)).map(|number| Zone { number, used: false }));
+                self.have(FIRST + block * BLOCK);
                 return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// Takes a block of which the kernel may know something.
+    fn have(&mut self, first: u16) {
+        forget(first, BLOCK);
+        self.free.extend((first..=first + (BLOCK - 1)).map(|number| Zone { number, used: false }));
     }
 }
 

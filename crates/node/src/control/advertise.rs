@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
+use crate::dialer::Dialer;
+
 /// How often it is looked at: where the server's address is known, and where its name has to be resolved.
 const LOOK: Duration = Duration::from_secs(3);
 const LOOK_BY_NAME: Duration = Duration::from_secs(30);
@@ -17,6 +19,7 @@ pub struct Advertised {
     /// Where the links are taken.
     link: SocketAddr,
     server: String,
+    dialer: Dialer,
     /// Whether it is the host's, and may change.
     follows: bool,
     current: watch::Sender<SocketAddr>,
@@ -25,11 +28,11 @@ pub struct Advertised {
 
 impl Advertised {
     /// The links are taken at `link`; `said` is what the operator says.
-    pub async fn new(link: SocketAddr, said: Option<SocketAddr>, server: &str) -> Self {
+    pub async fn new(link: SocketAddr, said: Option<SocketAddr>, (server, dialer): (&str, Dialer)) -> Self {
         let follows = said.is_none() && link.ip().is_unspecified();
         let mut address = said.unwrap_or(link);
         if follows {
-            match on_the_way(link, server).await {
+            match on_the_way(link, server, dialer).await {
                 Ok(found) => address = found,
                 Err(e) => tracing::warn!(
                     "the address at which other nodes reach this one is not known ({e}), so it is said to be \
@@ -38,7 +41,7 @@ impl Advertised {
             }
         }
         let current = watch::Sender::new(address);
-        Self { link, server: server.to_owned(), follows, current, looked: Instant::now() }
+        Self { link, server: server.to_owned(), dialer, follows, current, looked: Instant::now() }
     }
 
     /// The address, and what it becomes.
@@ -55,7 +58,7 @@ impl Advertised {
         }
         self.looked = Instant::now();
         // Without a way to the server, the address from before is as good as any.
-        let Ok(found) = on_the_way(self.link, &self.server).await else { return false };
+        let Ok(found) = on_the_way(self.link, &self.server, self.dialer).await else { return false };
         let changed = self.current.send_if_modified(|now| std::mem::replace(now, found) != found);
         if changed {
             tracing::info!("this host's address has changed: other nodes reach this one at {found}");
@@ -66,9 +69,9 @@ impl Advertised {
 
 /// The address that this host has on its way to the server. Connecting a UDP socket looks up the route
 /// and sends nothing.
-async fn on_the_way(link: SocketAddr, server: &str) -> std::io::Result<SocketAddr> {
+async fn on_the_way(link: SocketAddr, server: &str, dialer: Dialer) -> std::io::Result<SocketAddr> {
     let socket = UdpSocket::bind((link.ip(), 0)).await?;
-    socket.connect(server).await?;
+    socket.connect(&*dialer.addresses(server).await?).await?;
     Ok(SocketAddr::new(socket.local_addr()?.ip(), link.port()))
 }
 
@@ -76,15 +79,17 @@ async fn on_the_way(link: SocketAddr, server: &str) -> std::io::Result<SocketAdd
 mod tests {
     use super::*;
 
+    const SERVER: (&str, Dialer) = ("127.0.0.1:1", Dialer { marked: false });
+
     #[tokio::test]
     async fn only_an_address_that_nobody_has_said_is_looked_up() {
         let all: SocketAddr = "0.0.0.0:15008".parse().unwrap();
         let address = |advertised: &Advertised| *advertised.watch().borrow();
-        let mut found = Advertised::new(all, None, "127.0.0.1:1").await;
+        let mut found = Advertised::new(all, None, SERVER).await;
         assert_eq!(address(&found), "127.0.0.1:15008".parse().unwrap());
-        let said = Advertised::new(all, Some("10.1.1.1:9".parse().unwrap()), "127.0.0.1:1").await;
+        let said = Advertised::new(all, Some("10.1.1.1:9".parse().unwrap()), SERVER).await;
         assert_eq!(address(&said), "10.1.1.1:9".parse().unwrap());
-        let one = Advertised::new("10.1.1.2:9".parse().unwrap(), None, "127.0.0.1:1").await;
+        let one = Advertised::new("10.1.1.2:9".parse().unwrap(), None, SERVER).await;
         assert_eq!(address(&one), "10.1.1.2:9".parse().unwrap());
         assert!(!said.follows && !one.follows);
 

@@ -12,6 +12,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use crate::dialer::Dialer;
+
 /// How long a connect to the server may take, TLS included.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -24,12 +26,12 @@ const SERVER_NAME: &str = "server";
 
 /// A channel to `server` (`host:port`) that connects when it is first used, and again when it has lost
 /// its connection.
-pub fn channel(server: &str, config: ClientConfig) -> Channel {
+pub fn channel(server: &str, config: ClientConfig, dialer: Dialer) -> Channel {
     let connector = TlsConnector::from(Arc::new(config));
     let server: Arc<str> = server.into();
     let connect = tower::service_fn(move |_: Uri| {
         let (connector, server) = (connector.clone(), server.clone());
-        async move { connect(&server, connector).await.map(TokioIo::new) }
+        async move { connect(&server, connector, dialer).await.map(TokioIo::new) }
     });
     Endpoint::from_static("http://server")
         .http2_keep_alive_interval(PING_INTERVAL)
@@ -41,10 +43,11 @@ pub fn channel(server: &str, config: ClientConfig) -> Channel {
 async fn connect(
     server: &str,
     connector: TlsConnector,
+    dialer: Dialer,
 ) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
     let connecting = async {
-        let stream = TcpStream::connect(server).await?;
+        let stream = dialer.tcp_to(server).await?;
         stream.set_nodelay(true)?;
         connector.connect(name, stream).await
     };

@@ -15,6 +15,7 @@ use tulle_wire::node::node_service_client::NodeServiceClient;
 use super::credential::{Credential, KeyRequest};
 use super::{CALL_DEADLINE, channel, tls};
 use crate::backoff::Backoff;
+use crate::dialer::Dialer;
 use crate::keeper::KeptFile;
 
 /// The node's credential: the one in `file` if it is good, else a new one for `token`. Waits for a
@@ -26,7 +27,12 @@ use crate::keeper::KeptFile;
 /// # Errors
 /// Where the server refuses the token, or there is neither a credential nor a token; the message says
 /// what to do.
-pub async fn join(server: &str, name: &str, token: Option<&str>, file: &KeptFile) -> anyhow::Result<Joined> {
+pub async fn join(
+    (server, dialer): (&str, Dialer),
+    name: &str,
+    token: Option<&str>,
+    file: &KeptFile,
+) -> anyhow::Result<Joined> {
     if let Some(problem) = dns_label_problem(name) {
         bail!("the node's name `{name}` {problem}");
     }
@@ -41,7 +47,7 @@ pub async fn join(server: &str, name: &str, token: Option<&str>, file: &KeptFile
                     .is_none_or(|id| id != token.id.as_bytes())
             });
             let Some(token) = new else { return Ok(Joined { credential, new_mesh: false }) };
-            match timeout(REJOIN_DEADLINE, trade(server, name, &token)).await {
+            match timeout(REJOIN_DEADLINE, trade((server, dialer), name, &token)).await {
                 Ok(Ok(credential)) => {
                     keep(&credential, &token, file);
                     return Ok(Joined { credential, new_mesh: false });
@@ -64,7 +70,7 @@ pub async fn join(server: &str, name: &str, token: Option<&str>, file: &KeptFile
                      `tulle token create` and start this node with `--token <token>`"
                 );
             };
-            let credential = trade(server, name, &token).await?;
+            let credential = trade((server, dialer), name, &token).await?;
             keep(&credential, &token, file);
             Ok(Joined { credential, new_mesh: true })
         }
@@ -157,8 +163,12 @@ fn decode_fingerprint(hex: &str) -> Option<Fingerprint> {
     Some(bytes)
 }
 
-async fn trade(server: &str, name: &str, token: &Token<'_>) -> anyhow::Result<Credential> {
-    let channel = channel::channel(server, tls::joining(token.root));
+async fn trade(
+    (server, dialer): (&str, Dialer),
+    name: &str,
+    token: &Token<'_>,
+) -> anyhow::Result<Credential> {
+    let channel = channel::channel(server, tls::joining(token.root), dialer);
     let mut client = NodeServiceClient::new(channel);
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {

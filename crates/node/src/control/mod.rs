@@ -28,6 +28,7 @@ use tulle_wire::node::node_service_client::NodeServiceClient;
 use tulle_wire::xds::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 
 use crate::backoff::Backoff;
+use crate::dialer::Dialer;
 
 /// How large a message of the server may be.
 const MOST_MESSAGE_BYTES: usize = 64 << 20;
@@ -57,6 +58,7 @@ impl NodeInstance {
 
 struct Inner {
     address: String,
+    dialer: Dialer,
     instance: NodeInstance,
     domain: TrustDomain,
     channel: ArcSwap<Channel>,
@@ -71,13 +73,14 @@ struct Inner {
 
 impl Server {
     /// The server at `address` (`host:port`), spoken to with the node's certificate.
-    pub fn new(address: &str, own: &Svid) -> Self {
+    pub fn new(address: &str, own: &Svid, dialer: Dialer) -> Self {
         let clock = Arc::new(MeshClock::default());
         let tls = tls::joined(own, clock.clone());
-        let channel = channel::channel(address, tls.clone());
+        let channel = channel::channel(address, tls.clone(), dialer);
         let inner = Inner {
             tls: ArcSwap::from_pointee(tls),
             address: address.to_owned(),
+            dialer,
             instance: NodeInstance::this(),
             domain: own.identity().trust_domain(),
             channel: ArcSwap::from_pointee(channel),
@@ -120,7 +123,7 @@ impl Server {
     /// made anew.
     pub fn reconnect(&self) {
         let tls = rustls::ClientConfig::clone(&self.inner.tls.load());
-        self.inner.channel.store(Arc::new(channel::channel(&self.inner.address, tls)));
+        self.inner.channel.store(Arc::new(channel::channel(&self.inner.address, tls, self.inner.dialer)));
         self.inner.certificates.send_modify(|n| *n += 1);
     }
 

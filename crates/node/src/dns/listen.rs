@@ -63,7 +63,7 @@ impl DnsListener {
         Ok(Self { port, sockets, _tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect() })
     }
 
-    /// Lets it receive what is redirected to it: the rules of host capture ask for that ([`mark_listener`]).
+    /// Lets it receive what is redirected to it: the rules of capture ask for that ([`mark_listener`]).
     ///
     /// # Errors
     /// Where this process may not.

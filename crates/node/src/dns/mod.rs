@@ -30,6 +30,7 @@ pub use self::listen::DnsListener;
 use self::upstream::{Asked, Transport, Upstream};
 use crate::capture::Destinations;
 use crate::control::discovery::{Directory, Found};
+use crate::dialer::Dialer;
 use crate::keeper::Keeper;
 use crate::node_state::StatePublisher;
 use crate::passage;
@@ -170,8 +171,8 @@ impl Addresses {
 }
 
 impl Resolver {
-    pub fn new(directory: Directory, addresses: Arc<Addresses>) -> Arc<Self> {
-        Arc::new(Self { directory, addresses, upstream: Upstream::of_host() })
+    pub fn new(directory: Directory, addresses: Arc<Addresses>, dialer: Dialer) -> Arc<Self> {
+        Arc::new(Self { directory, addresses, upstream: Upstream::of_host(dialer) })
     }
 
     /// The answer to the message `query` of `caller`; `None` where it deserves none.

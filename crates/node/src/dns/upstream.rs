@@ -1,6 +1,6 @@
 //! Asks the host's name servers on a workload's behalf.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,21 +9,19 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 use tulle_model::fair_share::Bound;
 
 use super::answer::Query;
+use crate::dialer::Dialer;
 use crate::files::Version;
+use crate::resolv_conf::{RESOLV_CONF, name_servers};
 
 /// How many questions of all workloads may wait for the host's name servers at once.
 const MOST_QUESTIONS: usize = 512;
 
 /// How long one name server may take; as many attempts as there are servers, but two at least.
 const SERVER_DEADLINE: Duration = Duration::from_secs(2);
-
-/// No more servers than the C library would use (resolv.conf(5), MAXNS).
-const MOST_SERVERS: usize = 3;
 
 /// How often the configuration is looked at for changes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -37,6 +35,7 @@ pub(super) enum Transport {
 
 pub(super) struct Upstream {
     source: Source,
+    dialer: Dialer,
     questions: Questions,
 }
 
@@ -100,14 +99,15 @@ struct Cached {
 
 impl Upstream {
     /// The name servers of `/etc/resolv.conf`.
-    pub fn of_host() -> Self {
-        let source = Source::File { path: "/etc/resolv.conf".into(), cached: Mutex::new(None) };
-        Self { source, questions: Questions::new(crate::budget::name_server_sockets(MOST_QUESTIONS)) }
+    pub fn of_host(dialer: Dialer) -> Self {
+        let source = Source::File { path: RESOLV_CONF.into(), cached: Mutex::new(None) };
+        Self { source, dialer, questions: Questions::new(crate::budget::name_server_sockets(MOST_QUESTIONS)) }
     }
 
     #[cfg(test)]
     pub fn fixed(servers: &[SocketAddr]) -> Self {
-        Self { source: Source::Fixed(servers.into()), questions: Questions::new(MOST_QUESTIONS) }
+        let dialer = Dialer { marked: false };
+        Self { source: Source::Fixed(servers.into()), dialer, questions: Questions::new(MOST_QUESTIONS) }
     }
 
     /// The first answer of a name server; `None` where none answers, or as many questions of the workload,
@@ -123,8 +123,8 @@ impl Upstream {
             question[..2].copy_from_slice(&id.to_be_bytes());
             let asking = async {
                 match transport {
-                    Transport::Udp => ask_udp(*server, &question, query, id).await,
-                    Transport::Tcp => ask_tcp(*server, &question, query, id).await,
+                    Transport::Udp => ask_udp(self.dialer, *server, &question, query, id).await,
+                    Transport::Tcp => ask_tcp(self.dialer, *server, &question, query, id).await,
                 }
             };
             match timeout(SERVER_DEADLINE, asking).await {
@@ -161,31 +161,15 @@ impl Upstream {
     }
 }
 
-/// The `nameserver` lines of a resolv.conf(5); the local machine where there are none.
-fn name_servers(text: &str) -> Vec<SocketAddr> {
-    let words = text.lines().map(|line| line.split_whitespace());
-    let addresses = words.filter_map(|mut words| {
-        (words.next() == Some("nameserver")).then(|| words.next()?.parse::<IpAddr>().ok())?
-    });
-    let mut servers: Vec<_> = addresses.take(MOST_SERVERS).map(|a| SocketAddr::new(a, 53)).collect();
-    if servers.is_empty() {
-        servers.push((Ipv4Addr::LOCALHOST, 53).into());
-    }
-    servers
-}
-
 /// From a port of its own, which a forger has to guess, too (RFC 5452, section 9.2).
 async fn ask_udp(
+    dialer: Dialer,
     server: SocketAddr,
     question: &[u8],
     query: &Query<'_>,
     id: u16,
 ) -> std::io::Result<Vec<u8>> {
-    let local: IpAddr =
-        if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((local, 0)).await?;
-    // The kernel drops what comes from elsewhere.
-    socket.connect(server).await?;
+    let socket = dialer.udp(server).await?;
     socket.send(question).await?;
     let mut buffer = vec![0; 4096];
     loop {
@@ -198,12 +182,13 @@ async fn ask_udp(
 }
 
 async fn ask_tcp(
+    dialer: Dialer,
     server: SocketAddr,
     question: &[u8],
     query: &Query<'_>,
     id: u16,
 ) -> std::io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(server).await?;
+    let mut stream = dialer.tcp(server).await?;
     // RFC 1035, section 4.2.2: two bytes of length before the message, in one segment with it.
     let length = u16::try_from(question.len()).map_err(std::io::Error::other)?;
     let mut framed = length.to_be_bytes().to_vec();
@@ -232,19 +217,11 @@ mod tests {
         let time = std::fs::metadata(&path).unwrap().modified().unwrap();
         std::fs::File::options().write(true).open(&new).unwrap().set_modified(time).unwrap();
         let source = Source::File { path: path.clone(), cached: Mutex::new(None) };
-        let upstream = Upstream { source, questions: Questions::new(1) };
+        let upstream = Upstream { source, dialer: Dialer { marked: false }, questions: Questions::new(1) };
         assert_eq!(upstream.servers()[0].to_string(), "10.0.0.1:53");
         std::fs::rename(&new, &path).unwrap();
         let Source::File { cached, .. } = &upstream.source else { unreachable!() };
         cached.lock().as_mut().unwrap().checked -= CHECK_INTERVAL;
         assert_eq!(upstream.servers()[0].to_string(), "[2001:db8::1]:53");
-    }
-
-    #[test]
-    fn reads_a_resolv_conf() {
-        let text = "# x\nsearch a.b\nnameserver 10.0.0.2\nnameserver  ::1 \nnameserver bad\nnameserver\n";
-        let servers: Vec<_> = name_servers(text).iter().map(|s| s.to_string()).collect();
-        assert_eq!(servers, ["10.0.0.2:53", "[::1]:53"]);
-        assert_eq!(name_servers("")[0].to_string(), "127.0.0.1:53");
     }
 }

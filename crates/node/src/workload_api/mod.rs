@@ -127,7 +127,7 @@ impl Claimant {
 fn denied() -> Status {
     Status::permission_denied(
         "no identity issued: this process is of no workload of this node (a workload's processes are those in its cgroup; with \
-         explicit capture those that it has started, of its user)",
+         namespace capture those in the node's network namespace; with explicit capture those that it has started, of its user)",
     )
 }
 

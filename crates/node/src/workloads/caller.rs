@@ -8,6 +8,7 @@ use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 use tulle_sys::cgroup;
 use tulle_sys::family::Member;
+use tulle_sys::network::NetworkNamespace;
 use tulle_sys::peer::Peer;
 
 use super::{Owner, Workloads};
@@ -25,7 +26,7 @@ pub(crate) struct Entitled {
 
 impl Workloads {
     /// The workload that a process is of: by its cgroup, which it cannot leave by itself; with explicit capture, where there
-    /// is none, by its user and its ancestors.
+    /// is none, by its user and its ancestors; with namespace capture, by its network namespace.
     pub(crate) fn of_process(&self, peer: &Peer) -> Option<Entitled> {
         let found = match self.mode {
             CaptureMode::Host => {
@@ -33,6 +34,11 @@ impl Workloads {
                 let entries = self.entries.lock();
                 let groups = entries.iter().filter_map(|(name, e)| Some((e.family.cgroup.as_deref()?, name)));
                 by_cgroup(&place, groups).cloned()
+            }
+            CaptureMode::Namespace => {
+                let own = NetworkNamespace::own().ok()?;
+                // All of it is one workload's.
+                (peer.network() == Some(own)).then(|| self.entries.lock().keys().next().cloned()).flatten()
             }
             CaptureMode::Explicit => {
                 let lineage = peer.lineage();

@@ -22,7 +22,7 @@ pub(crate) fn marked(value: &str) -> Option<(&str, WorkloadName)> {
 }
 
 /// Where clients of the Workload API look for it (SPIFFE Workload Endpoint, section 4).
-const WORKLOAD_API: &str = "SPIFFE_ENDPOINT_SOCKET";
+pub const WORKLOAD_API: &str = "SPIFFE_ENDPOINT_SOCKET";
 
 /// The variable for the socket at `path`.
 pub(super) fn workload_api(path: &Path) -> (String, String) {

@@ -34,12 +34,12 @@ pub(crate) use self::caller::Entitled;
 use self::entry::Entry;
 pub(crate) use self::entry::WAITS_FOR_CERTIFICATE;
 pub(crate) use self::environment::marked;
-pub use self::environment::{MARK, fill};
+pub use self::environment::{MARK, WORKLOAD_API, fill};
 use self::orphans::Orphan;
 pub use self::process::WorkloadProcess;
 use self::record::{Record, Records};
 use self::spec::loopback;
-pub use self::spec::{Port, Running, UpstreamService, WorkloadSpec, WorkloadStatus};
+pub use self::spec::{Before, Port, Running, UpstreamService, WorkloadSpec, WorkloadStatus};
 pub use self::stop::Left;
 use crate::capture::{Capture, CaptureMode, Slot};
 use crate::control::discovery::{Directory, Found};
@@ -170,8 +170,8 @@ impl Workloads {
         self.add_with(spec, None, Owner::Other(owner)).await
     }
 
-    /// Adds a workload again whose process was started under an earlier process of this node, in `cgroup`
-    /// where it was captured by that, and knows the addresses of `listeners`.
+    /// Adds a workload again whose process was started under an earlier process of this node, with what that has told
+    /// it.
     ///
     /// # Errors
     /// As for [`Workloads::add`], where one of the addresses is taken, and where this node captures otherwise.
@@ -179,11 +179,15 @@ impl Workloads {
         self: &Arc<Self>,
         owner: Option<Member>,
         spec: WorkloadSpec,
-        listeners: Vec<SocketAddr>,
-        cgroup: Option<PathBuf>,
+        before: Before,
     ) -> anyhow::Result<Running> {
+        let Before { listeners, cgroup, capture } = before;
+        let same = match capture {
+            Some(mode) => mode == self.mode,
+            None => cgroup.is_some() == (self.mode == CaptureMode::Host),
+        };
         ensure!(
-            cgroup.is_some() == (self.mode == CaptureMode::Host),
+            same,
             "its process was started when the node captured otherwise than now ({}): start it again",
             self.mode.as_str()
         );
@@ -197,6 +201,12 @@ impl Workloads {
         owner: Owner,
     ) -> anyhow::Result<Running> {
         spec.check()?;
+        ensure!(
+            !spec.attached || self.mode == CaptureMode::Namespace,
+            "without a command there is nothing to capture: the node has {} capture, and only one with namespace capture \
+             takes what runs already (`tulle node --capture namespace`)",
+            self.mode.as_str()
+        );
         let run_as = spec.run_as()?;
         let name = WorkloadName::new(spec.namespace.as_str(), spec.name.as_str());
         let _busy = self.reserve(&name)?;
@@ -224,6 +234,7 @@ impl Workloads {
                     name_service: slot.name_service,
                     environment,
                     listeners: listeners.clone(),
+                    capture: Some(self.mode),
                 };
                 if let Owner::Other(owner) = owner {
                     self.keep_record(&name, Record::new(owner, Duration::from_millis(spec.stop_timeout_ms)))
@@ -487,12 +498,12 @@ impl Setup<'_> {
         capture: &Arc<Capture>,
     ) -> anyhow::Result<(Slot, Vec<(String, String)>)> {
         match self.workloads.mode {
-            CaptureMode::Host => self.host(spec, capture).await,
+            CaptureMode::Host | CaptureMode::Namespace => self.captured(spec, capture).await,
             CaptureMode::Explicit => self.explicit(spec).await.map(|e| (Slot::default(), e)),
         }
     }
 
-    async fn host(
+    async fn captured(
         &mut self,
         spec: &WorkloadSpec,
         capture: &Arc<Capture>,
@@ -557,7 +568,7 @@ impl Setup<'_> {
 
     async fn listen(&mut self, capture: ProxyCapture) -> anyhow::Result<SocketAddr> {
         let known = self.known.as_ref().and_then(|known| known.get(self.listeners.len()));
-        // The process of a host capture knows no port of ours.
+        // A process that is captured knows no port of ours.
         let known = known.filter(|_| self.workloads.mode == CaptureMode::Explicit);
         let wanted = known.copied().unwrap_or(SocketAddr::new(loopback(), 0));
         let proxy = &self.workloads.proxy;

@@ -14,6 +14,7 @@ use tulle_sys::family::Family;
 use tulle_sys::run_as::{NoUser, RunAs};
 
 use super::environment::{MARK, respect};
+use crate::capture::CaptureMode;
 use crate::probes::Probe;
 use crate::process_state::LastExit;
 
@@ -47,6 +48,9 @@ pub struct WorkloadSpec {
     /// In place of that user's own groups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// Whether its processes are started, and ended, by somebody else than who has it added: with namespace capture.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub attached: bool,
     /// How long its processes may take to end after SIGTERM, in milliseconds; then they get SIGKILL.
     #[serde(default = "stop_timeout_ms")]
     pub stop_timeout_ms: u64,
@@ -101,6 +105,18 @@ pub struct Running {
     /// Where the node listens for it; what its environment says of them holds for as long as it runs.
     #[serde(default)]
     pub listeners: Vec<SocketAddr>,
+    /// How it is captured; a node that does not say is of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<CaptureMode>,
+}
+
+/// What the process of a workload knows of the node that it was started under; of its [`Running`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Before {
+    pub listeners: Vec<SocketAddr>,
+    pub cgroup: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<CaptureMode>,
 }
 
 impl Running {

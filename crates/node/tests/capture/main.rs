@@ -33,7 +33,7 @@ fn scope(test: &str) -> String {
 
 fn open(scope: &str, keep: bool) -> Capture {
     let open = if keep { Capture::open_again } else { Capture::open };
-    let (capture, mode, why) = open(scope, CaptureWish::Host).unwrap();
+    let (capture, mode, why) = open(scope, CaptureWish::Host, &[]).unwrap();
     assert_eq!(mode, CaptureMode::Host, "{why}");
     capture
 }

@@ -254,10 +254,10 @@ fn without_nft_nothing_that_is_captured_is_given_up() {
 #[ignore = "run by without_nft_nothing_that_is_captured_is_given_up, where there is no nft"]
 fn starts_without_nft() {
     let scope = std::env::var("TULLE_TEST_SCOPE").unwrap();
-    let refused = Capture::open_again(&scope, CaptureWish::Auto).map(drop).unwrap_err().to_string();
+    let refused = Capture::open_again(&scope, CaptureWish::Auto, &[]).map(drop).unwrap_err().to_string();
     assert!(refused.contains("nft") && refused.contains("tulle node reset"), "{refused}");
     // Where nothing is captured there is another way.
-    let (_, mode, why) = Capture::open_again(&format!("{scope}-2"), CaptureWish::Auto).unwrap();
+    let (_, mode, why) = Capture::open_again(&format!("{scope}-2"), CaptureWish::Auto, &[]).unwrap();
     assert_eq!(mode, CaptureMode::Explicit, "{why}");
 }
 

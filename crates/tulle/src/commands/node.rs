@@ -61,7 +61,7 @@ pub struct NodeArgs {
     listen_admin: SocketAddr,
     /// How workloads' connections get into the mesh
     #[arg(long, value_enum, default_value_t)]
-    capture: CaptureArg,
+    capture: NodeCaptureArg,
     /// Threads of the proxy [default: as many as cores]
     #[arg(long, value_name = "NUMBER", value_parser = crate::units::parse_workers)]
     workers: Option<usize>,
@@ -103,6 +103,31 @@ impl From<CaptureArg> for CaptureWish {
             CaptureArg::Auto => Self::Auto,
             CaptureArg::Host => Self::Host,
             CaptureArg::Explicit => Self::Explicit,
+        }
+    }
+}
+
+/// How connections get into the mesh, of a node by itself.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum NodeCaptureArg {
+    /// The host's where it is possible, explicit otherwise
+    #[default]
+    Auto,
+    /// By cgroup and nftables; needs root
+    Host,
+    /// All of the network namespace that this runs in (a container, a pod), by nftables, for one workload; needs CAP_NET_ADMIN there
+    Namespace,
+    /// By the processes' environment; needs nothing
+    Explicit,
+}
+
+impl From<NodeCaptureArg> for CaptureWish {
+    fn from(arg: NodeCaptureArg) -> Self {
+        match arg {
+            NodeCaptureArg::Auto => Self::Auto,
+            NodeCaptureArg::Host => Self::Host,
+            NodeCaptureArg::Namespace => Self::Namespace,
+            NodeCaptureArg::Explicit => Self::Explicit,
         }
     }
 }
@@ -212,6 +237,12 @@ pub fn not_started(error: anyhow::Error) -> Failure {
 }
 
 fn say_what_is_left(out: &Printer, left: &Left, mode: &str) {
+    if mode == "namespace" {
+        return out.say(
+            "stopped; the rules stay in this network namespace: what begins in it towards the mesh is refused, and what else was held off, \
+             until this node is back (to remove them: tulle node reset)",
+        );
+    }
     if left.workloads.is_empty() {
         return out.say("stopped");
     }

@@ -13,13 +13,14 @@ use tulle_model::name::ServiceName;
 use tulle_node::client::{HeldWorkload, NodeClient, Word};
 use tulle_node::ending;
 use tulle_node::probes::{Check, Probe, Timing};
-use tulle_node::workloads::{Port, Running, UpstreamService, WorkloadSpec};
+use tulle_node::workloads::{Port, Running, UpstreamService, WORKLOAD_API, WorkloadSpec};
 use tulle_sys::family::{Family, Member};
 use tulle_sys::process::{Confinement, confine};
 use tulle_sys::run_as::RunAs;
 
 use crate::exit::{Exit, Failure, Result};
 use crate::home::HomeArgs;
+use crate::printer::{LAST_WORDS, Printer};
 use crate::signals::Stop;
 
 /// How long a workload may take to leave the node, once its processes are gone.
@@ -36,12 +37,15 @@ SIGTERM, SIGINT, SIGQUIT and a terminal that is closed drain the workload first:
 in flight finishes. Then the process and all that it has started get SIGTERM, and after --stop-timeout SIGKILL. A \
 second signal does not wait.
 
-A node that stops leaves the process running. It is part of the mesh again when the node is back.")]
+A node that stops leaves the process running. It is part of the mesh again when the node is back.
+
+Without a command, it starts and ends nothing: it stands for what runs already in the network namespace of a node with namespace \
+capture (`tulle node --capture namespace`), a container for instance, and drains it when it is stopped.")]
 pub struct RunArgs {
     /// The workload's name; also its service account and its label app, where nothing else is said
     name: String,
-    /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    /// The command and its arguments; none for what runs already, with namespace capture
+    #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
     /// The namespace
     #[arg(short, long, value_name = "NAME", default_value = "default")]
@@ -66,10 +70,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     address: IpAddr,
     /// The user that it runs as, by name or number; others than the own need root
-    #[arg(long, value_name = "USER")]
+    #[arg(long, value_name = "USER", requires = "command")]
     user: Option<String>,
     /// Its group, in place of the groups of that user
-    #[arg(long, value_name = "GROUP")]
+    #[arg(long, value_name = "GROUP", requires = "command")]
     group: Option<String>,
     /// How long the process, and what it has started, may take to end after SIGTERM; then SIGKILL
     #[arg(long, value_name = "TIME", value_parser = crate::units::parse_duration, default_value = "30s")]
@@ -110,6 +114,7 @@ fn spec(args: &RunArgs) -> Result<WorkloadSpec> {
         upstreams: args.upstream.iter().map(|text| upstream(text, &args.namespace)).collect::<Result<_>>()?,
         user: args.user.clone(),
         group: args.group.clone(),
+        attached: args.command.is_empty(),
         stop_timeout_ms: u64::try_from(args.stop_timeout.as_millis()).unwrap_or(u64::MAX),
     };
     spec.check().map_err(|e| Failure::input(e.to_string()))?;
@@ -171,14 +176,20 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         if taken { failure.exit(Exit::Conflict) } else { failure }
     })?;
     let own_group = !args.port.is_empty();
-    let mut child = start(&args, run_as.as_ref(), held.running(), own_group)?;
-    let family = Family { root: child.id().and_then(Member::of), ..held.running().family() };
+    let mut command = match args.command.is_empty() {
+        true => {
+            say_attached(held.running());
+            Started::Attached
+        }
+        false => Started::Child(start(&args, run_as.as_ref(), held.running(), own_group)?),
+    };
+    let family = Family { root: command.id().and_then(Member::of), ..held.running().family() };
     // Where the node cannot be told, the workload takes no traffic, which is seen elsewhere.
     if let Err(error) = held.set_running(true).await {
         tracing::warn!("the node does not know that the process runs: {error:#}");
     }
     let owner = Owner { client: &client, spec: &spec, args: &args, family, own_group };
-    let status = owner.supervise(&mut held, &mut child, &mut stop).await?;
+    let status = owner.supervise(&mut held, &mut command, &mut stop).await?;
     drop(held);
     tokio::select! {
         () = wait_until_gone(&client, &spec) => {}
@@ -283,6 +294,43 @@ fn start(args: &RunArgs, run_as: Option<&RunAs>, running: &Running, own_group: b
     })
 }
 
+/// Nobody hands it to processes that run already.
+fn say_attached(running: &Running) {
+    let out = Printer::new(anstream::stdout());
+    out.say(&format!(
+        "this network namespace is the workload {}/{} of the mesh",
+        running.namespace, running.name
+    ));
+    if let Some((name, value)) = running.environment.iter().find(|(name, _)| name == WORKLOAD_API) {
+        out.say(&format!("{name}={value}"));
+    }
+    out.finish(LAST_WORDS);
+}
+
+/// What a workload's processes descend from.
+enum Started {
+    Child(Child),
+    /// Somebody else has started them, and ends them.
+    Attached,
+}
+
+impl Started {
+    fn id(&self) -> Option<u32> {
+        match self {
+            Self::Child(child) => child.id(),
+            Self::Attached => None,
+        }
+    }
+
+    /// Waits until it ends by itself; for ever, where that is not seen from here.
+    async fn wait(&mut self) -> std::io::Result<ExitStatus> {
+        match self {
+            Self::Child(child) => child.wait().await,
+            Self::Attached => std::future::pending().await,
+        }
+    }
+}
+
 /// Who started a workload.
 struct Owner<'a> {
     client: &'a NodeClient,
@@ -297,7 +345,7 @@ impl Owner<'_> {
     async fn supervise(
         &self,
         held: &mut HeldWorkload,
-        child: &mut Child,
+        child: &mut Started,
         stop: &mut Stop,
     ) -> Result<ExitStatus> {
         let mut has_node = true;
@@ -317,7 +365,7 @@ impl Owner<'_> {
                 _ = stop.next() => has_node = false,
             }
         }
-        if has_node && self.own_group {
+        if has_node && (self.own_group || matches!(child, Started::Attached)) {
             tokio::select! {
                 status = child.wait() => return self.end_rest(status?, held, stop).await,
                 drained = held.drain() => {
@@ -331,6 +379,9 @@ impl Owner<'_> {
         if has_node {
             // It is probed no more; where the node is gone by now, it is not probed either.
             let _ = held.set_running(false).await;
+        }
+        if let Started::Attached = child {
+            return Ok(ExitStatus::default());
         }
         let ending = async { tokio::join!(child.wait(), end(&self.family, self.args.stop_timeout)).0 };
         tokio::select! {

@@ -168,6 +168,7 @@ fn spec(
         upstreams: upstreams(config),
         user: service.user.clone(),
         group: service.group.clone(),
+        attached: false,
         stop_timeout_ms: u64::try_from(STOP_DEADLINE.as_millis()).unwrap_or(u64::MAX),
     }
 }

@@ -113,7 +113,7 @@ fn wrong_usage_is_2() {
         "run x --label a/b/c=d -- true",
         "run x --port web:80 --port web:81 -- true",
         "run",
-        "run x",
+        "run x --user root",
         "run x --port 0 -- true",
         "run x --probe y -- true",
         "run x --upstream / -- true",

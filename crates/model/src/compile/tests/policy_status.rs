@@ -142,9 +142,11 @@ fn nodes_that_plain_traffic_does_not_pass_are_told_of() {
     compiler.apply(policy(1, json!({ "targetRefs": namespace, "action": "Allow" })));
     assert_eq!(reasons(&compiler), ["Accepted", "PlainTraffic"]);
     assert!(says(&compiler, "not enforced for plain traffic"));
-    assert_eq!(compiler.apply(on_n1("host")).statuses.len(), 1);
-    assert_eq!(reasons(&compiler), ["Accepted", "Enforced"]);
-    compiler.apply(on_n1(node::EXPLICIT));
+    for captured in ["host", "namespace"] {
+        assert_eq!(compiler.apply(on_n1(captured)).statuses.len(), 1);
+        assert_eq!(reasons(&compiler), ["Accepted", "Enforced"]);
+        compiler.apply(on_n1(node::EXPLICIT));
+    }
     compiler.apply(Change::Delete(kind(KindId::Node), NamespacedName::new("", "n1")));
     assert_eq!(reasons(&compiler), ["Accepted", "Enforced"]);
     // Nor where the mesh says that nothing is captured.

@@ -64,7 +64,7 @@ pub struct MeshSpec {
 #[serde(rename_all = "camelCase", default)]
 pub struct MeshMtls {
     /// `Permissive` (default): who is not in the mesh may enter in plain. `Strict`: nothing enters but by the mesh. It is enforced on
-    /// nodes with host capture.
+    /// nodes with host or namespace capture.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["Permissive", "Strict"], "x-default" = "Permissive"))]
     pub mode: Option<String>,

@@ -52,7 +52,7 @@ pub struct NodeStatus {
     /// The version of Tulle that it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// How its workloads' connections get into the mesh: `host` or `explicit`.
+    /// How its workloads' connections get into the mesh: `host`, `namespace` or `explicit`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capture_mode: Option<String>,
     /// When it was heard last (RFC 3339); none while it is connected.

@@ -34,7 +34,7 @@ impl Host {
         if script.is_empty() {
             return Ok(());
         }
-        let applied = self.apply(&mut state, &script).or_else(|e| {
+        let applied = state.table.apply(&script).or_else(|e| {
             tracing::debug!("inbound capture: {e}: the rules are made anew");
             self.rebuild(&mut state)
         });

@@ -20,20 +20,22 @@ impl Host {
         }
         let before = state.destinations.replace(destinations.clone());
         let mut script = String::new();
-        rules::follow(&mut script, &self.table, &state.node, before.as_deref(), &destinations);
+        let extent = rules::Extent::Cgroups(&state.node);
+        rules::follow(&mut script, &self.table, extent, before.as_deref(), &destinations);
         for (name, workload) in &mut state.workloads {
             let in_force = workload.in_force().is_some();
             let Some(opening) = &mut workload.opening else { continue };
             let before = std::mem::replace(&mut opening.egress, destinations.egress.of_workload(name));
             if in_force && opening.egress != before {
-                rules::egress(&mut script, "delete", &self.table, &workload.cgroup, before);
-                rules::egress(&mut script, "add", &self.table, &workload.cgroup, opening.egress);
+                let member = rules::Member::Cgroup(&workload.cgroup);
+                rules::egress(&mut script, "delete", &self.table, member, before);
+                rules::egress(&mut script, "add", &self.table, member, opening.egress);
             }
         }
         if script.is_empty() {
             return Ok(());
         }
-        let applied = self.apply(&mut state, &script).or_else(|e| {
+        let applied = state.table.apply(&script).or_else(|e| {
             tracing::debug!("what is known of destinations: {e}: the rules are made anew");
             self.rebuild(&mut state)
         });
@@ -67,32 +69,11 @@ impl State {
             };
             for (group, now) in counts {
                 let Some((name, workload)) = open.get_mut(&group) else { continue };
-                let seen = workload.seen.at(index);
-                // Where it is less, somebody has made it anew.
-                let more = now.checked_sub(*seen).unwrap_or(now);
-                *seen = now;
+                let more = workload.seen.more(index, now);
                 if more > 0 {
                     *self.counted.entry((*name).clone()).or_default().at(index) += more;
                 }
             }
         }
-    }
-}
-
-impl Counts {
-    /// In the order of [`rules::COUNTERS`].
-    fn at(&mut self, index: usize) -> &mut u64 {
-        let Self {
-            outside_begun,
-            outside_answered,
-            outside_refused,
-            no_service,
-            no_endpoints,
-            egress_denied,
-        } = self;
-        [outside_begun, outside_answered, outside_refused, no_service, no_endpoints, egress_denied]
-            .into_iter()
-            .nth(index)
-            .expect("there are as many as counters")
     }
 }

@@ -8,6 +8,10 @@ use tulle_wire::node::Certificate;
 use super::*;
 use crate::keeper::Keeper;
 
+fn at(server: &str) -> (&str, Dialer) {
+    (server, Dialer { marked: false })
+}
+
 #[test]
 fn tokens_are_checked_before_they_are_used() {
     let root = "0f".repeat(32);
@@ -35,9 +39,9 @@ fn tokens_are_checked_before_they_are_used() {
 async fn without_a_token_it_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let file = Keeper::start().file(folder.path().join("node.json"));
-    let error = join("127.0.0.1:1", "n1", None, &file).await.err().unwrap().to_string();
+    let error = join(at("127.0.0.1:1"), "n1", None, &file).await.err().unwrap().to_string();
     assert!(error.contains("--token"), "{error}");
-    assert!(join("127.0.0.1:1", "N 1", None, &file).await.is_err());
+    assert!(join(at("127.0.0.1:1"), "N 1", None, &file).await.is_err());
 }
 
 #[test]
@@ -133,19 +137,19 @@ async fn a_token_is_traded_once_and_another_one_at_the_next_start() {
     let kept = || Credential::load(&file.path).unwrap().unwrap().decode().unwrap().key().cert.clone();
 
     let first = server.local_join_token(vec!["*".to_owned()]).await.unwrap().text;
-    let joined = join(&address, "n1", Some(&first), &file).await.unwrap();
+    let joined = join(at(&address), "n1", Some(&first), &file).await.unwrap();
     assert!(joined.new_mesh);
     let chain = joined.credential.decode().unwrap().key().cert.clone();
     assert_eq!((kept(), used()), (chain.clone(), id(&first)));
     // The same again, and none.
     for token in [Some(first.as_str()), None] {
-        let again = join(&address, "n1", token, &file).await.unwrap();
+        let again = join(at(&address), "n1", token, &file).await.unwrap();
         assert!(!again.new_mesh);
         assert_eq!(again.credential.decode().unwrap().key().cert.clone(), chain);
     }
     // Another one, which may allow more.
     let second = server.local_join_token(vec!["*".to_owned()]).await.unwrap().text;
-    let more = join(&address, "n1", Some(&second), &file).await.unwrap();
+    let more = join(at(&address), "n1", Some(&second), &file).await.unwrap();
     assert!(!more.new_mesh);
     let chain = more.credential.decode().unwrap().key().cert.clone();
     assert_ne!(chain, joined.credential.decode().unwrap().key().cert.clone());
@@ -153,7 +157,7 @@ async fn a_token_is_traded_once_and_another_one_at_the_next_start() {
     // One that the server does not take: the node goes on, and asks with it once.
     let root = first.split('.').next().unwrap();
     let wrong = format!("{root}.0011223344556677.00");
-    let on = join(&address, "n1", Some(&wrong), &file).await.unwrap();
+    let on = join(at(&address), "n1", Some(&wrong), &file).await.unwrap();
     assert_eq!(on.credential.decode().unwrap().key().cert.clone(), chain);
     assert_eq!((kept(), used()), (chain, id(&wrong)));
 
@@ -164,7 +168,7 @@ async fn a_token_is_traded_once_and_another_one_at_the_next_start() {
         [(wrong, "not known"), (format!("{}.0011223344556677.00", "0f".repeat(32)), "join token names")]
     {
         let refused =
-            timeout(deadline, join(&address, "n2", Some(&token), &other)).await.expect("it is final");
+            timeout(deadline, join(at(&address), "n2", Some(&token), &other)).await.expect("it is final");
         let message = format!("{:#}", refused.err().unwrap());
         assert!(message.contains(expected), "{message}");
     }
@@ -190,7 +194,7 @@ async fn a_server_that_cannot_be_reached_is_waited_for() {
     };
     let file = Keeper::start().file(folder.path().join("node.json"));
     let joined = tokio::select! {
-        joined = join(&address, "n1", Some(&token), &file) => joined.unwrap(),
+        joined = join(at(&address), "n1", Some(&token), &file) => joined.unwrap(),
         () = way => unreachable!("it takes connections for ever"),
     };
     assert!(joined.new_mesh);
