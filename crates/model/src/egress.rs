@@ -99,17 +99,33 @@ impl ListedBy<'_> {
     }
 }
 
-/// How a workload's traffic may leave the mesh; `to`: where it wants to go, for the message.
+/// How a workload's traffic may leave the mesh; `to`: where it wants to go, for the message. Until the server has said what holds, nothing
+/// does.
 pub fn leave<'a>(
     snapshot: &'a Snapshot,
     workload: &'a WorkloadName,
     to: &dyn fmt::Display,
 ) -> Result<Leave<'a>, HeldBack> {
+    if snapshot.mesh_untold {
+        return Err(HeldBack {
+            why: HeldFor::Policy,
+            decision: Decision::new(Decider::Mesh, "spec.egress", Effect::Refused),
+            message: format!(
+                "{to} is no service of the mesh, and the server has not said yet what may leave that"
+            ),
+        });
+    }
     let config = snapshot.workloads.get(workload);
     leave_by(&snapshot.mesh, &workload.namespace, config.map(|config| &*config.external), to)
 }
 
-/// The same for what is of a namespace; `services`: what is listed there, where that is known.
+/// Whether the server has said what may leave of a workload: what asks before that may be let out a moment later.
+pub fn is_told(snapshot: &Snapshot, workload: &WorkloadName) -> bool {
+    let is_listed = || snapshot.mesh.egress_of(&workload.namespace).0 == EgressPolicy::Listed;
+    !snapshot.mesh_untold && (snapshot.workloads.contains_key(workload) || !is_listed())
+}
+
+/// How what is of a namespace may leave; `services`: what is listed there, where that is known.
 pub fn leave_by<'a>(
     mesh: &MeshSettings,
     namespace: &'a str,

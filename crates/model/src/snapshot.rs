@@ -57,6 +57,8 @@ pub struct Snapshot {
     /// Counts up with every published snapshot of this process.
     pub generation: u64,
     pub mesh: Arc<MeshSettings>,
+    /// The server has not said yet what holds for the mesh: `mesh` is nobody's word, and nothing leaves it ([`crate::egress`]).
+    pub mesh_untold: bool,
     /// By name. `Known::Absent` says that the server knows of no such service; a name that is not
     /// in the map was never asked for.
     pub services: FastMap<ServiceName, Known<ServiceConfig>>,

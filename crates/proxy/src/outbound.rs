@@ -25,7 +25,7 @@ use crate::http::server::{HttpDestination, TunnelEnd};
 use crate::local::Lookup;
 use crate::metrics::{DestinationName, Protocol, Rejection};
 use crate::opaque;
-use crate::outside::{OutsidePlace, Shown, Withdrawable, admit, looked_at};
+use crate::outside::{OutsidePlace, Shown, Withdrawable, admit, looked_at, told};
 use crate::reason::Reason;
 use crate::reset::Reset;
 use crate::state::LocalWorkload;
@@ -262,6 +262,7 @@ async fn serve_outside<IO>(
     IO: AsyncRead + AsyncWrite + Reset + Unpin + Into<Downstream>,
 {
     let exchange = || connection(&worker, &source, DestinationName::External, place.port);
+    told(&worker.local, &source).await;
     let looked_at = looked_at(&worker.local.view().snapshot, &source, &place);
     let is_tls = match looked_at {
         Ok(None) => {

@@ -11,11 +11,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use http::request::Parts;
 use http::uri::Authority;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
 use tulle_model::authorization::{self, Denial, RequestSeen, Traffic, Visitor};
 use tulle_model::decision::{Decision, Effect};
 use tulle_model::egress::{self, HeldBack, HeldFor, Leave, ListedBy};
@@ -118,6 +120,29 @@ impl Unlisted {
         exchange.decided(|| decision);
         exchange.refuse_as(reason, word, message)
     }
+}
+
+/// How long what leaves waits for the server to say what may.
+const TOLD_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Waits until the server has said what may leave of a workload: a node that has just begun, and a workload that has just come, hear of it
+/// within moments. Nothing is let out without it.
+pub(crate) async fn told(local: &Local, source: &LocalWorkload) {
+    let is_told = || egress::is_told(&local.view().snapshot, &source.name);
+    if is_told() {
+        return;
+    }
+    let mut changes = local.state.subscribe();
+    let told = async {
+        loop {
+            changes.mark_unchanged();
+            if is_told() || changes.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    // What is decided then says what is missing.
+    let _ = timeout(TOLD_DEADLINE, told).await;
 }
 
 /// What is to be looked at of what goes there before it may; `None`: nothing, it may go wherever it likes.

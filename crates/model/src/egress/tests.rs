@@ -243,3 +243,32 @@ fn nothing_is_listed_before_the_server_has_said_so() {
     let held = listed.connection(PlaceSeen { names: &names, address: None, port: 443 }).unwrap_err();
     assert_eq!(held.message, "the server has not said yet what is listed for namespace shop");
 }
+
+#[test]
+fn nothing_leaves_before_the_server_has_said_what_may() {
+    use EgressPolicy::{Allow, Deny, Listed};
+    for (policy, mesh_untold, knows_workload, leaves, told) in [
+        (Allow, true, true, false, false),
+        (Allow, false, false, true, true),
+        (Deny, false, false, false, true),
+        (Listed, true, true, false, false),
+        (Listed, false, false, true, false),
+        (Listed, false, true, true, true),
+    ] {
+        let mut snapshot = Snapshot { mesh_untold, ..snapshot(policy, None, some()) };
+        if !knows_workload {
+            snapshot.workloads.clear();
+        }
+        let web = web();
+        let case = format!("{policy:?} {mesh_untold} {knows_workload}");
+        assert_eq!(leave(&snapshot, &web, &"x").is_ok(), leaves, "{case}");
+        assert_eq!(is_told(&snapshot, &web), told, "{case}");
+    }
+    let snapshot = Snapshot { mesh_untold: true, ..Snapshot::default() };
+    let web = web();
+    let held = leave(&snapshot, &web, &"x").unwrap_err();
+    assert_eq!(
+        held.message,
+        "x is no service of the mesh, and the server has not said yet what may leave that"
+    );
+}

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tulle_model::apart;
 use tulle_model::name::{ServiceName, WorkloadName};
-use tulle_model::snapshot::{EgressPolicy, Known, MeshSettings};
+use tulle_model::snapshot::{EgressPolicy, Known, Snapshot};
 use tulle_proxy::state::NodeState;
 
 /// How many ports the rules tell apart. Services beyond are the proxy's matter, as those of which nothing is known.
@@ -38,7 +38,12 @@ pub(super) struct Egress {
 }
 
 impl Egress {
-    fn of(mesh: &MeshSettings) -> Self {
+    fn of(snapshot: &Snapshot) -> Self {
+        let mesh = &snapshot.mesh;
+        if snapshot.mesh_untold {
+            // What wants to leave waits for that at the proxy.
+            return Self { everywhere: EgressPolicy::Listed, namespaces: BTreeMap::new() };
+        }
         let mut namespaces = mesh.egress_namespaces.clone();
         namespaces.retain(|_, policy| *policy != mesh.egress);
         Self { everywhere: mesh.egress, namespaces }
@@ -65,7 +70,7 @@ impl Destinations {
     pub fn of(state: &NodeState) -> Self {
         let snapshot = &state.snapshot;
         let mut found = Self {
-            egress: Egress::of(&snapshot.mesh),
+            egress: Egress::of(snapshot),
             services: BTreeSet::new(),
             unlearned: BTreeSet::new(),
             offered: BTreeSet::new(),
@@ -109,9 +114,7 @@ impl Destinations {
 
 #[cfg(test)]
 mod tests {
-    use tulle_model::snapshot::{
-        AppProtocol, EndpointSet, HttpRouteTable, PortConfig, ServiceConfig, Snapshot,
-    };
+    use tulle_model::snapshot::{AppProtocol, EndpointSet, HttpRouteTable, PortConfig, ServiceConfig};
 
     use super::*;
 
@@ -152,6 +155,17 @@ mod tests {
         assert!([2, 3].iter().all(|&i| found.lead_to(address(i))));
         assert!(!found.lead_to(address(0)) && !found.lead_to(address(1)));
         assert!(!found.unlearned.contains(&address(4)), "an endpoint that has gone");
+    }
+
+    #[test]
+    fn what_leaves_goes_by_the_proxy_until_the_server_has_said_what_may() {
+        let workload = WorkloadName::new("shop", "web");
+        for (mesh_untold, expected) in [(true, EgressPolicy::Listed), (false, EgressPolicy::Allow)] {
+            let snapshot = Arc::new(Snapshot { mesh_untold, ..Snapshot::default() });
+            let found = Destinations::of(&NodeState { snapshot, ..NodeState::default() });
+            assert_eq!(found.egress.of_workload(&workload), expected);
+            assert_eq!(found.egress.of_all().is_none(), mesh_untold);
+        }
     }
 
     #[test]

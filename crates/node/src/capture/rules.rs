@@ -16,7 +16,7 @@
 //! What comes to a workload from outside of the mesh has its chains in [`inbound_rules`].
 //!
 //! What is known of destinations stands in sets and in three chains that follow it: `virtual`, `outside`, `beyond`. Until it
-//! is known, all is for the proxy to decide.
+//! is known, all TCP is for the proxy to decide, and nothing else begins.
 //!
 //! Where what may leave the mesh is listed, or is not the same for all workloads, each is in a set (`free`, `listed`) or in none.
 //!
@@ -196,9 +196,9 @@ pub(super) fn table(table: &str, extent: Extent<'_>) -> String {
   chain virtual {{
   }}
   chain outside {{
-    {key} @open accept
+    meta l4proto tcp {key} @open accept
     ct state established accept
-    meta nfproto ipv4 goto refuse
+    goto refuse
   }}
   chain output {{
     type nat hook output priority {nat}; policy accept;
@@ -210,7 +210,8 @@ pub(super) fn table(table: &str, extent: Extent<'_>) -> String {
     goto beyond
   }}
   chain beyond {{
-    meta nfproto ipv4 meta l4proto tcp redirect to :{key} map @outbound
+    ip6 daddr ::1 accept
+    meta l4proto tcp redirect to :{key} map @outbound
   }}
   chain guard {{
     type filter hook output priority filter; policy accept;

@@ -53,6 +53,8 @@ pub struct Assembler {
     /// Those that are subscribed to.
     endpoints: FastMap<ServiceName, Endpoints>,
     mesh: Option<(Arc<MeshSettings>, Resource)>,
+    /// The server has spoken of it, if only to say that it has nothing to say.
+    mesh_told: bool,
     workloads: OwnWorkloads,
     generation: u64,
     changed: bool,
@@ -255,6 +257,7 @@ impl Assembler {
         Some(Arc::new(Snapshot {
             generation: self.generation,
             mesh,
+            mesh_untold: !self.mesh_told,
             services,
             endpoints,
             workloads: self.workloads.configs(),
@@ -304,6 +307,9 @@ impl Assembler {
             |type_url: &str| DeltaDiscoveryResponse { type_url: type_url.to_owned(), ..Default::default() };
         let mut mesh = of_type(type_url::MESH);
         mesh.resources.extend(self.mesh.iter().map(|(_, resource)| resource.clone()));
+        if self.mesh_told && self.mesh.is_none() {
+            mesh.removed_resources.push(MESH_NAME.to_owned());
+        }
         let mut services = of_type(type_url::SERVICE);
         for (name, subscription) in &self.services {
             match (&subscription.resource, &subscription.current) {
@@ -422,6 +428,7 @@ impl Assembler {
 
     fn set_mesh(&mut self, mesh: Option<(Arc<MeshSettings>, Resource)>) {
         self.changed |= self.mesh.as_ref().map(|(s, _)| s) != mesh.as_ref().map(|(s, _)| s);
+        self.changed |= !std::mem::replace(&mut self.mesh_told, true);
         self.mesh = mesh;
     }
 
@@ -716,6 +723,45 @@ mod tests {
         assert_eq!(subscribed(&requests, type_url::SERVICE), ["shop/c", "shop/x"]);
         assert_eq!(subscribed(&requests, type_url::ENDPOINTS), ["shop/c", "shop/d"]);
         assert!(Assembler::restore(&[0xff, 0xff]).is_err());
+    }
+
+    #[test]
+    fn nothing_holds_for_the_mesh_until_the_server_has_said_what() {
+        let untold = |assembler: &mut Assembler| {
+            assembler.changed = true;
+            assembler.take_snapshot().unwrap().mesh_untold
+        };
+        let mesh = |value: Vec<u8>| {
+            let mut told = response(type_url::MESH, "m1");
+            let any = Any { type_url: type_url::MESH.into(), value };
+            told.resources.push(Resource {
+                name: MESH_NAME.into(),
+                resource: Some(any),
+                ..Default::default()
+            });
+            told
+        };
+        let mut gone = response(type_url::MESH, "m1");
+        gone.removed_resources.push(MESH_NAME.into());
+        for (message, expected) in [
+            (None, true),
+            (Some(mesh(vec![0xff])), true),
+            (Some(mesh(discovery::Mesh::default().encode_to_vec())), false),
+            (Some(gone), false),
+        ] {
+            let mut assembler = Assembler::default();
+            assert!(untold(&mut assembler));
+            if let Some(message) = message.clone() {
+                assembler.receive(message.clone());
+                assert_eq!(assembler.take_snapshot().is_some(), !expected, "{message:?}");
+            }
+            assert_eq!(untold(&mut assembler), expected, "{message:?}");
+            // A node that starts again knows what it knew.
+            let mut restored = Assembler::restore(&assembler.save()).unwrap();
+            assert_eq!(untold(&mut restored), expected, "{message:?}");
+            restored.connected();
+            assert_eq!(untold(&mut restored), expected, "{message:?}");
+        }
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Discovery {
             saving: None,
         };
         // Before the first word of a server, too.
-        let nothing = Snapshot { closed_until_told: true, ..Snapshot::default() };
+        let nothing = Snapshot { closed_until_told: true, mesh_untold: true, ..Snapshot::default() };
         discovery.state.update(|state| state.snapshot = Arc::new(nothing));
         discovery.publish();
         discovery.save_at = None;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{Name, RData};
 use tokio::time::timeout;
-use tulle_model::egress::{Leave, leave};
+use tulle_model::egress::{Leave, is_told, leave};
 use tulle_proxy::state::NodeState;
 
 use super::answer::{Alias, Query};
@@ -33,14 +33,17 @@ impl Resolver {
         caller: &Caller,
         transport: Transport,
     ) -> Bytes {
+        let workload = caller.resolved.workload();
         let state = self.told_of(caller).await;
-        match leave(&state.snapshot, caller.resolved.workload(), &name) {
+        // It is asked again soon, and nobody remembers that there was no such name.
+        if !is_told(&state.snapshot, workload) {
+            return query.error(ResponseCode::ServFail);
+        }
+        match leave(&state.snapshot, workload, &name) {
             // What it may not reach, it may know by name.
             Err(_) | Ok(Leave::Freely(_)) => self.forward(query, aliases, caller, transport).await,
-            // It is asked again soon, and nobody remembers that there was no such name.
-            Ok(Leave::Listed(listed)) if !listed.is_known() => query.error(ResponseCode::ServFail),
             Ok(Leave::Listed(listed)) if !listed.lists_name(name) => {
-                tracing::debug!(workload = %caller.resolved.workload(), name, "no ExternalService lists the name: it does not resolve");
+                tracing::debug!(%workload, name, "no ExternalService lists the name: it does not resolve");
                 query.no_such_name(aliases)
             }
             // They have the keys by which a client hides whom it means (RFC 9460, RFC 9849).
@@ -58,15 +61,12 @@ impl Resolver {
 }
 
 impl Resolver {
-    /// The state, once the server has said what is listed for the caller, where that counts: a workload that has just come asks at once.
+    /// The state, once the server has said what may leave of the caller: a workload that has just come asks at once.
     async fn told_of(&self, caller: &Caller) -> Arc<NodeState> {
         let cell = self.addresses.state.cell();
         let now = || arc_swap::Guard::into_inner(cell.load());
         let workload = caller.resolved.workload();
-        let is_told = |state: &NodeState| match leave(&state.snapshot, workload, &workload) {
-            Ok(Leave::Listed(listed)) => listed.is_known(),
-            Ok(Leave::Freely(_)) | Err(_) => true,
-        };
+        let is_told = |state: &NodeState| is_told(&state.snapshot, workload);
         let state = now();
         if is_told(&state) {
             return state;

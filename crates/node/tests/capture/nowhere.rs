@@ -205,6 +205,11 @@ fn said(socket: &UdpSocket) -> Result<String, std::io::ErrorKind> {
     Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
+/// What a node knows that has heard of nothing.
+fn untold() -> Arc<Snapshot> {
+    Arc::new(Snapshot { mesh_untold: true, ..Snapshot::default() })
+}
+
 #[test]
 #[ignore = "run by the_outside_is_reached_without_the_proxy_and_counted, in a network of its own"]
 fn reaches_the_outside() {
@@ -223,7 +228,15 @@ fn reaches_the_outside() {
     let echoes = addresses.map(echo);
     let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].map(echo);
 
-    assert!(reaches(0, ports[0]) && outbound.accept().is_ok(), "until it is known, the proxy decides");
+    let untold = Destinations::of(&NodeState { snapshot: untold(), ..NodeState::default() });
+    for known in [None, Some(untold)] {
+        known.into_iter().for_each(|known| rules.follow(Arc::new(known)).unwrap());
+        assert!(reaches(0, ports[0]) && outbound.accept().is_ok(), "until it is known, the proxy decides");
+        // Which listens at no address of IPv6 here.
+        assert!(!reaches(1, ports[1]), "and nothing passes it by");
+        assert!(echoes.iter().all(|to| said(&inside(&slot, || datagrams_to(*to))).is_err()));
+    }
+    rules.take_counts();
     let mut state = known(0);
     rules.follow(Arc::new(Destinations::of(&state))).unwrap();
     for i in [0, 1] {

@@ -27,7 +27,7 @@ use crate::http::forward::Target;
 use crate::http::server::ConnectionContext;
 use crate::local::Lookup;
 use crate::metrics::DestinationName;
-use crate::outside::{OutsidePlace, Shown, admit, host_of, looked_at};
+use crate::outside::{OutsidePlace, Shown, admit, host_of, looked_at, told};
 use crate::reason::Reason;
 use crate::state::LocalWorkload;
 use crate::worker::Worker;
@@ -47,9 +47,10 @@ pub(crate) async fn destination(
     let namespace = &*source.name.namespace;
     let port = authority.port_u16().unwrap_or(80);
     let host = host_of(authority);
-    let at = |exchange: &mut Exchange, address: IpAddr| {
+    let at = async |exchange: &mut Exchange, address: IpAddr| {
         let addresses = vec![SocketAddr::new(address, port)];
         let place = OutsidePlace { names: Vec::new(), addresses, port };
+        told(&worker.local, source).await;
         let carries = permitted(worker, exchange, source, head, &place)?;
         outside(worker, exchange, place, carries)
     };
@@ -57,10 +58,10 @@ pub(crate) async fn destination(
         if let Some(service) = worker.local.view().virtual_addresses.get(&address) {
             return Ok(Target::Service { service: service.clone(), port });
         }
-        return at(exchange, address);
+        return at(exchange, address).await;
     }
     if host.trim_end_matches('.').eq_ignore_ascii_case("localhost") {
-        return at(exchange, Ipv4Addr::LOCALHOST.into());
+        return at(exchange, Ipv4Addr::LOCALHOST.into()).await;
     }
     let mut alias: Arc<str>;
     let mut host = host;
@@ -104,6 +105,7 @@ pub(crate) async fn destination(
     // Asked before the name is: what may not be reached needs no look-up.
     let names = vec![Arc::from(folded(host))];
     let place = OutsidePlace { names, addresses: Vec::new(), port };
+    told(&worker.local, source).await;
     let carries = permitted(worker, exchange, source, head, &place)?;
     match timeout(RESOLVE_DEADLINE, tokio::net::lookup_host((host, port))).await {
         Ok(Ok(found)) => {

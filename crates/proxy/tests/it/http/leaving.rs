@@ -103,6 +103,34 @@ async fn requests_leave_for_what_is_listed() {
 }
 
 #[tokio::test]
+async fn nothing_leaves_until_the_server_has_said_what_may() {
+    let outside = apps::serve(app).await;
+    let (mut node, proxy) = node().await;
+    node.change_mesh(|mesh| mesh.egress = EgressPolicy::Allow);
+    let request = get(&format!("http://{outside}/x"), "x");
+    for told in [false, true] {
+        node.has_not_heard_of_mesh(true);
+        let said = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if told {
+                node.has_not_heard_of_mesh(false);
+            }
+        };
+        let target = outside.to_string();
+        let (answer, (_, tunneled), ()) =
+            tokio::join!(exchange(proxy, &request), tunnel(proxy, &target), said);
+        for answer in [answer, tunneled] {
+            assert_eq!(answer.starts_with("HTTP/1.1 200 "), told, "{answer}");
+            let refused = answer.contains("tulle-reason: egress-denied");
+            assert_eq!(refused, !told, "{answer}");
+        }
+    }
+    node.has_not_heard_of_mesh(true);
+    let answer = exchange(proxy, &request).await;
+    assert!(answer.contains("the server has not said yet what may leave"), "{answer}");
+}
+
+#[tokio::test]
 async fn requests_go_where_requests_are_spoken() {
     let outside = apps::serve(app).await;
     let (mut node, proxy) = node().await;

@@ -202,6 +202,12 @@ impl Node {
         self.publish();
     }
 
+    /// Whether the server has not said yet what holds for the mesh.
+    pub fn has_not_heard_of_mesh(&mut self, untold: bool) {
+        Arc::make_mut(&mut self.state.snapshot).mesh_untold = untold;
+        self.publish();
+    }
+
     /// Runs a workload here: its process listens at `ports`.
     pub fn add_workload(&mut self, authority: &Authority, name: &str, ports: &[u16]) -> Endpoint {
         let workload = workload(authority, name, ports);
