@@ -1,4 +1,5 @@
-//! Names of the outside, where egress is `Listed`: what an ExternalService lists resolves, and nothing else does. What a name was
+//! Names of the outside, where egress is `Listed`: what an ExternalService lists resolves, and nothing else does; where it is `Deny`,
+//! nothing does. What a name was
 //! resolved to is known to the proxy before the workload hears of it: it holds what connects there to the name.
 
 use std::net::IpAddr;
@@ -40,8 +41,9 @@ impl Resolver {
             return query.error(ResponseCode::ServFail);
         }
         match leave(&state.snapshot, workload, &name) {
-            // What it may not reach, it may know by name.
-            Err(_) | Ok(Leave::Freely(_)) => self.forward(query, aliases, caller, transport).await,
+            Ok(Leave::Freely(_)) => self.forward(query, aliases, caller, transport).await,
+            // Where nothing may leave, no question does.
+            Err(_) => query.no_such_name(aliases),
             Ok(Leave::Listed(listed)) if !listed.lists_name(name) => {
                 tracing::debug!(%workload, name, "no ExternalService lists the name: it does not resolve");
                 query.no_such_name(aliases)

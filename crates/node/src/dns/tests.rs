@@ -730,3 +730,43 @@ async fn names_of_the_outside_resolve_where_they_are_listed() {
     // Names of the mesh are nobody's to list.
     assert!(address_in_any(&fixture.ask("c.", RecordType::A).await).is_some_and(is_virtual));
 }
+
+#[tokio::test]
+async fn no_name_of_the_outside_resolves_where_nothing_may_leave() {
+    let fixture = fixture(true, &[upstream().await]).await;
+    let code = async |name: &str, kind| {
+        let answer = fixture.ask(name, kind).await;
+        (answer.metadata.response_code, address_in(&answer).is_some())
+    };
+    let set = |mesh_untold, egress| {
+        fixture.resolver.addresses.state.update(|state| {
+            let mesh = Arc::new(MeshSettings { egress, ..MeshSettings::default() });
+            state.snapshot = Arc::new(Snapshot { mesh, mesh_untold, ..Snapshot::clone(&state.snapshot) });
+        });
+    };
+    set(false, EgressPolicy::Deny);
+    for (name, kind) in [
+        ("api.example.com.", RecordType::A),
+        ("secret.evil.test.", RecordType::TXT),
+        ("1.2.0.192.in-addr.arpa.", RecordType::PTR),
+        ("c.corp.example.", RecordType::A),
+        ("outside.shop.", RecordType::A),
+    ] {
+        assert_eq!(code(name, kind).await, (ResponseCode::NXDomain, false), "{name} {kind}");
+    }
+    let of_this_host = fixture.ask("localhost.", RecordType::A).await;
+    assert_eq!(address_in_any(&of_this_host), Some(Ipv4Addr::LOCALHOST));
+    let of_mesh = address_in_any(&fixture.ask("c.", RecordType::A).await).unwrap();
+    assert!(is_virtual(of_mesh));
+    let [a, b, c, d] = of_mesh.octets();
+    let back = fixture.ask(&format!("{d}.{c}.{b}.{a}.in-addr.arpa."), RecordType::PTR).await;
+    assert_eq!(back.answers[0].data.to_string(), "c.shop.mesh.");
+    // What is asked before the server has said whether it may is asked again, or waits.
+    set(true, EgressPolicy::Allow);
+    assert_eq!(code("api.example.com.", RecordType::A).await, (ResponseCode::ServFail, false));
+    let (told, ()) = tokio::join!(code("api.example.com.", RecordType::A), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        set(false, EgressPolicy::Allow);
+    });
+    assert_eq!(told, (ResponseCode::NoError, true));
+}
