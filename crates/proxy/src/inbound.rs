@@ -7,7 +7,7 @@ mod asking;
 mod door;
 #[cfg(test)]
 mod fixture;
-mod kept_head;
+pub(crate) mod kept_head;
 pub(crate) mod presence;
 pub(crate) mod process;
 pub(crate) mod summaries;

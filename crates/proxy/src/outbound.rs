@@ -25,7 +25,7 @@ use crate::http::server::{HttpDestination, TunnelEnd};
 use crate::local::Lookup;
 use crate::metrics::{DestinationName, Protocol, Rejection};
 use crate::opaque;
-use crate::outside::{OutsidePlace, Shown, Withdrawable, admit, looked_at, told};
+use crate::outside::{OutsidePlace, Shown, WasShown, Withdrawable, Withdrawal, admit, looked_at, told};
 use crate::reason::Reason;
 use crate::reset::Reset;
 use crate::state::LocalWorkload;
@@ -267,7 +267,10 @@ async fn serve_outside<IO>(
     let is_tls = match looked_at {
         Ok(None) => {
             return match opaque::open_outside(&worker, &source, exchange(), place.addresses.clone()).await {
-                Ok(opened) => opened.serve(io, Vec::new()).await,
+                Ok(opened) => {
+                    let withdrawal = Withdrawal::of(&worker.local, &source, place, WasShown::Bytes);
+                    opened.serve(Withdrawable::new(withdrawal, io), Vec::new()).await;
+                }
                 Err(refused) => refuse(&worker, io, refused),
             };
         }
@@ -311,8 +314,9 @@ async fn serve_outside<IO>(
     }
     match opaque::open_outside(&worker, &source, exchange, place.addresses.clone()).await {
         Ok(opened) => {
-            let io = Withdrawable::new(worker.local.clone(), source, place, named, Replayed::new(first, io));
-            opened.serve(io, Vec::new()).await;
+            let shown = named.map_or(WasShown::Bytes, WasShown::Server);
+            let withdrawal = Withdrawal::of(&worker.local, &source, place, shown);
+            opened.serve(Withdrawable::new(withdrawal, Replayed::new(first, io)), Vec::new()).await;
         }
         Err(refused) => refuse(&worker, io, refused),
     }

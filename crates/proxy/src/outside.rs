@@ -2,32 +2,29 @@
 //! policies let the workload use that ([`tulle_model::egress`] decides). What the client says of whom it means is read
 //! first, where the port is one of TLS or HTTP.
 //!
-//! Connections of bytes, TLS among them, end when a newer configuration would not let them begin; requests are asked for one by one.
+//! What is under way ends when a newer configuration would not let it begin ([`Withdrawal`]).
+
+mod withdrawal;
 
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::LocalBoxFuture;
 use http::request::Parts;
 use http::uri::Authority;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 use tulle_model::authorization::{self, Denial, RequestSeen, Traffic, Visitor};
 use tulle_model::decision::{Decision, Effect};
 use tulle_model::egress::{self, HeldBack, HeldFor, Leave, ListedBy};
 use tulle_model::snapshot::{OutsideProtocol, Snapshot};
 
+use self::withdrawal::KeptRequest;
+pub(crate) use self::withdrawal::{WasShown, Withdrawable, Withdrawal};
 use crate::exchange::{Exchange, Refused};
 use crate::local::Local;
 use crate::metrics::WorkerRegistry;
 use crate::reason::Reason;
-use crate::reset::Reset;
 use crate::state::LocalWorkload;
 
 /// Where something is to go, outside of the mesh.
@@ -54,6 +51,8 @@ pub(crate) enum Shown<'a> {
     /// The server that its first message of TLS names.
     Server(Option<&'a str>),
     Request(&'a Parts),
+    /// One that is under way.
+    Kept(&'a KeptRequest),
 }
 
 /// Why it may not leave.
@@ -173,7 +172,7 @@ pub(crate) fn admit(
     match shown {
         Shown::Bytes => {
             let first = listed.connection(place.seen())?;
-            if first.protocol == OutsideProtocol::Tls {
+            if first.protocol != OutsideProtocol::Bytes {
                 // It was none when nothing was looked at.
                 listed.named(place.seen(), None)?;
             }
@@ -197,6 +196,16 @@ pub(crate) fn admit(
                 tokens: &[],
             };
             all.iter().try_for_each(|by| use_it(by, Traffic::Request(request)))?;
+            Ok(all.first().map(ListedBy::decision))
+        }
+        Shown::Kept(KeptRequest { host, head }) => {
+            let all = listed.named(place.seen(), host.as_ref().map(|(host, port)| (&**host, *port)))?;
+            for by in &all {
+                let mut tokens = Vec::new();
+                let policies = &by.service.policies;
+                let seen = head.as_ref().map_or(Traffic::Forgotten, |head| head.seen(policies, &mut tokens));
+                may_use(source, place.port, by, seen, registry)?;
+            }
             Ok(all.first().map(ListedBy::decision))
         }
     }
@@ -229,79 +238,6 @@ fn may_use(
             }
             Err(Unlisted::denied(denial, by))
         }
-    }
-}
-
-/// A connection that is withdrawn when a newer configuration would not let it begin.
-pub(crate) struct Withdrawable<IO> {
-    io: IO,
-    withdrawn: LocalBoxFuture<'static, io::Error>,
-}
-
-impl<IO> Withdrawable<IO> {
-    /// `server`: what its first message of TLS names; `None` where nothing was looked at.
-    pub fn new(
-        local: Rc<Local>,
-        source: Arc<LocalWorkload>,
-        place: Rc<OutsidePlace>,
-        server: Option<Option<String>>,
-        io: IO,
-    ) -> Self {
-        let withdrawn = async move {
-            let mut changes = local.state.subscribe();
-            loop {
-                changes.mark_unchanged();
-                let shown = server.as_ref().map_or(Shown::Bytes, |server| Shown::Server(server.as_deref()));
-                let refused = admit(&local.view().snapshot, &source, &place, shown, None).err();
-                if let Some(refused) = refused {
-                    let message =
-                        format!("the configuration no longer lets it leave the mesh: {}", refused.decision);
-                    return io::Error::new(io::ErrorKind::PermissionDenied, message);
-                }
-                if changes.changed().await.is_err() {
-                    return std::future::pending().await;
-                }
-            }
-        };
-        Self { io, withdrawn: Box::pin(withdrawn) }
-    }
-}
-
-impl<IO: Reset> Reset for Withdrawable<IO> {
-    fn reset(&mut self) {
-        self.io.reset();
-    }
-
-    fn reset_for(&mut self, other: &io::Error) {
-        self.io.reset_for(other);
-    }
-
-    fn poll_withdrawn(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        self.withdrawn.as_mut().poll(cx)
-    }
-}
-
-impl<IO: AsyncRead + Unpin> AsyncRead for Withdrawable<IO> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buffer)
-    }
-}
-
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Withdrawable<IO> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, data)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 

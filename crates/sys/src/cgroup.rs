@@ -1,5 +1,6 @@
 //! Cgroups of the unified hierarchy (cgroup v2), one for each captured workload.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -101,6 +102,16 @@ impl Cgroup {
         Ok(fs::metadata(&self.path)?.ino())
     }
 
+    /// By what the kernel knows it and those below it.
+    ///
+    /// # Errors
+    /// Where it cannot be read; what goes meanwhile is no error.
+    pub fn ids(&self) -> io::Result<BTreeSet<u64>> {
+        let mut found = BTreeSet::new();
+        add_ids(&self.path, &mut found)?;
+        Ok(found)
+    }
+
     /// The processes in it and below.
     pub fn processes(&self) -> io::Result<Vec<u32>> {
         let mut found = Vec::new();
@@ -163,6 +174,24 @@ fn says_populated(events: &str) -> bool {
 /// A cgroup that goes while one of its files is open has no such device any more.
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ENODEV)
+}
+
+fn add_ids(path: &Path, found: &mut BTreeSet<u64>) -> io::Result<()> {
+    let entries = match fs::metadata(path).and_then(|own| Ok((own, fs::read_dir(path)?))) {
+        Err(e) if is_gone(&e) => return Ok(()),
+        other => {
+            let (own, entries) = other?;
+            found.insert(own.ino());
+            entries
+        }
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            add_ids(&entry.path(), found)?;
+        }
+    }
+    Ok(())
 }
 
 fn add_processes(path: &Path, found: &mut Vec<u32>) -> io::Result<()> {

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
@@ -22,9 +22,14 @@ const TUPLE_PROTOCOL: u16 = 2;
 const TUPLE_ZONE: u16 = 3;
 const V4_SOURCE: u16 = 1;
 const V4_DESTINATION: u16 = 2;
+const V6_SOURCE: u16 = 3;
+const V6_DESTINATION: u16 = 4;
 const PROTOCOL_NUMBER: u16 = 1;
 const SOURCE_PORT: u16 = 2;
 const DESTINATION_PORT: u16 = 3;
+const STATUS: u16 = 3;
+/// Of the status: it leads elsewhere than where it was made to.
+const REDIRECTED: u32 = 1 << 5;
 const ID: u16 = 12;
 const NESTED: u16 = 0x8000;
 
@@ -73,8 +78,8 @@ pub fn reset_redirected(connection: &impl AsFd) -> io::Result<()> {
         return Err(io::ErrorKind::NotConnected.into());
     }
     disconnect(connection)?;
-    match (client, original) {
-        (Some(SocketAddr::V4(client)), SocketAddr::V4(original)) => forget_one(client, original),
+    match client {
+        Some(client) if client.is_ipv4() => forget_one(client, original),
         _ => Ok(()),
     }
 }
@@ -91,7 +96,7 @@ fn disconnect(connection: &impl AsFd) -> io::Result<()> {
 }
 
 /// Has the kernel forget the TCP connection that `client` made to `server`, outside of zones.
-fn forget_one(client: SocketAddrV4, server: SocketAddrV4) -> io::Result<()> {
+fn forget_one(client: SocketAddr, server: SocketAddr) -> io::Result<()> {
     thread_local! {
         static NETLINK: RefCell<Option<Netfilter>> = const { RefCell::new(None) };
     }
@@ -100,7 +105,7 @@ fn forget_one(client: SocketAddrV4, server: SocketAddrV4) -> io::Result<()> {
             Some(netlink) => netlink,
             None => netlink.insert(Netfilter::open(0, PATIENCE)?),
         };
-        delete(netlink, &deletion_of(client, server))
+        delete(netlink, &about(DELETE, libc::NLM_F_ACK as u16, client, server))
     })
 }
 
@@ -110,15 +115,50 @@ fn delete(netlink: &mut Netfilter, deletion: &[u8]) -> io::Result<()> {
     messages(netlink.receive()?).try_for_each(|message| verdict(message.body))
 }
 
-fn deletion_of(client: SocketAddrV4, server: SocketAddrV4) -> Vec<u8> {
+/// Whether the kernel knows a TCP connection, outside of zones, as one that `client` made to `server`, and that leads there.
+pub(crate) fn has_begun(netlink: &mut Netfilter, client: SocketAddr, server: SocketAddr) -> io::Result<bool> {
+    netlink.send(&about(GET, 0, client, server))?;
+    let Some(message) = messages(netlink.receive()?).next() else { return Ok(false) };
+    if i32::from(message.kind) != libc::NLMSG_ERROR {
+        return Ok(leads_from(message.body, client).unwrap_or(false));
+    }
+    match verdict(message.body) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(false),
+    }
+}
+
+/// Whether an entry, which may be known by how its answers go, is of what `client` began, and leads where it was made to.
+fn leads_from(entry: &[u8], client: SocketAddr) -> Option<bool> {
+    let original = attribute(entry, TUPLE_ORIGINAL)?;
+    let port = attribute(attribute(original, TUPLE_PROTOCOL)?, SOURCE_PORT)?;
+    let addresses = attribute(original, TUPLE_ADDRESSES)?;
+    let (source, own) = match client.ip() {
+        IpAddr::V4(own) => (attribute(addresses, V4_SOURCE)?, own.octets().to_vec()),
+        IpAddr::V6(own) => (attribute(addresses, V6_SOURCE)?, own.octets().to_vec()),
+    };
+    let status = attribute(entry, STATUS)?.try_into().ok().map(u32::from_be_bytes)?;
+    Some(source == own && port == client.port().to_be_bytes() && status & REDIRECTED == 0)
+}
+
+/// A request about the TCP connection that `client` made to `server`, outside of zones. Both are of one family.
+fn about(kind: u16, flags: u16, client: SocketAddr, server: SocketAddr) -> Vec<u8> {
     let nested = |kind: u16, values: &[(u16, &[u8])]| {
         let mut inner = request(0, 0, 0);
         let start = inner.len();
         values.iter().for_each(|(kind, value)| push(&mut inner, *kind, value));
         (kind | NESTED, inner.split_off(start))
     };
-    let addresses = [(V4_SOURCE, &client.ip().octets()[..]), (V4_DESTINATION, &server.ip().octets()[..])];
-    let addresses = nested(TUPLE_ADDRESSES, &addresses);
+    let octets = |address: SocketAddr| match address.ip() {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let (family, source, destination) = match client {
+        SocketAddr::V4(_) => (libc::AF_INET, V4_SOURCE, V4_DESTINATION),
+        SocketAddr::V6(_) => (libc::AF_INET6, V6_SOURCE, V6_DESTINATION),
+    };
+    let addresses = [octets(client), octets(server)];
+    let addresses = nested(TUPLE_ADDRESSES, &[(source, &addresses[0]), (destination, &addresses[1])]);
     let ports = [client.port().to_be_bytes(), server.port().to_be_bytes()];
     let protocol = [
         (PROTOCOL_NUMBER, &[libc::IPPROTO_TCP as u8][..]),
@@ -126,9 +166,10 @@ fn deletion_of(client: SocketAddrV4, server: SocketAddrV4) -> Vec<u8> {
         (DESTINATION_PORT, &ports[1][..]),
     ];
     let protocol = nested(TUPLE_PROTOCOL, &protocol);
-    let (kind, tuple) = nested(TUPLE_ORIGINAL, &[(addresses.0, &addresses.1), (protocol.0, &protocol.1)]);
-    let mut message = request(DELETE, libc::NLM_F_ACK as u16, libc::AF_INET as u8);
-    push(&mut message, kind, &tuple);
+    let (tuple_kind, tuple) =
+        nested(TUPLE_ORIGINAL, &[(addresses.0, &addresses.1), (protocol.0, &protocol.1)]);
+    let mut message = request(kind, flags, family as u8);
+    push(&mut message, tuple_kind, &tuple);
     message
 }
 
@@ -167,7 +208,8 @@ mod tests {
 
     #[test]
     fn a_connection_is_named_by_its_addresses_and_ports() {
-        let message = deletion_of("1.2.3.4:5".parse().unwrap(), "6.7.8.9:10".parse().unwrap());
+        let (client, server) = ("1.2.3.4:5".parse().unwrap(), "6.7.8.9:10".parse().unwrap());
+        let message = about(DELETE, 0, client, server);
         let original = attribute(&message[20..], TUPLE_ORIGINAL).unwrap();
         let addresses = attribute(original, TUPLE_ADDRESSES).unwrap();
         let protocol = attribute(original, TUPLE_PROTOCOL).unwrap();
@@ -175,6 +217,23 @@ mod tests {
         assert_eq!(attribute(addresses, V4_DESTINATION), Some(&[6, 7, 8, 9][..]));
         assert_eq!(attribute(protocol, SOURCE_PORT), Some(&[0, 5][..]));
         assert_eq!(attribute(protocol, DESTINATION_PORT), Some(&[0, 10][..]));
+    }
+
+    #[test]
+    fn what_somebody_has_begun_is_told_from_what_came_to_him_and_what_was_led_elsewhere() {
+        for [client, server] in [["1.2.3.4:5", "6.7.8.9:10"], ["[2001:db8::1]:5", "[2001:db8::2]:10"]] {
+            let [client, server] = [client, server].map(|address| address.parse::<SocketAddr>().unwrap());
+            let entry = |status: u32| {
+                let mut message = about(GET, 0, client, server);
+                push(&mut message, STATUS, &status.to_be_bytes());
+                message[20..].to_vec()
+            };
+            // Confirmed, and seen both ways.
+            assert_eq!(leads_from(&entry(0xa), client), Some(true));
+            assert_eq!(leads_from(&entry(0xa), server), Some(false));
+            assert_eq!(leads_from(&entry(0xa | REDIRECTED), client), Some(false));
+        }
+        assert_eq!(leads_from(&[], "1.2.3.4:5".parse().unwrap()), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What Tulle asks of the kernel: cgroups, nftables, original destinations, processes and who belongs
 //! to them. All `unsafe` of the project stands here.
 
+pub mod begun;
 pub mod cgroup;
 pub mod conntrack;
 pub mod descriptors;

@@ -1,4 +1,4 @@
-//! Netlink (RFC 3549) as netfilter speaks it: sockets, messages, attributes.
+//! Netlink (RFC 3549) as netfilter speaks it, and who knows sockets: sockets, messages, attributes.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
@@ -31,7 +31,15 @@ pub(crate) struct Netfilter {
 impl Netfilter {
     /// A socket that hears the multicast `groups` (a bit each), and waits at most for `patience`.
     pub(crate) fn open(groups: u32, patience: Duration) -> io::Result<Self> {
-        let protocol = SockProtocol::NetlinkNetFilter;
+        Self::speaking(SockProtocol::NetlinkNetFilter, groups, patience)
+    }
+
+    /// The same to who knows the sockets of this network namespace (sock_diag(7)); its messages begin with four bytes, too.
+    pub(crate) fn sockets(patience: Duration) -> io::Result<Self> {
+        Self::speaking(SockProtocol::NetlinkSockDiag, 0, patience)
+    }
+
+    fn speaking(protocol: SockProtocol, groups: u32, patience: Duration) -> io::Result<Self> {
         let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         if groups != 0 {
             // Beyond the system's bound, where this process may; else what fits below it.
@@ -126,7 +134,8 @@ pub(crate) fn push(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
     finish(message);
 }
 
-fn finish(message: &mut [u8]) {
+/// Writes down how long it is.
+pub(crate) fn finish(message: &mut [u8]) {
     let length = (message.len() as u32).to_ne_bytes();
     message[..4].copy_from_slice(&length);
 }

@@ -35,6 +35,8 @@ pub struct Destinations {
 pub(super) struct Egress {
     everywhere: EgressPolicy,
     namespaces: BTreeMap<Arc<str>, EgressPolicy>,
+    /// Until the server has spoken, what began before goes on.
+    is_told: bool,
 }
 
 impl Egress {
@@ -42,16 +44,27 @@ impl Egress {
         let mesh = &snapshot.mesh;
         if snapshot.mesh_untold {
             // What wants to leave waits for that at the proxy.
-            return Self { everywhere: EgressPolicy::Listed, namespaces: BTreeMap::new() };
+            let (everywhere, namespaces) = (EgressPolicy::Listed, BTreeMap::new());
+            return Self { everywhere, namespaces, is_told: false };
         }
         let mut namespaces = mesh.egress_namespaces.clone();
         namespaces.retain(|_, policy| *policy != mesh.egress);
-        Self { everywhere: mesh.egress, namespaces }
+        Self { everywhere: mesh.egress, namespaces, is_told: true }
     }
 
     /// What holds for a workload.
     pub(super) fn of_workload(&self, workload: &WorkloadName) -> EgressPolicy {
         self.namespaces.get(&workload.namespace).copied().unwrap_or(self.everywhere)
+    }
+
+    /// Whether what a workload began past the proxy may not go on.
+    pub(super) fn ends_what_began(&self, workload: &WorkloadName) -> bool {
+        self.is_told && self.of_workload(workload) != EgressPolicy::Allow
+    }
+
+    /// The same of any.
+    pub(super) fn ends_what_anybody_began(&self) -> bool {
+        self.is_told && self.of_all() != Some(EgressPolicy::Allow)
     }
 
     /// What holds for all of them, where the rules need not tell them apart.

@@ -3,10 +3,13 @@
 //! Every change is one transaction of nft. Where that is refused, because a cgroup is not what it was, the table is
 //! made anew as a whole, without the workloads that cannot be had; those are closed, say so, and are tried again.
 
+mod begun;
 mod entering;
 mod passing;
+mod tending;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,7 +25,6 @@ use super::destinations::{Destinations, egress_of};
 use super::entrances::{Entrances, entrance_of};
 use super::name_service::NameService;
 use super::rules::{self, Extent, Member, Opening};
-use super::strays::Strays;
 use super::table::NftTable;
 use super::zones::Zones;
 use super::{Counts, Slot, inbound_rules};
@@ -74,9 +76,15 @@ struct Workload {
     trouble: Option<String>,
     /// What the rules had counted of it when they were asked last.
     seen: Counts,
+    /// What it began past the proxy when it might has been ended.
+    is_held: bool,
 }
 
 impl Workload {
+    fn new(cgroup: Cgroup, id: u64, opening: Option<Opening>) -> Self {
+        Self { cgroup, id, opening, trouble: None, seen: Counts::default(), is_held: false }
+    }
+
     /// What of it stands in the rules.
     fn in_force(&self) -> Option<Opening> {
         self.opening.filter(|_| self.trouble.is_none())
@@ -171,18 +179,8 @@ impl Host {
             rules::close(&mut script, &self.table, Member::Cgroup(&before.cgroup), opening);
         }
         rules::open(&mut script, &self.table, Member::Cgroup(&cgroup), opening);
-        let workload = Workload {
-            cgroup: cgroup.clone(),
-            id,
-            opening: Some(opening),
-            trouble: None,
-            seen: Counts::default(),
-        };
-        state.workloads.insert(name.clone(), workload);
-        let applied = state.table.apply(&script).or_else(|e| {
-            tracing::debug!("{name}: {e}: the rules are made anew");
-            self.rebuild(&mut state)
-        });
+        state.workloads.insert(name.clone(), Workload::new(cgroup.clone(), id, Some(opening)));
+        let applied = self.apply_or_rebuild(&mut state, &script, name);
         if let Some(opening) = before.and_then(|before| before.opening) {
             state.zones.give_back(opening.zone);
         }
@@ -190,7 +188,7 @@ impl Host {
         if let Some(why) = state.workloads.get(name).and_then(|workload| workload.trouble.clone()) {
             return Err(io::Error::other(why));
         }
-        drop(state);
+        self.end_begun(state);
         if let Some(service) = &self.name_service {
             // The host may have changed while nobody looked after its processes.
             service.cover(&cgroup);
@@ -233,10 +231,7 @@ impl Host {
             let mut script = String::new();
             rules::close(&mut script, &self.table, Member::Cgroup(&cgroup), opening);
             // Elements of a cgroup that somebody has removed cannot be named any more.
-            if let Err(e) = state.table.apply(&script) {
-                tracing::debug!("{name}: {e}: the rules are made anew");
-                self.rebuild(&mut state).map_err(io::Error::other)?;
-            }
+            self.apply_or_rebuild(&mut state, &script, name).map_err(io::Error::other)?;
         }
         if let Some(opening) = workload.opening {
             state.zones.give_back(opening.zone);
@@ -267,39 +262,20 @@ impl Host {
                 self.table
             );
         }
+        self.end_begun(state);
     }
 
-    /// Takes processes that were moved out of their workload's cgroup back into it.
-    pub(super) fn take_back(&self, strays: &mut Strays) {
-        let open: BTreeMap<_, _> = {
-            let state = self.state.lock();
-            let open =
-                state.workloads.iter().filter(|(_, workload)| workload.opening.is_some() && !state.ended);
-            open.map(|(name, workload)| (name.clone(), workload.cgroup.clone())).collect()
-        };
-        // Without the lock, as all processes of the host may be looked at.
-        let now = strays.take_back(&self.mount, &self.scope, &open);
-        let mut before = self.strays.lock();
-        for (name, why) in now.iter().filter(|(name, why)| before.get(name) != Some(why)) {
-            tracing::error!("the workload {name}: {why}");
-        }
-        *before = now;
-    }
-
-    /// Follows the host's name service.
-    pub(super) fn follow_name_service(&self) {
-        let Some(service) = &self.name_service else { return };
-        match service.refresh() {
-            Ok(true) => {
-                let state = self.state.lock();
-                let cgroups: Vec<_> =
-                    state.workloads.values().map(|workload| workload.cgroup.clone()).collect();
-                drop(state);
-                cgroups.iter().for_each(|cgroup| service.cover(cgroup));
-            }
-            Ok(false) => {}
-            Err(e) => tracing::warn!("the host's name service cannot be followed: {e}"),
-        }
+    /// Changes the table; where nft refuses that, it is made anew. `what`: it is about.
+    fn apply_or_rebuild(
+        &self,
+        state: &mut State,
+        script: &str,
+        what: &dyn fmt::Display,
+    ) -> Result<(), nft::NftError> {
+        state.table.apply(script).or_else(|e| {
+            tracing::debug!("{what}: {e}: the rules are made anew");
+            self.rebuild(state)
+        })
     }
 
     /// Makes the cgroups that are missing, and the whole table in one transaction. A workload that cannot be had is left
@@ -498,10 +474,7 @@ fn leftovers(mount: &Path, scope: &str) -> io::Result<BTreeMap<WorkloadName, Wor
         let cgroup = Cgroup::create(mount, &[CGROUP, scope, directory]);
         match cgroup.and_then(|cgroup| Ok((cgroup.id()?, cgroup))) {
             Ok((id, cgroup)) => {
-                found.insert(
-                    name,
-                    Workload { cgroup, id, opening: None, trouble: None, seen: Counts::default() },
-                );
+                found.insert(name, Workload::new(cgroup, id, None));
             }
             Err(e) => tracing::warn!("the cgroup {} cannot be used: {e}", entry.path().display()),
         }

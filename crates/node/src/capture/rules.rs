@@ -10,12 +10,13 @@
 //! | `output` | NAT | redirects to the workload's listeners |
 //! | `guard` | after NAT | lets a workload reach its own listeners, and nobody else |
 //! | `receiver` | input | nobody but a node's listener gets what is for one: its port may be another process's by now |
+//! | `begun` | output | ends what a workload began past the proxy when it might, and may not any more |
 //! | `reply` | input | counts what becomes of connections to the outside, which the proxy does not see |
 //! | `answer` | before raw | nor takes anybody else a connection up: of one that has just ended (TIME_WAIT) `receiver` sees no listener |
 //!
 //! What comes to a workload from outside of the mesh has its chains in [`inbound_rules`].
 //!
-//! What is known of destinations stands in sets and in three chains that follow it: `virtual`, `outside`, `beyond`. Until it
+//! What is known of destinations stands in sets and in chains that follow it: `virtual`, `outside`, `beyond`, `begun`. Until it
 //! is known, all TCP is for the proxy to decide, and nothing else begins.
 //!
 //! Where what may leave the mesh is listed, or is not the same for all workloads, each is in a set (`free`, `listed`) or in none.
@@ -219,6 +220,9 @@ pub(super) fn table(table: &str, extent: Extent<'_>) -> String {
     ip daddr 127.0.0.1 meta l4proto . th dport @listeners goto caller
     ip6 daddr ::1 meta l4proto . th dport @listeners goto caller
   }}
+  chain begun {{
+    type filter hook output priority filter; policy accept;
+  }}
   chain caller {{
     {key} . th dport @callers accept
     goto refuse
@@ -288,6 +292,17 @@ pub(super) fn follow(
     if before.is_none_or(|before| before.egress != now.egress) {
         let own = |set: &str, then: &str| format!("{key} @{set} {then}");
         let denied = own("egress_denied", "goto refuse");
+        // What came from outside is no workload's doing, and what is redirected the proxy ends. A reset ends it for the other side.
+        let ended = format!("ct direction original ct status & dnat != dnat {}", own("open", "goto refuse"));
+        let begun = [
+            "meta l4proto != tcp accept",
+            "tcp flags & rst == rst accept",
+            "ip daddr 127.0.0.0/8 accept",
+            "ip6 daddr ::1 accept",
+            &own("free", "accept"),
+            &ended,
+        ];
+        chain("begun", if now.egress.ends_what_anybody_began() { &begun } else { &[] });
         match now.egress.of_all() {
             Some(EgressPolicy::Allow) => {
                 chain("outside", &["accept"]);

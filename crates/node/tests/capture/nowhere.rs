@@ -254,13 +254,35 @@ fn reaches_the_outside() {
     // What comes from the outside is none of it.
     let own = inside(&slot, || TcpListener::bind((addresses[0], 0)).unwrap());
     drop(TcpStream::connect(own.local_addr().unwrap()).unwrap());
+    drop(own.accept().unwrap());
     assert!(rules.take_counts().is_empty());
 
+    // Connections that nobody says anything on, and one that came from outside.
+    let begun = [0, 1].map(|i| {
+        let client = inside(&slot, || TcpStream::connect((addresses[i], ports[i])).unwrap());
+        (client, servers[i].accept().unwrap().0)
+    });
+    let mut of_other = TcpStream::connect(own.local_addr().unwrap()).unwrap();
+    let mut came = inside(&slot, || own.accept().unwrap().0);
+    rules.take_counts();
     let mesh = MeshSettings { egress: EgressPolicy::Deny, ..MeshSettings::default() };
     let snapshot = Snapshot { mesh: Arc::new(mesh), ..Snapshot::clone(&state.snapshot) };
     state.snapshot = Arc::new(snapshot);
     rules.follow(Arc::new(Destinations::of(&state))).unwrap();
     assert!((0..2).all(|i| is_refused(&slot, addresses[i], ports[i])));
+    // What began ends for both sides, and no other does.
+    for (mut client, mut server) in begun {
+        for side in [&mut client, &mut server] {
+            side.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            let ended = side.read(&mut [0]).unwrap_err();
+            assert!(ended.kind() != ErrorKind::WouldBlock, "{:?}: {ended}", side.local_addr());
+        }
+    }
+    for side in [&mut of_other, &mut came] {
+        side.set_read_timeout(Some(PATIENCE)).unwrap();
+        side.write_all(b"x").unwrap();
+    }
+    assert!(of_other.read(&mut [0]).is_ok() && came.read(&mut [0]).is_ok(), "it began elsewhere");
     assert!(inside(&slot, || connect(inner.ip(), inner.port())).is_ok(), "loopback is no outside");
     let counted = Counts { egress_denied: 10, ..Counts::default() };
     assert_eq!(rules.take_counts(), [(name.clone(), counted)].into());

@@ -31,12 +31,12 @@ use crate::http::record::{protocol_of, record, watch};
 use crate::http::reply::{self, reply};
 use crate::http::serve_http1::{self, Http1End};
 use crate::http::spelling::Written;
-use crate::http::upgrade::{self, Leaving, Wish};
+use crate::http::upgrade::{self, Leaving, Passing, Wish};
 use crate::http::{egress, headers, max_forwards, serve_http2};
 use crate::inbound::Arrival;
 use crate::mesh_headers::REASON;
 use crate::metrics::{DestinationName, Protocol};
-use crate::outside::OutsidePlace;
+use crate::outside::{OutsidePlace, WasShown, Withdrawal};
 use crate::reason::{Reason, Verdict};
 use crate::state::LocalWorkload;
 use crate::tcp::Downstream;
@@ -301,9 +301,17 @@ pub(super) async fn answer(
                     watch(&mut exchange, &mut body);
                     let caller = Caller { account: cx.account.clone(), asker };
                     let message = Message { head, body, written };
-                    match wish {
+                    match (wish, target) {
                         // Boxed, as all that is rare: every connection has room for what is not.
-                        Some(wish) => {
+                        (wish, Target::Outside { place, .. }) => {
+                            Box::pin(leave(cx, &mut exchange, message, place, &caller, wish)).await.map(
+                                |(response, switched)| {
+                                    passing = switched;
+                                    response
+                                },
+                            )
+                        }
+                        (Some(wish), target) => {
                             Box::pin(upgrade::forward(cx, &mut exchange, message, target, &caller, wish))
                                 .await
                                 .map(|(response, switched)| {
@@ -311,7 +319,7 @@ pub(super) async fn answer(
                                     response
                                 })
                         }
-                        None => {
+                        (None, target) => {
                             match Route::find(&cx.worker, &cx.workload, &mut exchange, message.head, target)
                                 .await
                             {
@@ -332,6 +340,39 @@ pub(super) async fn answer(
         None => record(exchange, &mut response),
     }
     response
+}
+
+/// Answers a request that leaves the mesh, for as long as it may.
+async fn leave(
+    cx: &Rc<ConnectionContext>,
+    exchange: &mut Exchange,
+    message: Message<'_>,
+    place: Rc<OutsidePlace>,
+    caller: &Caller,
+    wish: Option<Wish>,
+) -> Result<(Response<Body>, Option<Box<Passing>>), Refused> {
+    let (worker, source) = (&cx.worker, &cx.workload);
+    let shown = WasShown::request(&worker.local.view().snapshot, source, &place, message.head);
+    let mut withdrawal = Withdrawal::of(&worker.local, source, place.clone(), shown);
+    let target = Target::Outside { place, carries: false };
+    let answered = async {
+        match wish {
+            Some(wish) => upgrade::forward(cx, exchange, message, target, caller, wish).await,
+            None => {
+                let mut route = Route::find(worker, source, exchange, message.head, target).await?;
+                Ok((forward::forward(cx, exchange, message, &mut route, caller).await?, None))
+            }
+        }
+    };
+    match withdrawal.unless_withdrawn(answered).await {
+        Ok(Ok((response, Some(passing)))) => Ok((response, Some(Box::new(passing.until(withdrawal))))),
+        Ok(Ok((mut response, None))) => {
+            response.body_mut().watch_as(None, withdrawal);
+            Ok((response, None))
+        }
+        Ok(Err(refused)) => Err(refused),
+        Err(withdrawn) => Err(exchange.refuse(Reason::Withdrawn, withdrawn.to_string())),
+    }
 }
 
 /// What is known of a request besides its inner form.

@@ -31,6 +31,7 @@ use crate::http::server::{self, Enter, TunnelEnd, unless_cut};
 use crate::http::switch::{self, Form, Switched, Switching};
 use crate::http2::{ConnectProtocol, Tunnel};
 use crate::opaque::{self, Opened};
+use crate::outside::{WasShown, Withdrawable, Withdrawal};
 use crate::reach::{Hop, Reach};
 use crate::reason::Reason;
 use crate::state::LocalWorkload;
@@ -201,6 +202,11 @@ pub(super) struct Passing {
 }
 
 impl Passing {
+    /// Has it end when it may not be outside of the mesh any longer.
+    pub fn until(self, withdrawal: Withdrawal) -> Self {
+        Self { io: Box::new(Withdrawable::new(withdrawal, self.io)), ..self }
+    }
+
     /// Lets the bytes pass, once the client has its answer, which has that status.
     pub fn begin(self, worker: &Rc<Worker>, mut exchange: Exchange, status: StatusCode) {
         let Self { client, mut io, held, account } = self;
@@ -240,7 +246,8 @@ pub(super) async fn tunnel(
         }
         Target::Outside { place, carries: false } => {
             let addresses = place.addresses.clone();
-            Inside::Bytes(opaque::open_outside(worker, source, exchange, addresses).await?)
+            let opened = opaque::open_outside(worker, source, exchange, addresses).await?;
+            Inside::Outside(opened, Withdrawal::of(&worker.local, source, place, WasShown::Bytes))
         }
         Target::Service { service, port } => {
             let Ok(config) = config_of(worker, &mut exchange, &service).await else { return Err(exchange) };
@@ -265,6 +272,9 @@ pub(super) async fn tunnel(
         let Some(client) = wish.client.client().await else { return };
         match inside {
             Inside::Bytes(opened) => opened.serve(client, Vec::new()).await,
+            Inside::Outside(opened, withdrawal) => {
+                opened.serve(Withdrawable::new(withdrawal, client), Vec::new()).await;
+            }
             Inside::Any(end) => enter(worker, source, client, end).await,
         }
     });
@@ -275,6 +285,8 @@ pub(super) async fn tunnel(
 enum Inside {
     /// Bytes, whatever they are.
     Bytes(Opened),
+    /// The same out of the mesh, as long as they may.
+    Outside(Opened, Withdrawal),
     /// What the client speaks decides.
     Any(TunnelEnd),
 }

@@ -15,7 +15,7 @@ use super::tokens::KeptTokens;
 const MOST: usize = 2 << 10;
 
 /// What policies ask for.
-pub(super) struct KeptHead {
+pub(crate) struct KeptHead {
     method: String,
     path: String,
     authority: String,
@@ -27,9 +27,8 @@ pub(super) struct KeptHead {
 }
 
 impl KeptHead {
-    /// `None` where it is too large.
-    pub fn new(head: &Parts, policies: &AccessPolicies, tokens: &KeptTokens) -> Option<Self> {
-        let names = policies.headers().clone();
+    /// `names`: of the headers that policies ask for. `None` where it is too large.
+    pub fn new(head: &Parts, names: Arc<[HeaderName]>, tokens: &KeptTokens) -> Option<Self> {
         let RequestSeen { method, path, authority, .. } = request_of(head, &[]);
         let of_name = |name: &HeaderName| {
             head.headers.get_all(name).iter().map(|value| name.as_str().len() + value.len()).sum::<usize>()
@@ -105,14 +104,18 @@ mod tests {
             let request = Request::get("http://c.shop/x").header("x-a", value).header("x-b", "2");
             request.body(()).unwrap().into_parts().0
         };
-        let kept = KeptHead::new(&head("1".to_owned()), &a, &KeptTokens::default()).unwrap();
+        let kept = KeptHead::new(&head("1".to_owned()), a.headers().clone(), &KeptTokens::default()).unwrap();
         let mut tokens = Vec::new();
         let Traffic::Request(seen) = kept.seen(&a, &mut tokens) else { panic!("it is forgotten") };
         assert_eq!((seen.method, seen.path, seen.authority), ("GET", "/x", "c.shop"));
         assert_eq!((&seen.headers["x-a"], seen.headers.len()), (&"1".parse().unwrap(), 1));
         assert!(matches!(kept.seen(&b, &mut tokens), Traffic::Forgotten));
         assert!(matches!(kept.seen(&AccessPolicies::default(), &mut tokens), Traffic::Request(_)));
-        assert!(KeptHead::new(&head("v".repeat(MOST)), &a, &KeptTokens::default()).is_none());
-        assert!(KeptHead::new(&head("v".repeat(MOST)), &b, &KeptTokens::default()).is_some());
+        assert!(
+            KeptHead::new(&head("v".repeat(MOST)), a.headers().clone(), &KeptTokens::default()).is_none()
+        );
+        assert!(
+            KeptHead::new(&head("v".repeat(MOST)), b.headers().clone(), &KeptTokens::default()).is_some()
+        );
     }
 }

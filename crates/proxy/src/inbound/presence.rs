@@ -22,6 +22,8 @@ pub enum Withdrawn {
     Denied,
     #[error("it came with a token, and is older than `spec.jwt.maxStreamAge` of an AuthorizationPolicy")]
     Old,
+    #[error("the configuration no longer lets it leave the mesh")]
+    Outside,
 }
 
 impl Withdrawn {

@@ -447,7 +447,7 @@ impl Entered {
             entry.withdrawn.get_or_insert(Withdrawn::Denied);
         }
         let lasting = entry.kept.get_or_insert_default();
-        lasting.head = KeptHead::new(head, &config.policies, kept);
+        lasting.head = KeptHead::new(head, config.policies.headers().clone(), kept);
         lasting.asked = asked.to_vec();
     }
 

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
 use tulle_model::name::WorkloadName;
+use tulle_sys::cgroup::Cgroup;
 use tulle_sys::nft_counters::packets_by_cgroup;
 
-use super::{Host, State};
+use super::{Host, State, begun};
+
 use crate::capture::destinations::Destinations;
 use crate::capture::{Counts, rules};
 
@@ -35,11 +38,17 @@ impl Host {
         if script.is_empty() {
             return Ok(());
         }
-        let applied = state.table.apply(&script).or_else(|e| {
-            tracing::debug!("what is known of destinations: {e}: the rules are made anew");
-            self.rebuild(&mut state)
-        });
-        applied.map_err(io::Error::other)
+        self.apply_or_rebuild(&mut state, &script, &"what is known of destinations")
+            .map_err(io::Error::other)?;
+        self.end_begun(state);
+        Ok(())
+    }
+
+    /// Ends what workloads have begun past the proxy that are held to a policy of egress from now on.
+    pub(super) fn end_begun(&self, mut state: MutexGuard<'_, State>) {
+        let newly_held = state.newly_held();
+        drop(state);
+        begun::end(&newly_held);
     }
 
     /// What the rules have counted since this was called last.
@@ -51,6 +60,20 @@ impl Host {
 }
 
 impl State {
+    /// The workloads that have not been held to a policy of egress before, and are from now on.
+    pub(super) fn newly_held(&mut self) -> Vec<Cgroup> {
+        let Some(destinations) = &self.destinations else { return Vec::new() };
+        let mut found = Vec::new();
+        for (name, workload) in &mut self.workloads {
+            let is_held = workload.in_force().is_some() && destinations.egress.ends_what_began(name);
+            if is_held && !workload.is_held {
+                found.push(workload.cgroup.clone());
+            }
+            workload.is_held = is_held;
+        }
+        found
+    }
+
     /// Asks the rules what they have counted. To be called before what counts is taken away.
     pub(super) fn gather(&mut self, table: &str) {
         let open = self.workloads.iter_mut().filter(|(_, workload)| workload.in_force().is_some());

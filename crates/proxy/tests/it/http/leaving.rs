@@ -1,5 +1,7 @@
 //! What may leave the mesh where egress is `Listed`, by the explicit proxy: by address, as nothing here resolves names of the outside.
 
+mod open;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
