@@ -6,13 +6,22 @@ use std::sync::Arc;
 
 use http::Uri;
 
-use super::{Compiler, Dirty};
+use super::{Compiler, Dirty, Effects};
 use crate::egress::{HeldBack, Leave, PlaceSeen, leave_by};
 use crate::host::folded;
 use crate::kinds::authorization_policy::form::TargetForm;
 use crate::kinds::external_service::form::ExternalForm;
 use crate::name::{NamespacedName, WorkloadName};
 use crate::snapshot::{ExternalConfig, ExternalServices};
+
+/// Where the keys of issuers are to be had from that policies name.
+#[derive(Debug, Default)]
+pub struct KeySources {
+    /// Each once.
+    pub wanted: BTreeSet<Arc<str>>,
+    /// Those that egress does not let the server read, with the policy that names each, and why.
+    pub refused: Vec<(NamespacedName, Arc<str>, HeldBack)>,
+}
 
 impl Compiler {
     pub(super) fn set_external(
@@ -61,20 +70,32 @@ impl Compiler {
         Arc::new(ExternalConfig { name, hosts, ranges, ports, policies: policies.into() })
     }
 
-    /// Where the keys of issuers are to be had from that policies name, each once, as far as their namespaces' egress lets them.
-    pub fn key_sources(&self) -> BTreeSet<Arc<str>> {
-        self.named_key_sources()
-            .filter(|(policy, source)| self.may_fetch(policy, source).is_ok())
-            .map(|(_, source)| source.clone())
-            .collect()
+    /// Has keys be those of sources that policies name and that their namespaces' egress lets the server read; to be asked after changes of
+    /// policies, of what is listed, or of the Mesh. What egress no longer lets be read is nobody's any more.
+    pub fn settle_keys(&mut self) -> (KeySources, Effects) {
+        let mut sources = KeySources::default();
+        for (policy, source) in self.named_key_sources() {
+            match self.may_fetch(policy, source) {
+                Ok(()) => drop(sources.wanted.insert(source.clone())),
+                Err(held) => sources.refused.push((policy.clone(), source.clone(), held)),
+            }
+        }
+        let refused = sources.refused.iter();
+        let refused: BTreeSet<_> =
+            refused.map(|(policy, source, _)| (policy.clone(), source.clone())).collect();
+        let before = std::mem::replace(&mut self.refused_keys, refused);
+        self.keys.retain(|source, _| sources.wanted.contains(source));
+        let changed = before.symmetric_difference(&self.refused_keys);
+        let policies = changed.filter_map(|(policy, _)| self.authorizations.get(policy));
+        let workloads = policies.flat_map(|policy| self.reached_by(policy)).collect();
+        (sources, self.settle(Dirty { workloads, ..Dirty::default() }))
     }
 
-    /// Those that it does not let them have, with the policy that names each, and why.
-    pub fn refused_key_sources(&self) -> Vec<(NamespacedName, Arc<str>, HeldBack)> {
-        let refused = self.named_key_sources().filter_map(|(policy, source)| {
-            Some((policy.clone(), source.clone(), self.may_fetch(policy, source).err()?))
-        });
-        refused.collect()
+    /// The keys from there, as a policy may have them.
+    pub(super) fn keys_of(&self, policy: &NamespacedName, source: &Arc<str>) -> Option<&Arc<str>> {
+        let is_refused =
+            !self.refused_keys.is_empty() && self.refused_keys.contains(&(policy.clone(), source.clone()));
+        self.keys.get(source).filter(|_| !is_refused)
     }
 
     fn named_key_sources(&self) -> impl Iterator<Item = (&NamespacedName, &Arc<str>)> {

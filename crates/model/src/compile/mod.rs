@@ -57,6 +57,7 @@ use crate::snapshot::{EndpointSet, HttpRule, MeshSettings, ServiceConfig};
 use crate::validate::field::{Errors, Field, Read, Unreadable};
 use crate::validate::validate;
 
+pub use self::external::KeySources;
 pub use self::policy_status::TargetStatus;
 pub use self::status::{ParentStatus, StatusCondition};
 pub use self::unreached::find_unreached;
@@ -137,6 +138,8 @@ pub struct Compiler {
     explicit_nodes: HashSet<Arc<str>>,
     external: BTreeMap<NamespacedName, ExternalForm>,
     keys: FetchedKeys,
+    /// Policies, with sources of keys that egress does not let them have.
+    refused_keys: BTreeSet<(NamespacedName, Arc<str>)>,
     meshes: Policies<MeshForm>,
     mesh: Arc<MeshSettings>,
     configs: HashMap<ServiceName, Arc<ServiceConfig>>,
@@ -202,6 +205,7 @@ impl Compiler {
             explicit_nodes: HashSet::new(),
             external: BTreeMap::new(),
             keys: FetchedKeys::new(),
+            refused_keys: BTreeSet::new(),
             meshes: Policies::default(),
             mesh: Arc::default(),
             configs: HashMap::new(),

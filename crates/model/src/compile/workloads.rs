@@ -118,7 +118,8 @@ impl Compiler {
         let policies: Vec<_> = policies
             .flat_map(|policy| {
                 let spared = spared(policy);
-                policy.of_workload(&self.domain, name, &form.labels, served, &self.keys, &spared)
+                let keys = |source: &Arc<str>| self.keys_of(&policy.name, source).cloned();
+                policy.of_workload(&self.domain, name, &form.labels, served, keys, &spared)
             })
             .collect();
         let policies = AccessPolicies::from(policies);
@@ -165,12 +166,6 @@ impl Compiler {
             dirty.workloads.extend(policies.flat_map(|policy| self.reached_by(policy)));
         }
         self.settle(dirty)
-    }
-
-    /// Forgets keys from where no policy has any.
-    pub fn forget_keys(&mut self) {
-        let sources = self.key_sources();
-        self.keys.retain(|source, _| sources.contains(source));
     }
 
     /// The workloads that what is attached to these targets applies to.

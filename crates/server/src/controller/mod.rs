@@ -155,16 +155,20 @@ impl Controller {
         let effects = self.compiler.apply_all(changes);
         self.publish(&effects);
         if about_policies {
-            self.compiler.forget_keys();
             self.want_keys();
         }
     }
 
-    /// Has the keys read that policies name, as far as egress lets them.
+    /// Has the keys read that policies name, as far as egress lets them; others are taken from the nodes.
     fn want_keys(&mut self) {
-        self.key_sets.want(self.compiler.key_sources());
+        let (sources, effects) = self.compiler.settle_keys();
+        self.publish(&effects);
+        for (source, set) in self.key_sets.want(sources.wanted) {
+            let effects = self.compiler.set_keys(source, set);
+            self.publish(&effects);
+        }
         let mut unread = BTreeSet::new();
-        for (policy, source, held) in self.compiler.refused_key_sources() {
+        for (policy, source, held) in sources.refused {
             let message = format!("the keys at {source} are not read: {} ({})", held.message, held.decision);
             if !self.unread.contains(&(policy.clone(), message.clone())) {
                 tracing::warn!(%policy, "{message}");

@@ -87,13 +87,18 @@ impl KeySets {
         self.shared.known.lock().clone()
     }
 
-    /// From where policies name keys now.
-    pub fn want(&self, sources: BTreeSet<Arc<str>>) {
+    /// From where policies name keys now. Returns what is known of these: who has forgotten one, and wants it again, hears of it by that alone.
+    #[must_use]
+    pub fn want(&self, sources: BTreeSet<Arc<str>>) -> Sets {
         self.wanted.send_if_modified(|wanted| {
             let differs = *wanted != sources;
-            *wanted = sources;
+            wanted.clone_from(&sources);
             differs
         });
+        // In this order: what is forgotten from now on is read anew.
+        let mut known = self.known();
+        known.retain(|source, _| sources.contains(source));
+        known
     }
 
     /// Has a set read again that lacks a key. Where too many wait, nodes ask again.
@@ -104,10 +109,12 @@ impl KeySets {
         }
     }
 
-    /// Waits for sets that are new or have changed. Cancelling the future loses nothing.
+    /// Waits for sets that are new or have changed, of those that are wanted. Cancelling the future loses nothing.
     pub async fn changed(&self) -> Sets {
         loop {
-            let news = std::mem::take(&mut *self.shared.news.lock());
+            let mut news = std::mem::take(&mut *self.shared.news.lock());
+            // One may have been read for who wants it no longer.
+            news.retain(|source, _| self.wanted.borrow().contains(source));
             if !news.is_empty() {
                 return news;
             }

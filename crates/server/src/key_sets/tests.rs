@@ -92,7 +92,7 @@ async fn sets_are_read_once_and_again_when_a_key_is_missing() {
     let running = tokio::spawn(reader.run(stop.clone()));
     sets.read_anew(&source);
     assert_eq!(count.load(Ordering::SeqCst), 0, "no policy names it");
-    sets.want([source.clone()].into());
+    assert!(sets.want([source.clone()].into()).is_empty());
     let news = sets.changed().await;
     assert_eq!((news.get(&source).map(|set| &**set), news.len()), (Some(SET), 1));
     // A moment ago.
@@ -106,7 +106,7 @@ async fn sets_are_read_once_and_again_when_a_key_is_missing() {
 
     let (sets, mut reader) = KeySets::new(file.clone());
     assert_eq!(sets.known().get(&source).map(|set| &**set), Some(SET));
-    sets.want([source.clone()].into());
+    assert_eq!(sets.want([source.clone()].into()).len(), 1, "it is known");
     reader.follow();
     // Long ago.
     let long_ago = Instant::now().checked_sub(ANEW).unwrap();
@@ -120,11 +120,45 @@ async fn sets_are_read_once_and_again_when_a_key_is_missing() {
         (news.get(&source).map(|set| set.len()), count.load(Ordering::SeqCst)),
         (Some(SET.len() + 1), 2)
     );
-    sets.want(BTreeSet::new());
+    assert!(sets.want(BTreeSet::new()).is_empty());
     while !sets.known().is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     stop.cancel();
     running.await.unwrap();
     assert!(KeySets::new(file).0.known().is_empty());
+}
+
+/// Nobody waits for the issuer to have other keys.
+#[tokio::test]
+async fn who_wants_a_set_again_hears_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, count) = serve(|_| answer(SET).into_bytes()).await;
+    let (sets, mut reader) = KeySets::new(folder.path().join("key-sets.json"));
+    let wanted = || BTreeSet::from([source.clone()]);
+    let has = |sets: &Sets| sets.get(&source).map(|set| &**set) == Some(SET);
+    assert!(sets.want(wanted()).is_empty());
+    let stop = CancellationToken::new();
+    let shared = reader.shared.clone();
+    reader.follow();
+    let running = tokio::spawn(reader.run(stop.clone()));
+    assert!(has(&sets.changed().await));
+    // Before the reader has looked.
+    assert!(sets.want(BTreeSet::new()).is_empty());
+    assert!(has(&sets.want(wanted())));
+    // When it has forgotten what it had.
+    assert!(sets.want(BTreeSet::new()).is_empty());
+    while !sets.known().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(sets.want(wanted()).is_empty());
+    assert!(has(&sets.changed().await), "it is read anew");
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+    // What was read for who wants it no longer is told to nobody.
+    shared.set(&source, "other".into());
+    assert!(sets.want(BTreeSet::new()).is_empty());
+    let news = tokio::time::timeout(Duration::from_millis(50), sets.changed()).await;
+    assert!(news.is_err(), "{news:?}");
+    stop.cancel();
+    running.await.unwrap();
 }

@@ -103,21 +103,42 @@ fn keys_are_read_from_where_the_namespace_of_the_policy_may_go() {
         "targetRefs": [{ "group": "", "kind": "Namespace" }], "action": "Allow", "jwt": { "issuers": [issuer] },
         "rules": [{ "jwt": {} }],
     });
-    let metadata = json!({ "namespace": "shop", "name": "p" });
-    compiler.apply(put(KindId::AuthorizationPolicy, json!({ "metadata": metadata, "spec": spec })));
-    let read = |compiler: &Compiler| {
-        let refused = compiler.refused_key_sources();
-        let refused = refused.first().map(|(policy, _, held)| format!("{policy} {}", held.decision));
-        (compiler.key_sources().len(), refused)
+    let policy = |namespace: &str| {
+        let metadata = json!({ "namespace": namespace, "name": "p" });
+        put(KindId::AuthorizationPolicy, json!({ "metadata": metadata, "spec": spec }))
     };
-    let no = |field: &str| (0, Some(format!("shop/p Mesh/default {field} refused")));
-    assert_eq!(read(&compiler), (1, None));
+    compiler.apply(policy("shop"));
+    compiler.apply(workload("c-1", "c", true));
+    let keys: Arc<str> = r#"{"keys":[]}"#.into();
+    // What the server read, and who may read it no longer.
+    let read = |compiler: &mut Compiler| {
+        let (sources, effects) = compiler.settle_keys();
+        let config = compiler.workload(&name("shop/c-1")).unwrap().config.clone();
+        let has = config.policies[0].issuers[0].keys.set.is_some();
+        let told: Vec<_> = effects.workloads.iter().map(ToString::to_string).collect();
+        let refused = sources.refused.first().map(|(policy, _, held)| format!("{policy} {}", held.decision));
+        (sources.wanted.len(), refused, has, told.join(" "))
+    };
+    let no = |field: &str| (0, Some(format!("shop/p Mesh/default {field} refused")), false, String::new());
+    assert_eq!(read(&mut compiler), (1, None, false, String::new()));
+    compiler.set_keys(source.into(), keys.clone());
+    assert_eq!(read(&mut compiler), (1, None, true, String::new()));
     compiler.apply(mesh(json!({ "namespaces": [{ "name": "shop", "policy": "Deny" }] })));
-    assert_eq!(read(&compiler), no("spec.egress.namespaces"));
+    let (wanted, refused, has, told) = read(&mut compiler);
+    assert_eq!(
+        (wanted, refused, has),
+        (no("spec.egress.namespaces").0, no("spec.egress.namespaces").1, false)
+    );
+    assert_eq!(told, "shop/c-1", "its node forgets them at once");
     compiler.apply(mesh(json!({ "policy": "Listed" })));
-    assert_eq!(read(&compiler), no("spec.egress.policy"));
+    assert_eq!(read(&mut compiler), no("spec.egress.policy"));
     compiler.apply(external("other", "keys", "keys.example.com"));
-    assert_eq!(read(&compiler), no("spec.egress.policy"));
+    assert_eq!(read(&mut compiler), no("spec.egress.policy"));
+    // Whoever may have them, has not read them for those who may not.
+    compiler.apply(policy("other"));
+    assert_eq!((read(&mut compiler).0, read(&mut compiler).2), (1, false));
+    compiler.set_keys(source.into(), keys.clone());
+    assert!(!read(&mut compiler).2);
     compiler.apply(external("shop", "keys", "*.example.com"));
-    assert_eq!(read(&compiler), (1, None));
+    assert_eq!(read(&mut compiler), (1, None, true, "shop/c-1".to_owned()));
 }

@@ -168,18 +168,17 @@ impl AuthorizationForm {
     }
 
     /// What it is for a workload with these labels: once for each target that it is part of. `served`: its ports that a service
-    /// which selects it stands for; `spared`: those at which it has nobody asked.
+    /// which selects it stands for; `keys`: those that the server has from there; `spared`: those at which it has nobody asked.
     pub(crate) fn of_workload<'a>(
         &self,
         domain: &TrustDomain,
         workload: &WorkloadName,
         labels: &Labels,
         served: impl Fn(&ServiceName) -> Option<&'a [ServedPort]>,
-        fetched: &FetchedKeys,
+        keys: impl Fn(&Arc<str>) -> Option<Arc<str>>,
         spared: &[u16],
     ) -> Vec<AccessPolicy> {
-        let issuers: Vec<_> =
-            self.issuers.iter().map(|issuer| Arc::new(with_keys(issuer, fetched))).collect();
+        let issuers: Vec<_> = self.issuers.iter().map(|issuer| Arc::new(with_keys(issuer, &keys))).collect();
         let applies = |target: &TargetForm| self.applies(target, workload, labels, &served);
         let policies = self.targets.iter().filter_map(applies).map(|of_service| AccessPolicy {
             name: self.name.clone(),
@@ -213,9 +212,9 @@ pub(crate) fn references_of(object: &Value) -> Vec<AuthorizationTarget> {
     references.into_iter().flatten().filter_map(|r| serde_json::from_value(r.clone()).ok()).collect()
 }
 
-fn with_keys(issuer: &JwtIssuer, fetched: &FetchedKeys) -> JwtIssuer {
+fn with_keys(issuer: &JwtIssuer, keys: impl Fn(&Arc<str>) -> Option<Arc<str>>) -> JwtIssuer {
     let JwtKeys { source, set } = issuer.keys.clone();
-    let set = source.as_ref().map_or(set, |source| fetched.get(source).cloned());
+    let set = source.as_ref().map_or(set, keys);
     JwtIssuer { keys: JwtKeys { source, set }, ..issuer.clone() }
 }
 
