@@ -52,6 +52,12 @@ impl Compiler {
         forms.into_iter().map(|form| self.external_service(form)).collect()
     }
 
+    /// The policies that say who may use what is listed: where they are enforced, the Mesh and the capture of nodes decide, too.
+    pub(super) fn policies_about_outside(&self) -> Vec<NamespacedName> {
+        let policies = self.authorizations.values().filter(|policy| policy.is_about_outside());
+        policies.map(|policy| policy.name.clone()).collect()
+    }
+
     /// Whether an ExternalService of that name lists something for the workloads of a namespace, where that counts.
     pub fn lists_for(&self, name: &NamespacedName, namespace: &str) -> bool {
         self.external.get(name).is_some_and(|form| form.lists_for(namespace))

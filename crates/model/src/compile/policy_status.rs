@@ -1,6 +1,7 @@
 //! What became of an AuthorizationPolicy at each of its targets (Gateway API, PolicyAncestorStatus; GEP-713): whether there is
 //! something for it to act on, and where nobody holds anybody to it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::coverage::Enforcer;
@@ -9,6 +10,7 @@ use super::{Compiler, Refused};
 use crate::kinds::authorization_policy::AuthorizationTarget;
 use crate::kinds::authorization_policy::form::{AuthorizationForm, TargetForm};
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
+use crate::snapshot::EgressPolicy;
 
 /// What became of a policy at one of its targets.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,7 +117,7 @@ impl Compiler {
                 (false, "TargetNotFound", format!("{why}: the policy says nothing of anybody there"))
             }
             None if matches!(target, TargetForm::External(_)) => {
-                (true, "Accepted", "in force where something leaves the mesh for it".to_owned())
+                (true, "Accepted", format!("in force for {} that may use it", count(covered, "workload")))
             }
             None => (true, "Accepted", format!("in force for {}", count(covered, "workload"))),
         };
@@ -140,10 +142,9 @@ impl Compiler {
         covered: &[(&WorkloadName, &Enforcer)],
     ) -> Option<StatusCondition> {
         let outside = match target {
+            TargetForm::External(_) => return self.enforced_outside(form, covered),
             TargetForm::Service(service) => self.addresses_outside(service),
-            TargetForm::Mesh | TargetForm::Namespace | TargetForm::Workloads(_) | TargetForm::External(_) => {
-                Vec::new()
-            }
+            TargetForm::Mesh | TargetForm::Namespace | TargetForm::Workloads(_) => Vec::new(),
         };
         if covered.is_empty() && outside.is_empty() {
             return None;
@@ -174,19 +175,58 @@ impl Compiler {
                 named(&in_plain)
             ));
         }
-        let (status, reason, message) = match problems.is_empty() {
-            true => {
-                (true, "Enforced", "by the nodes of the workloads, whichever way somebody comes".to_owned())
-            }
-            false => (false, reason, problems.join("; ")),
+        Some(whether_enforced(form, reason, &problems, "whichever way somebody comes"))
+    }
+
+    /// The same of who uses an ExternalService: where all may leave, and where nothing captures what does, nobody is held to it.
+    fn enforced_outside(
+        &self,
+        form: &AuthorizationForm,
+        covered: &[(&WorkloadName, &Enforcer)],
+    ) -> Option<StatusCondition> {
+        if covered.is_empty() {
+            return None;
+        }
+        let of = |which: &dyn Fn(&WorkloadName, &Enforcer) -> bool| {
+            let found = covered.iter().filter(|(name, by)| which(name, by));
+            found.map(|(name, _)| name.to_string()).collect::<Vec<_>>()
         };
-        Some(StatusCondition {
-            kind: "Enforced",
-            status,
-            reason,
-            message,
-            observed_generation: form.generation,
-        })
+        let is_free = |name: &WorkloadName| self.mesh.egress_of(&name.namespace).0 == EgressPolicy::Allow;
+        let is_explicit = |by: &Enforcer| by.node().is_some_and(|node| self.explicit_nodes.contains(node));
+        let free = of(&|name, _| is_free(name));
+        let nowhere = of(&|name, by| !is_free(name) && by.node().is_none());
+        let explicit = of(&|name, by| !is_free(name) && is_explicit(by));
+        let mut problems = Vec::new();
+        if !free.is_empty() {
+            let fields: BTreeSet<_> = covered
+                .iter()
+                .filter(|(name, _)| is_free(name))
+                .map(|(name, _)| self.mesh.egress_of(&name.namespace).1)
+                .collect();
+            let fields = fields.into_iter().collect::<Vec<_>>().join(" and ");
+            problems.push(format!(
+                "not enforced at {}, which may leave the mesh wherever to (the Mesh's {fields}: Allow), as nothing is looked at there: {}",
+                count(free.len(), "workload"),
+                named(&free)
+            ));
+        }
+        if !nowhere.is_empty() {
+            let workloads = count(nowhere.len(), "workload");
+            problems.push(format!("not enforced at {workloads} that no node runs: {}", named(&nowhere)));
+        }
+        if !explicit.is_empty() {
+            problems.push(format!(
+                "not enforced for what does not ask the proxy, at {} of nodes with explicit capture: {}",
+                count(explicit.len(), "workload"),
+                named(&explicit)
+            ));
+        }
+        let reason = match (free.is_empty(), nowhere.is_empty()) {
+            (false, _) => "EgressAllowed",
+            (true, false) => "NoNode",
+            (true, true) => "ExplicitCapture",
+        };
+        Some(whether_enforced(form, reason, &problems, "where something leaves the mesh"))
     }
 
     /// The endpoints of a Service that are no workload of it.
@@ -199,6 +239,20 @@ impl Compiler {
         addresses.dedup();
         addresses.iter().map(ToString::to_string).collect()
     }
+}
+
+/// Enforced `where_by` nodes, unless there are problems.
+fn whether_enforced(
+    form: &AuthorizationForm,
+    reason: &'static str,
+    problems: &[String],
+    where_by: &str,
+) -> StatusCondition {
+    let (status, reason, message) = match problems {
+        [] => (true, "Enforced", format!("by the nodes of the workloads, {where_by}")),
+        _ => (false, reason, problems.join("; ")),
+    };
+    StatusCondition { kind: "Enforced", status, reason, message, observed_generation: form.generation }
 }
 
 fn count(number: usize, what: &str) -> String {

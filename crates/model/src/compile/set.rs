@@ -65,6 +65,7 @@ impl Compiler {
             let runs = |form: &&WorkloadForm| form.node.as_ref().is_some_and(|of| *of.name == *node);
             let workloads = self.workloads.iter().filter(|(_, form)| runs(form));
             dirty.workloads.extend(workloads.map(|(name, _)| name.clone()));
+            dirty.policies.extend(self.policies_about_outside());
         }
     }
 

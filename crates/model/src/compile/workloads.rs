@@ -7,7 +7,7 @@ use super::coverage::{Enforcer, TargetPlace};
 use super::endpoints::ports_of_workload;
 use super::{Compiler, Dirty, Effects};
 use crate::identity::SpiffeId;
-use crate::kinds::authorization_policy::form::AuthorizationForm;
+use crate::kinds::authorization_policy::form::{AuthorizationForm, TargetForm};
 use crate::kinds::mesh::form::{of_workloads, settings};
 use crate::kinds::service::form::ServiceForm;
 use crate::kinds::workload::form::WorkloadForm;
@@ -23,6 +23,9 @@ pub struct LocalWorkload {
     pub node: Arc<str>,
     pub config: Arc<WorkloadConfig>,
 }
+
+/// A policy that says something of a workload, once for each of the targets by which it does: with the ports of the Service, where that is one.
+type Applying<'a> = (&'a AuthorizationForm, Vec<Option<&'a [ServedPort]>>);
 
 impl Compiler {
     /// All that run on nodes, in no order.
@@ -43,15 +46,15 @@ impl Compiler {
         if *self.mesh != settings {
             self.mesh = Arc::new(settings);
             dirty.mesh = true;
+            dirty.policies.extend(self.policies_about_outside());
         }
     }
 
     /// Compiles a workload, and notes which policies say something of it; whether its node has to be told something else than
     /// before.
     pub(super) fn settle_workload(&mut self, name: &WorkloadName, dirty: &mut Dirty) -> bool {
-        let services = self.selecting(name);
-        let targets = self.targets_of(name, &services);
-        let compiled = self.compile_workload(name, services);
+        self.work.workloads += 1;
+        let (compiled, targets) = self.compile_workload(name, self.selecting(name));
         let enforcer = compiled.as_ref().map_or(Enforcer::Nobody, |local| {
             let node = local.node.clone();
             let passes_by = !local.config.inbound_capture || self.explicit_nodes.contains(&node);
@@ -83,29 +86,48 @@ impl Compiler {
         selected.collect()
     }
 
-    /// The targets of policies that say something of a workload.
-    fn targets_of(&self, name: &WorkloadName, services: &[Selected]) -> BTreeSet<TargetPlace> {
-        let Some(form) = self.workloads.get(name) else { return BTreeSet::new() };
-        let policies = self.authorizations.values().filter(|policy| policy.reaches(&name.namespace));
-        let targets = policies.flat_map(|policy| {
-            let targets = policy.targets.iter().enumerate();
-            let applies = targets.filter(|(_, target)| {
-                policy.applies(target, name, &form.labels, |service| served(services, service)).is_some()
-            });
-            applies.map(|(index, _)| (policy.name.clone(), index))
-        });
-        targets.collect()
+    /// The policies that say something of a workload, each with the ports of the Service for every target that is one; and the targets, with
+    /// those of what it may use outside of the mesh.
+    fn applying<'a>(
+        &'a self,
+        name: &WorkloadName,
+        form: &WorkloadForm,
+        services: &'a [Selected],
+    ) -> (Vec<Applying<'a>>, BTreeSet<TargetPlace>) {
+        let (mut applying, mut places) = (Vec::new(), BTreeSet::new());
+        for policy in self.authorizations.values().filter(|policy| policy.reaches(&name.namespace)) {
+            let mut of_policy = Vec::new();
+            for (index, target) in policy.targets.iter().enumerate() {
+                let applies = policy.applies(target, name, &form.labels, |service| served(services, service));
+                let may_use =
+                    matches!(target, TargetForm::External(of) if self.lists_for(of, &name.namespace));
+                if applies.is_some() || may_use {
+                    places.insert((policy.name.clone(), index));
+                }
+                of_policy.extend(applies);
+            }
+            if !of_policy.is_empty() {
+                applying.push((policy, of_policy));
+            }
+        }
+        (applying, places)
     }
 
-    fn compile_workload(&mut self, name: &WorkloadName, services: Vec<Selected>) -> Option<LocalWorkload> {
-        self.work.workloads += 1;
-        let form = self.workloads.get(name)?;
-        let node = form.node.as_ref()?.name.clone();
-        let served = |service: &ServiceName| served(&services, service);
+    /// What the node of a workload is to know of it, and the targets that say something of it.
+    fn compile_workload(
+        &self,
+        name: &WorkloadName,
+        services: Vec<Selected>,
+    ) -> (Option<LocalWorkload>, BTreeSet<TargetPlace>) {
+        let Some(form) = self.workloads.get(name) else { return (None, BTreeSet::new()) };
+        let (applying, targets) = self.applying(name, form, &services);
+        let Some(node) = form.node.as_ref().map(|node| node.name.clone()) else { return (None, targets) };
         // Where it answers those who ask for a policy.
         let answering = |policy: &'_ AuthorizationForm| {
             let external = policy.external.clone()?;
-            let ports = served(&external.service)?.iter().filter(move |of| of.service_port == external.port);
+            let ports = served(&services, &external.service)?
+                .iter()
+                .filter(move |of| of.service_port == external.port);
             Some(ports.map(|port| port.target_port).collect::<Vec<_>>())
         };
         let answering = self.authorizations.values().filter_map(|policy| Some((policy, answering(policy)?)));
@@ -114,29 +136,25 @@ impl Compiler {
             let of = answering.iter().filter(|(asked_for, _)| policy.spares_those_behind(asked_for));
             of.flat_map(|(_, ports)| ports).copied().collect::<BTreeSet<_>>().into_iter().collect()
         };
-        let policies = self.authorizations.values().filter(|policy| policy.reaches(&name.namespace));
-        let policies: Vec<_> = policies
-            .flat_map(|policy| {
-                let spared = spared(policy);
-                let keys = |source: &Arc<str>| self.keys_of(&policy.name, source).cloned();
-                policy.of_workload(&self.domain, name, &form.labels, served, keys, &spared)
-            })
-            .collect();
-        let policies = AccessPolicies::from(policies);
+        let policies = applying.iter().flat_map(|(policy, of_services)| {
+            let keys = |source: &Arc<str>| self.keys_of(&policy.name, source).cloned();
+            policy.of_workload(&self.domain, of_services, keys, &spared(policy))
+        });
+        let policies = AccessPolicies::from(policies.collect::<Vec<_>>());
         let mesh = of_workloads(&self.meshes, &name.namespace);
         let holds_off =
             mesh.strict.is_anywhere() || mesh.denies_by_default || policies.holding_off().is_some();
         let config = WorkloadConfig {
             name: name.clone(),
-            services,
             policies,
             inbound_capture: mesh.inbound_capture.unwrap_or(holds_off),
             strict: mesh.strict,
             denies_by_default: mesh.denies_by_default,
             allowed_paths: mesh.allowed_paths,
             external: self.external_services(&name.namespace),
+            services,
         };
-        Some(LocalWorkload { node, config: Arc::new(config) })
+        (Some(LocalWorkload { node, config: Arc::new(config) }), targets)
     }
 
     /// The workloads that a service selects, as it is now.

@@ -183,3 +183,53 @@ fn a_change_of_a_workload_makes_only_the_statuses_of_its_policies_anew() {
     assert_eq!(work(&mut compiler, workload("w", "app-8", true)), (2, two("p-7", "p-8")));
     assert_eq!(work(&mut compiler, workload("v", "other", true)), (0, vec![]));
 }
+
+#[test]
+fn who_uses_what_is_outside_is_held_to_it_where_something_is_looked_at() {
+    let mut compiler = compiler();
+    let mesh = |egress: Value| {
+        put(KindId::Mesh, json!({ "metadata": { "name": "default" }, "spec": { "egress": egress } }))
+    };
+    let target = json!([{ "group": "tulle.dev", "kind": "ExternalService", "name": "api" }]);
+    compiler.apply_all([
+        mesh(json!({ "policy": "Listed" })),
+        policy(1, json!({ "targetRefs": target, "action": "Allow", "rules": [{}] })),
+        workload("c-1", "c", true),
+    ]);
+    assert_eq!(reasons(&compiler), ["TargetNotFound"]);
+    let spec = json!({ "hosts": ["a.example.com"], "ports": [{ "port": 443, "appProtocol": "https" }] });
+    let metadata = json!({ "namespace": "shop", "name": "api" });
+    let external = put(KindId::ExternalService, json!({ "metadata": metadata, "spec": spec }));
+    compiler.apply(external);
+    let (conditions, workloads) = told(&compiler, 0);
+    assert_eq!(workloads, ["shop/c-1 on n1"], "the node that has to be told");
+    assert_eq!(
+        conditions[0],
+        ("Accepted", true, "Accepted", "in force for 1 workload that may use it".to_owned())
+    );
+    assert_eq!((conditions[1].1, conditions[1].2), (true, "Enforced"), "{conditions:?}");
+    // Each change of where something is looked at is one of the status.
+    let node = |mode: &str| {
+        put(KindId::Node, json!({ "metadata": { "name": "n1" }, "status": { "captureMode": mode } }))
+    };
+    for (change, reason, words) in [
+        (mesh(json!({ "policy": "Allow" })), "EgressAllowed", "the Mesh's spec.egress.policy: Allow"),
+        (mesh(json!({ "policy": "Deny" })), "Enforced", "where something leaves"),
+        (
+            mesh(json!({ "policy": "Deny", "namespaces": [{ "name": "shop", "policy": "Allow" }] })),
+            "EgressAllowed",
+            "spec.egress.namespaces: Allow",
+        ),
+        (mesh(json!({ "policy": "Listed" })), "Enforced", "where something leaves"),
+        (node(node::EXPLICIT), "ExplicitCapture", "does not ask the proxy, at 1 workload"),
+        (node("host"), "Enforced", "where something leaves"),
+    ] {
+        let effects = compiler.apply(change);
+        assert_eq!(reasons(&compiler), ["Accepted", reason]);
+        assert!(says(&compiler, words), "{words}: {:?}", told(&compiler, 0).0);
+        let told = (kind(KindId::AuthorizationPolicy), name("shop/p"));
+        assert!(effects.statuses.contains(&told), "{reason}");
+    }
+    compiler.apply(delete(KindId::ExternalService, "shop/api"));
+    assert_eq!(reasons(&compiler), ["TargetNotFound"]);
+}

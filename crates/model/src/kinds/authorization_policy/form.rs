@@ -101,6 +101,11 @@ impl Selector {
 }
 
 impl AuthorizationForm {
+    /// Whether one of its targets is an ExternalService.
+    pub(crate) fn is_about_outside(&self) -> bool {
+        self.targets.iter().any(|target| matches!(target, TargetForm::External(_)))
+    }
+
     /// Whether workloads of that namespace may be among its targets.
     pub(crate) fn reaches(&self, namespace: &str) -> bool {
         let lists =
@@ -167,20 +172,17 @@ impl AuthorizationForm {
                 || *other.name.namespace == *super::SYSTEM_NAMESPACE)
     }
 
-    /// What it is for a workload with these labels: once for each target that it is part of. `served`: its ports that a service
-    /// which selects it stands for; `keys`: those that the server has from there; `spared`: those at which it has nobody asked.
-    pub(crate) fn of_workload<'a>(
+    /// What it is for a workload: once for each target by which it says something of that, with the ports that a Service stands for there,
+    /// where the target is one. `keys`: those that the server has from there; `spared`: the ports at which it has nobody asked.
+    pub(crate) fn of_workload(
         &self,
         domain: &TrustDomain,
-        workload: &WorkloadName,
-        labels: &Labels,
-        served: impl Fn(&ServiceName) -> Option<&'a [ServedPort]>,
+        targets: &[Option<&[ServedPort]>],
         keys: impl Fn(&Arc<str>) -> Option<Arc<str>>,
         spared: &[u16],
     ) -> Vec<AccessPolicy> {
         let issuers: Vec<_> = self.issuers.iter().map(|issuer| Arc::new(with_keys(issuer, &keys))).collect();
-        let applies = |target: &TargetForm| self.applies(target, workload, labels, &served);
-        let policies = self.targets.iter().filter_map(applies).map(|of_service| AccessPolicy {
+        let policies = targets.iter().map(|of_service| AccessPolicy {
             name: self.name.clone(),
             action: self.action,
             at: of_service.map(|ports| ports.iter().map(|port| port.target_port).collect()),
@@ -189,7 +191,7 @@ impl AuthorizationForm {
                 .rules
                 .iter()
                 .enumerate()
-                .map(|(index, rule)| rule.of(domain, index, of_service))
+                .map(|(index, rule)| rule.of(domain, index, *of_service))
                 .collect(),
             external: self.external.as_ref().map(|external| match spared {
                 [] => external.clone(),
