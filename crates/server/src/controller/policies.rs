@@ -1,6 +1,6 @@
 //! How far nodes are with an AuthorizationPolicy. Each is told of a workload with all policies of it: what a node has confirmed
 //! once of a form of a policy stays confirmed while other policies of the workload change, so that their changes write no
-//! status of this one.
+//! status of this one; until the node refuses what it is told, whichever of them that is about: a port or a key of this one may be new in it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -52,9 +52,11 @@ impl PolicyProgress {
                         confirmed.insert(place);
                         NodeProgress::Confirmed
                     }
-                    // What it cannot read is of another policy, and leaves in force what it had.
-                    _ if confirmed.contains(&place) => NodeProgress::Confirmed,
-                    NodeAnswer::Refused(why) => NodeProgress::Refused(why),
+                    NodeAnswer::Refused(why) => {
+                        confirmed.remove(&place);
+                        NodeProgress::Refused(why)
+                    }
+                    NodeAnswer::None if confirmed.contains(&place) => NodeProgress::Confirmed,
                     NodeAnswer::None => NodeProgress::Pending,
                 };
                 let of_node = nodes.entry(node).or_insert(NodeProgress::Confirmed);
@@ -138,6 +140,15 @@ mod tests {
             "{message}"
         );
         publication.confirm(&stream, &[(key.clone(), second)]);
+        assert_eq!(programmed_of(&mut progress, &publication), one);
+        // What it cannot read later may be of this one, too, and does not count as taken when it goes.
+        let third = publish(false);
+        assert_eq!(programmed_of(&mut progress, &publication), one);
+        publication.refuse(&stream, &[(key.clone(), third.clone())], "no such port");
+        let (status, message) = programmed_of(&mut progress, &publication);
+        assert!(!status && message.ends_with("no such port"), "{message}");
+        let fourth = publish(true);
+        publication.confirm(&stream, &[(key.clone(), fourth)]);
         assert_eq!(programmed_of(&mut progress, &publication), one);
         publication.close(&stream, &[key]);
         assert_eq!(programmed_of(&mut progress, &publication), one, "it works on without the server");

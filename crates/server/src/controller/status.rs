@@ -47,13 +47,29 @@ pub enum Report {
     Accepted(Option<InvalidObject>),
 }
 
+/// What is new of an object.
+#[derive(Debug, Default)]
+struct News {
+    /// It was gone meanwhile: what nodes had confirmed was of another one, though that said the same.
+    was_gone: bool,
+    /// `None`: it is gone.
+    report: Option<Report>,
+}
+
+impl News {
+    fn add(&mut self, report: Option<Report>) {
+        self.was_gone |= report.is_none();
+        self.report = report;
+    }
+}
+
 /// Takes what statuses should be, and writes them in a task of its own.
 pub struct StatusWriter {
     objects: Objects,
     publication: Arc<Publication>,
     metrics: Arc<Metrics>,
-    /// New since the task last looked; `None`: the object is gone.
-    pending: Mutex<HashMap<ObjectKey, Option<Report>>>,
+    /// New since the task last looked.
+    pending: Mutex<HashMap<ObjectKey, News>>,
     wake: Notify,
 }
 
@@ -110,7 +126,7 @@ impl StatusWriter {
 
     /// Says what became of an object; `None`: it is gone.
     pub fn set(&self, kind: &'static Kind, name: NamespacedName, report: Option<Report>) {
-        self.pending.lock().insert((kind.id, name), report);
+        self.pending.lock().entry((kind.id, name)).or_default().add(report);
         self.wake.notify_one();
     }
 
@@ -136,7 +152,10 @@ impl StatusWriter {
             let changed = std::mem::take(&mut *self.pending.lock());
             let mut due: HashSet<ObjectKey> = HashSet::new();
             let mut writes: Vec<(ObjectKey, Change)> = Vec::new();
-            for (object, report) in changed {
+            for (object, News { was_gone, report }) in changed {
+                if was_gone {
+                    wanted.set(object.clone(), None);
+                }
                 let attachments = match report {
                     Some(Report::Accepted(problem)) => {
                         let change = move |status: &mut Value, now: &str| {
@@ -293,6 +312,29 @@ fn merge_problem(status: &mut Value, problem: Option<&InvalidObject>, now: &str)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_gone_for_a_moment_is_another_one() {
+        let policy = || Some(Report::Policy(Vec::new()));
+        for (reports, was_gone, is_there) in [
+            (vec![policy(), policy()], false, true),
+            (vec![policy(), None, policy()], true, true),
+            (vec![policy(), None], true, false),
+        ] {
+            let mut news = News::default();
+            reports.into_iter().for_each(|report| news.add(report));
+            assert_eq!((news.was_gone, news.report.is_some()), (was_gone, is_there));
+        }
+        // And has nothing from the one before.
+        let mut wanted = Wanted::default();
+        let object = (KindId::AuthorizationPolicy, NamespacedName::new("shop", "p"));
+        let targets = || Some(Attachments::Targets(PolicyProgress::new(Vec::new())));
+        wanted.set(object.clone(), targets());
+        wanted.set(object.clone(), None);
+        assert!(wanted.known.is_empty());
+        wanted.set(object, targets());
+        assert_eq!(wanted.known.len(), 1);
+    }
 
     #[test]
     fn refused_objects_say_so_until_they_are_in_force() {
