@@ -1,8 +1,8 @@
 //! The audit log: who changed what through the API, and who was refused.
 //!
-//! One JSON object a line, in files of the server's home that their owner alone can read: `changes.jsonl`, `denied.jsonl`, and
-//! `anonymous.jsonl` for refusals of whoever has not shown who he is. They are apart so that whoever is refused a million times
-//! pushes nobody's change out, and a stranger no refusal of somebody known. Each is rotated at [`LARGEST`] bytes, and the
+//! One JSON object a line, in files of the server's home that their owner alone can read: `changes.jsonl`, `denied.jsonl`, `nodes.jsonl` for
+//! what nodes and workloads are refused at the nodes' port, and `anonymous.jsonl` for refusals of whoever has not shown who he is. They are
+//! apart so that whoever is refused a million times pushes nobody's change out, and neither a node nor a stranger a user's refusal. Each is rotated at [`LARGEST`] bytes, and the
 //! oldest of [`FILES`] files goes. No value of a Secret and no token is in them ([`diff`]).
 
 pub mod diff;
@@ -25,8 +25,8 @@ const LARGEST: u64 = 16 << 20;
 const FILES: usize = 8;
 /// How many entries may wait to be written.
 const WAITING: usize = 1024;
-/// How many of these may be of strangers.
-const STRANGERS_WAITING: usize = 128;
+/// How many of these may be of strangers, and how many of nodes.
+const FEW_WAITING: usize = 128;
 /// How many characters of what a client says of itself are kept.
 const LONGEST_TEXT: usize = 256;
 
@@ -62,6 +62,9 @@ pub struct AuditEntry {
     /// The client's own name.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub client: String,
+    /// Whether it happened at the nodes' port.
+    #[serde(skip)]
+    pub at_nodes_port: bool,
 }
 
 impl AuditEntry {
@@ -74,15 +77,16 @@ impl AuditEntry {
     /// What somebody was refused at the nodes' port; [`ANONYMOUS`] who has shown no certificate.
     pub fn of_peer(user: String, verb: &str, object: String, reason: String) -> Self {
         let (verb, decision) = (verb.to_owned(), DENIED.to_owned());
-        Self { user, verb, object, code: 403, decision, reason, ..Self::default() }
+        Self { user, verb, object, code: 403, decision, reason, at_nodes_port: true, ..Self::default() }
     }
 
     /// In which files it stands.
     fn sort(&self) -> Sort {
         match (self.decision == DENIED, self.user == ANONYMOUS) {
             (false, _) => Sort::Changes,
-            (true, false) => Sort::Denied,
             (true, true) => Sort::Anonymous,
+            (true, false) if self.at_nodes_port => Sort::Nodes,
+            (true, false) => Sort::Denied,
         }
     }
 }
@@ -95,16 +99,28 @@ pub const ANONYMOUS: &str = "system:anonymous";
 enum Sort {
     Changes,
     Denied,
+    Nodes,
     Anonymous,
 }
 
 impl Sort {
-    const ALL: [Self; 3] = [Self::Changes, Self::Denied, Self::Anonymous];
+    const ALL: [Self; 4] = [Self::Changes, Self::Denied, Self::Nodes, Self::Anonymous];
+    /// Those of refusals.
+    const REFUSALS: [Self; 3] = [Self::Denied, Self::Nodes, Self::Anonymous];
+
+    /// How many entries may wait.
+    fn most_waiting(self) -> usize {
+        match self {
+            Self::Changes | Self::Denied => usize::MAX,
+            Self::Nodes | Self::Anonymous => FEW_WAITING,
+        }
+    }
 
     fn name(self) -> &'static str {
         match self {
             Self::Changes => "changes",
             Self::Denied => "denied",
+            Self::Nodes => "nodes",
             Self::Anonymous => "anonymous",
         }
     }
@@ -137,8 +153,8 @@ pub struct Audit {
     folder: PathBuf,
     queue: mpsc::Sender<QueuedEntry>,
     lost: Arc<AtomicU64>,
-    /// How many entries about strangers wait.
-    strangers: Arc<AtomicUsize>,
+    /// How many entries of each sort wait.
+    waiting: Arc<[AtomicUsize; Sort::ALL.len()]>,
 }
 
 /// An entry that is to be written, and who waits for that.
@@ -155,15 +171,13 @@ impl Audit {
     pub fn open(folder: &Path) -> io::Result<Self> {
         let (queue, mut waiting) = mpsc::channel(WAITING);
         let lost = Arc::new(AtomicU64::new(0));
-        let strangers = Arc::new(AtomicUsize::new(0));
-        let (at, losing, written) = (folder.to_owned(), lost.clone(), strangers.clone());
+        let counts = Arc::<[AtomicUsize; Sort::ALL.len()]>::default();
+        let (at, losing, written) = (folder.to_owned(), lost.clone(), counts.clone());
         std::thread::Builder::new().name("tulle-audit".to_owned()).spawn(move || {
             let mut logs = Sort::ALL.map(|sort| AuditLog::new(&at, sort.name()));
             while let Some(QueuedEntry { entry, done }) = waiting.blocking_recv() {
                 let sort = entry.sort();
-                if sort == Sort::Anonymous {
-                    written.fetch_sub(1, Ordering::Relaxed);
-                }
+                written[sort as usize].fetch_sub(1, Ordering::Relaxed);
                 let log = &mut logs[sort as usize];
                 if let Err(error) = log.write(&entry) {
                     losing.fetch_add(1, Ordering::Relaxed);
@@ -177,7 +191,7 @@ impl Audit {
                 }
             }
         })?;
-        Ok(Self { folder: folder.to_owned(), queue, lost, strangers })
+        Ok(Self { folder: folder.to_owned(), queue, lost, waiting: counts })
     }
 
     /// Writes an entry, and returns when it is in the file. About a stranger nobody waits: see [`Audit::note`].
@@ -186,6 +200,7 @@ impl Audit {
             return self.note(entry);
         }
         let (done, written) = oneshot::channel();
+        self.waiting[entry.sort() as usize].fetch_add(1, Ordering::Relaxed);
         if self.queue.send(QueuedEntry { entry: Box::new(stamped(entry)), done: Some(done) }).await.is_ok() {
             let _ = written.await;
         }
@@ -193,17 +208,14 @@ impl Audit {
 
     /// Has an entry written, for who cannot wait; where too many wait it is lost, and counted.
     pub fn note(&self, entry: AuditEntry) {
-        let of_stranger = entry.sort() == Sort::Anonymous;
-        if of_stranger && self.strangers.fetch_add(1, Ordering::Relaxed) >= STRANGERS_WAITING {
-            self.strangers.fetch_sub(1, Ordering::Relaxed);
+        let sort = entry.sort();
+        let waiting = &self.waiting[sort as usize];
+        let has_room = waiting.fetch_add(1, Ordering::Relaxed) < sort.most_waiting();
+        if !has_room
+            || self.queue.try_send(QueuedEntry { entry: Box::new(stamped(entry)), done: None }).is_err()
+        {
+            waiting.fetch_sub(1, Ordering::Relaxed);
             self.lost.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        if self.queue.try_send(QueuedEntry { entry: Box::new(stamped(entry)), done: None }).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-            if of_stranger {
-                self.strangers.fetch_sub(1, Ordering::Relaxed);
-            }
         }
     }
 
@@ -321,8 +333,10 @@ fn read(folder: &Path, wanted: &AuditFilter) -> io::Result<Vec<AuditEntry>> {
     if !wanted.denied {
         return read_sort(folder, Sort::Changes, wanted);
     }
-    let mut found = read_sort(folder, Sort::Denied, wanted)?;
-    found.extend(read_sort(folder, Sort::Anonymous, wanted)?);
+    let mut found = Vec::new();
+    for sort in Sort::REFUSALS {
+        found.extend(read_sort(folder, sort, wanted)?);
+    }
     // The newest first; what each sort has is in its order.
     found.sort_by(|a, b| b.time.cmp(&a.time));
     found.truncate(wanted.limit);
@@ -404,7 +418,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_flood_of_strangers_pushes_nobody_elses_refusal_out() {
+    async fn a_flood_of_strangers_or_of_a_node_pushes_nobody_elses_refusal_out() {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("audit");
         let audit = Audit::open(&folder).unwrap();
@@ -412,7 +426,8 @@ mod tests {
         // More than ever wait: the queue keeps room for those who are known.
         for _ in 0..20 * WAITING {
             audit.note(entry(ANONYMOUS, DENIED));
-            assert!(audit.queue.capacity() >= WAITING - STRANGERS_WAITING - 1);
+            audit.note(AuditEntry::of_node("n1", "report", "workloads/a/b".to_owned(), String::new()));
+            assert!(audit.queue.capacity() >= WAITING - 2 * FEW_WAITING - 1);
         }
         audit.note(entry("mallory", DENIED));
         audit.write(entry("ann", ALLOWED)).await;
@@ -424,6 +439,7 @@ mod tests {
         assert_eq!(users(Some("eve")).await, ["eve"]);
         assert_eq!(users(Some("mallory")).await, ["mallory"]);
         assert_eq!(users(Some(ANONYMOUS)).await.len(), 5);
+        assert_eq!(users(Some("system:node:n1")).await.len(), 5);
         let all = users(None).await;
         assert!(all.contains(&"mallory".to_owned()) && all.len() == 5, "by time, whoever it is: {all:?}");
         let known = fs::read_to_string(folder.join("denied.jsonl")).unwrap();

@@ -3,8 +3,9 @@
 //! Revisions are counted from 1 for each name. That of an object that is gone stays, so that it can be put back, for the last
 //! [`GONE`] of them, and until another object takes its name or its Namespace is gone: each revision is held against the uids of
 //! both, so that nobody has what was another's, whichever way that went. All revisions together have [`BYTES`] at most, and the
-//! oldest go. Written after the object itself: a crash in between costs that revision.
+//! oldest go of the namespaces that have the most: who may write in one pushes no history out of another. Written after the object itself: a crash in between costs that revision.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -235,12 +236,17 @@ impl History {
         let mut oldest = Vec::new();
         if total > self.most {
             all.sort_unstable();
-            for (_, key, bytes) in all {
-                if total <= self.most / 100 * LEFT {
-                    break;
+            let mut left: HashMap<&str, u64> = HashMap::new();
+            for (_, key, bytes) in &all {
+                *left.entry(namespace_of(key)).or_default() += bytes;
+            }
+            let share = largest_share(left.values().copied().collect(), self.most / 100 * LEFT);
+            for (_, key, bytes) in &all {
+                if let Some(left) = left.get_mut(namespace_of(key)).filter(|left| **left > share) {
+                    *left = left.saturating_sub(*bytes);
+                    total -= bytes;
+                    oldest.push(key.clone());
                 }
-                total -= bytes;
-                oldest.push(key);
             }
             tracing::info!(
                 revisions = oldest.len(),
@@ -326,6 +332,25 @@ impl History {
             Err(error) => Err(error),
         }
     }
+}
+
+/// `-` of cluster-wide kinds.
+fn namespace_of(key: &str) -> &str {
+    key.strip_prefix(REVISIONS).and_then(|path| path.split('/').next()).unwrap_or_default()
+}
+
+/// How much each may have, so that all together have `most`: who has less leaves the rest to the others.
+fn largest_share(mut all: Vec<u64>, most: u64) -> u64 {
+    all.sort_unstable();
+    let mut left = most;
+    for (at, has) in all.iter().enumerate() {
+        let share = left / (all.len() - at) as u64;
+        if *has > share {
+            return share;
+        }
+        left -= has;
+    }
+    u64::MAX
 }
 
 /// None where it is of a version that wrote something else.
@@ -487,5 +512,41 @@ mod tests {
         }
         assert_eq!(count("c149").await, KEPT);
         assert_eq!(count("c148").await, 1);
+    }
+
+    #[tokio::test]
+    async fn who_fills_a_namespace_pushes_no_history_out_of_another() {
+        let history = History::with_most(Store::in_memory(), 200_000);
+        let padded = |n: usize| {
+            let mut object = object("u", n);
+            object["spec"]["text"] = json!("x".repeat(2_000));
+            object
+        };
+        let make = async |namespace: &str, n: usize| {
+            let of = format!("c{n}");
+            record(&history, named(namespace, &of), "create", [None, Some(&padded(n))], "ns").await;
+        };
+        for n in 0..10 {
+            make("shop", n).await;
+        }
+        for n in 0..300 {
+            make("crowd", n).await;
+        }
+        let count = async |namespace: &str, name: &str| {
+            history.revisions(named(namespace, name), &present(Some("u"), "ns")).await.unwrap().len()
+        };
+        for n in 0..10 {
+            assert_eq!(count("shop", &format!("c{n}")).await, 1, "the oldest of all, and of who has few");
+        }
+        assert_eq!((count("crowd", "c0").await, count("crowd", "c299").await), (0, 1));
+        for (all, most, share) in [
+            (vec![], 10, u64::MAX),
+            (vec![3, 4], 10, u64::MAX),
+            (vec![9, 9, 3], 15, 6),
+            (vec![20, 1, 1], 10, 8),
+            (vec![5], 0, 0),
+        ] {
+            assert_eq!(largest_share(all.clone(), most), share, "{all:?} {most}");
+        }
     }
 }
