@@ -309,8 +309,10 @@ struct NodeTask {
     held: HashMap<WorkloadName, Option<(Workload, String)>>,
     /// What of the latest report is not taken.
     refused: Vec<RefusedWorkload>,
-    /// Namespaces of others of which it has told.
+    /// What it has told of namespaces of others.
     foreign: HashSet<String>,
+    /// Namespaces in which it runs workloads, or did so lately, and the second when it last did.
+    ran: HashMap<Arc<str>, u64>,
     /// Whether the objects are not yet what was reported: the next report tries again.
     unfinished: bool,
     clock: NodeClocks,
@@ -417,9 +419,7 @@ impl NodeTask {
             self.update(|record| record.clock_ahead = Some(ahead));
         }
         if let Some(telemetry) = report.telemetry {
-            let second = self.fleet.second();
-            self.fleet.roll_up.lock().take(&self.node, &self.instance, &telemetry.edges, second);
-            self.take_summaries(telemetry.summaries, second);
+            self.take_told(telemetry.edges, telemetry.summaries);
             self.update(|record| {
                 record.config_age_seconds = telemetry.config_age_seconds;
                 record.config_generation = telemetry.config_generation;
