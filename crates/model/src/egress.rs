@@ -16,7 +16,9 @@ use std::sync::Arc;
 use crate::decision::{Decider, Decision, Effect};
 use crate::host::folded;
 use crate::name::{SYSTEM_NAMESPACE, WorkloadName};
-use crate::snapshot::{EgressPolicy, ExternalConfig, MeshSettings, OutsideProtocol, Snapshot};
+use crate::snapshot::{
+    EgressPolicy, ExternalConfig, ExternalServices, MeshSettings, OutsideProtocol, Snapshot,
+};
 
 /// How something may leave.
 #[derive(Debug, Clone, Copy)]
@@ -30,11 +32,10 @@ pub enum Leave<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Listed<'a> {
     namespace: &'a str,
-    services: &'a [Arc<ExternalConfig>],
+    /// `None`: the server has not said yet what is listed.
+    services: Option<&'a ExternalServices>,
     /// What says that nothing else passes.
     field: &'static str,
-    /// Whether the server has said yet what is listed.
-    is_known: bool,
 }
 
 /// Where something is to go.
@@ -89,7 +90,12 @@ enum By {
     Range(usize),
 }
 
-impl ListedBy<'_> {
+impl<'a> ListedBy<'a> {
+    /// `None`: it lists nothing at that port.
+    fn at(service: &'a Arc<ExternalConfig>, port: u16, by: By) -> Option<Self> {
+        Some(Self { service, protocol: service.port(port)?.protocol, by })
+    }
+
     pub fn decision(&self) -> Decision {
         let field = match self.by {
             By::Host(place) => format!("spec.hosts[{place}]"),
@@ -116,7 +122,7 @@ pub fn leave<'a>(
         });
     }
     let config = snapshot.workloads.get(workload);
-    leave_by(&snapshot.mesh, &workload.namespace, config.map(|config| &*config.external), to)
+    leave_by(&snapshot.mesh, &workload.namespace, config.map(|config| &config.external), to)
 }
 
 /// Whether the server has said what may leave of a workload: what asks before that may be let out a moment later.
@@ -129,7 +135,7 @@ pub fn is_told(snapshot: &Snapshot, workload: &WorkloadName) -> bool {
 pub fn leave_by<'a>(
     mesh: &MeshSettings,
     namespace: &'a str,
-    services: Option<&'a [Arc<ExternalConfig>]>,
+    services: Option<&'a ExternalServices>,
     to: &dyn fmt::Display,
 ) -> Result<Leave<'a>, HeldBack> {
     let (policy, field) = mesh.egress_of(namespace);
@@ -140,23 +146,19 @@ pub fn leave_by<'a>(
             decision: Decision::new(Decider::Mesh, field, Effect::Refused),
             message: format!("{to} is no service of the mesh, whose egress policy is Deny"),
         }),
-        EgressPolicy::Listed => {
-            let (is_known, services) = (services.is_some(), services.unwrap_or_default());
-            Ok(Leave::Listed(Listed { namespace, services, field, is_known }))
-        }
+        EgressPolicy::Listed => Ok(Leave::Listed(Listed { namespace, services, field })),
     }
 }
 
 impl<'a> Listed<'a> {
     /// Whether the server has said what is listed.
     pub fn is_known(&self) -> bool {
-        self.is_known
+        self.services.is_some()
     }
 
     /// Whether a name may be resolved.
     pub fn lists_name(&self, name: &str) -> bool {
-        let name = folded(name);
-        self.services.iter().any(|service| service.host_place(&name).is_some())
+        self.services.is_some_and(|services| services.list_host(&folded(name)))
     }
 
     /// What lists a destination, and says what is looked at there: where several do, one that looks.
@@ -210,23 +212,18 @@ impl<'a> Listed<'a> {
     }
 
     fn each_by_name(&self, name: &str, port: u16) -> impl Iterator<Item = ListedBy<'a>> {
-        self.each(port, move |service| service.host_place(name).map(By::Host))
+        let named = self.services.into_iter().flat_map(|services| services.by_host(name));
+        named.filter_map(move |(service, place)| ListedBy::at(service, port, By::Host(place)))
     }
 
     fn each_by_address(&self, place: PlaceSeen<'_>) -> impl Iterator<Item = ListedBy<'a>> {
         let address = place.address.map(|address| address.to_canonical());
-        self.each(place.port, move |service| service.range_place(address?).map(By::Range))
-    }
-
-    fn each(
-        &self,
-        port: u16,
-        by: impl Fn(&ExternalConfig) -> Option<By>,
-    ) -> impl Iterator<Item = ListedBy<'a>> {
-        self.services.iter().filter_map(move |service| {
-            let protocol = service.port(port)?.protocol;
-            Some(ListedBy { service, protocol, by: by(service)? })
-        })
+        let there = self
+            .services
+            .zip(address)
+            .into_iter()
+            .flat_map(|(services, address)| services.by_address(address));
+        there.filter_map(move |(service, range)| ListedBy::at(service, place.port, By::Range(range)))
     }
 
     #[cold]
@@ -237,9 +234,10 @@ impl<'a> Listed<'a> {
             (None, None) => "it".to_owned(),
         };
         // Where it is listed but for the port.
-        let elsewhere = self.services.iter().find(|service| {
-            names.iter().any(|name| service.host_place(name).is_some())
-                || address.is_some_and(|address| service.range_place(address.to_canonical()).is_some())
+        let elsewhere = self.services.and_then(|services| {
+            let by_name = names.iter().find_map(|name| services.by_host(name).next());
+            let by_address = || services.by_address(address?.to_canonical()).next();
+            Some(by_name.or_else(by_address)?.0)
         });
         let why = HeldFor::Policy;
         if let Some(service) = elsewhere {
@@ -250,7 +248,7 @@ impl<'a> Listed<'a> {
         }
         let decision = Decision::new(Decider::Mesh, self.field, Effect::Refused);
         let namespace = self.namespace;
-        let message = match self.is_known {
+        let message = match self.is_known() {
             false => format!("the server has not said yet what is listed for namespace {namespace}"),
             true if names.is_empty() => format!(
                 "no ExternalService of namespace {namespace} or {SYSTEM_NAMESPACE} lists {to}, nor was it resolved for a name that one \

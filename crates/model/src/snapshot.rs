@@ -7,6 +7,7 @@ mod access;
 mod access_policies;
 mod cors;
 pub mod external;
+mod external_services;
 mod filters;
 mod jwt;
 mod mirror;
@@ -34,13 +35,14 @@ pub use self::access::{AccessPolicy, AccessRule, Action, IdentityPattern, Reques
 pub use self::access_policies::AccessPolicies;
 pub(crate) use self::access_policies::Candidates;
 pub use self::cors::{AllowedOrigins, Cors, Listing, Origin, OriginHost, OriginPattern};
+pub use self::external_services::ExternalServices;
 pub(crate) use self::filters::is_of_the_connection;
 pub use self::filters::{
     HeaderEdit, HttpFilters, PathRewrite, Redirect, Rewrite, Scheme, take_away, uneditable,
 };
 pub use self::jwt::{ClaimHeader, ClaimMatch, Claims, JwtConditions, JwtIssuer, JwtKeys, Token, TokenPlace};
 pub use self::mirror::{Mirror, Share};
-pub use self::outside::{EgressPolicy, ExternalConfig, ExternalPort, ExternalServices, OutsideProtocol};
+pub use self::outside::{EgressPolicy, ExternalConfig, ExternalPort, OutsideProtocol};
 pub(crate) use self::places::{Place, earlier};
 use self::route_index::RouteIndex;
 pub use self::session::{Session, SessionCarrier, SessionKey};
@@ -59,8 +61,7 @@ pub struct Snapshot {
     pub mesh: Arc<MeshSettings>,
     /// The server has not said yet what holds for the mesh: `mesh` is nobody's word, and nothing leaves it ([`crate::egress`]).
     pub mesh_untold: bool,
-    /// By name. `Known::Absent` says that the server knows of no such service; a name that is not
-    /// in the map was never asked for.
+    /// By name. `Known::Absent` says that the server knows of no such service; a name that is not in the map was never asked for.
     pub services: FastMap<ServiceName, Known<ServiceConfig>>,
     /// The endpoints of every service that a service above sends traffic to.
     pub endpoints: FastMap<ServiceName, Arc<EndpointSet>>,

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tulle_model::name::WorkloadName;
 use tulle_proxy::state::{NodeState, StateCell};
@@ -80,10 +81,11 @@ pub(crate) async fn say(state: Arc<StateCell>) {
             );
         }
         said = by.is_some();
-        let exposed: BTreeSet<_> = exposed(&now).into_iter().collect();
+        // The kernel is read about all sockets of this host.
+        let looking = spawn_blocking(move || exposed(&now).into_iter().collect::<BTreeSet<_>>());
+        let Ok(exposed) = looking.await else { return };
         exposed.difference(&known).for_each(|one| tracing::warn!("{one}"));
         known = exposed;
-        drop(now);
         if said {
             // However often the configuration changes.
             sleep(PAUSE).await;

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tulle_model::name::WorkloadName;
@@ -127,7 +128,11 @@ async fn answer(
     let path = request.uri().path().to_owned();
     let segments: Vec<_> = path.trim_start_matches('/').split('/').collect();
     match (request.method().clone(), segments.as_slice()) {
-        (Method::GET, ["v1", "status"]) => value(&source.status()),
+        // It may look at all sockets of this host.
+        (Method::GET, ["v1", "status"]) => match spawn_blocking(move || source.status()).await {
+            Ok(status) => value(&status),
+            Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "the status cannot be found out"),
+        },
         (Method::POST, ["v1", "workloads"]) => match body::<WorkloadSpec>(request).await {
             Ok(spec) => add(Wanted { spec, owner, again: None }, source).await,
             Err(answer) => answer,

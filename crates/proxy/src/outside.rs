@@ -267,7 +267,7 @@ mod tests {
             policies: Vec::new().into(),
         };
         let config =
-            WorkloadConfig { external: vec![Arc::new(external)], ..WorkloadConfig::new(name.clone()) };
+            WorkloadConfig { external: vec![Arc::new(external)].into(), ..WorkloadConfig::new(name.clone()) };
         let mesh = MeshSettings { egress: EgressPolicy::Listed, ..MeshSettings::default() };
         let mut snapshot = Snapshot { mesh: Arc::new(mesh), ..Snapshot::default() };
         snapshot.workloads.insert(name.clone(), Arc::new(config));

@@ -222,7 +222,7 @@ fn workloads() -> impl Strategy<Value = WorkloadConfig> {
                 strict,
                 denies_by_default,
                 allowed_paths: Ambiguities::named(slash.then_some("EncodedSlash")),
-                external,
+                external: external.into(),
             }
         },
     )

@@ -9,8 +9,7 @@ use http::Uri;
 use super::{Compiler, Dirty, Effects};
 use crate::egress::{HeldBack, Leave, PlaceSeen, leave_by};
 use crate::host::folded;
-use crate::kinds::authorization_policy::form::TargetForm;
-use crate::kinds::external_service::form::ExternalForm;
+use crate::kinds::external_service::form::{ExternalForm, lists_for};
 use crate::name::{NamespacedName, WorkloadName};
 use crate::snapshot::{ExternalConfig, ExternalServices};
 
@@ -35,26 +34,54 @@ impl Compiler {
             None => self.external.remove(name),
         };
         if old != form {
-            let is_about = |target: &TargetForm| matches!(target, TargetForm::External(of) if of == name);
-            let policies = self.authorizations.values();
-            let policies = policies.filter(|policy| policy.targets.iter().any(is_about));
-            dirty.policies.extend(policies.map(|policy| policy.name.clone()));
+            dirty.policies.extend(self.policies_by_external.get(name).cloned());
             dirty.workloads.extend([old, form].into_iter().flatten().flat_map(|form| self.listed_by(&form)));
+            dirty.external.insert(name.clone());
+        }
+    }
+
+    /// Compiles what is listed anew, and who may use it.
+    pub(super) fn settle_external(&mut self, dirty: &mut Dirty) {
+        if !dirty.external.is_empty() {
+            self.listed.clear();
+        }
+        for name in std::mem::take(&mut dirty.external) {
+            match self.external.get(&name) {
+                Some(form) => {
+                    let config = self.compile_external(form);
+                    self.external_configs.insert(name, Arc::new(config));
+                }
+                None => drop(self.external_configs.remove(&name)),
+            }
+        }
+        let namespaces: BTreeSet<_> = dirty.workloads.iter().map(|name| name.namespace.clone()).collect();
+        namespaces.iter().for_each(|namespace| self.list(namespace));
+    }
+
+    /// Keeps what is listed for a namespace, for all of its workloads.
+    fn list(&mut self, namespace: &Arc<str>) {
+        if !self.listed.contains_key(namespace) {
+            let listed = self.external_services(namespace);
+            self.listed.insert(namespace.clone(), listed);
         }
     }
 
     /// What lists something for the workloads of a namespace. Their nodes know it before it counts: a Mesh that says `Listed` holds
     /// nothing back that is.
     pub fn external_services(&self, namespace: &str) -> ExternalServices {
-        let mut forms: Vec<_> = self.external.values().filter(|form| form.lists_for(namespace)).collect();
+        if let Some(listed) = self.listed.get(namespace) {
+            return listed.clone();
+        }
+        let listing = self.external_configs.iter().filter(|(name, _)| lists_for(name, namespace));
+        let mut configs: Vec<_> = listing.map(|(_, config)| config.clone()).collect();
         // Stable: each in the order of their names.
-        forms.sort_by_key(|form| *form.name.namespace != *namespace);
-        forms.into_iter().map(|form| self.external_service(form)).collect()
+        configs.sort_by_key(|config| *config.name.namespace != *namespace);
+        configs.into()
     }
 
     /// The policies that say who may use what is listed: where they are enforced, the Mesh and the capture of nodes decide, too.
     pub(super) fn policies_about_outside(&self) -> Vec<NamespacedName> {
-        let policies = self.authorizations.values().filter(|policy| policy.is_about_outside());
+        let policies = self.authorizations.values().filter(|policy| policy.outside().next().is_some());
         policies.map(|policy| policy.name.clone()).collect()
     }
 
@@ -65,20 +92,24 @@ impl Compiler {
 
     /// What is listed by that name, for whomever, with who may use it.
     pub fn external(&self, name: &NamespacedName) -> Option<Arc<ExternalConfig>> {
-        self.external.get(name).map(|form| self.external_service(form))
+        self.external_configs.get(name).cloned()
     }
 
-    fn external_service(&self, form: &ExternalForm) -> Arc<ExternalConfig> {
+    fn compile_external(&self, form: &ExternalForm) -> ExternalConfig {
         let ExternalForm { name, hosts, ranges, ports } = form.clone();
-        let policies = self.authorizations.values();
+        let policies =
+            self.policies_by_external.get(&name).filter_map(|policy| self.authorizations.get(policy));
         let policies: Vec<_> =
             policies.filter_map(|policy| policy.of_external(&self.domain, &name)).collect();
-        Arc::new(ExternalConfig { name, hosts, ranges, ports, policies: policies.into() })
+        ExternalConfig { name, hosts, ranges, ports, policies: policies.into() }
     }
 
     /// Has keys be those of sources that policies name and that their namespaces' egress lets the server read; to be asked after changes of
     /// policies, of what is listed, or of the Mesh. What egress no longer lets be read is nobody's any more.
     pub fn settle_keys(&mut self) -> (KeySources, Effects) {
+        let namespaces: BTreeSet<_> =
+            self.named_key_sources().map(|(policy, _)| policy.namespace.clone()).collect();
+        namespaces.iter().for_each(|namespace| self.list(namespace));
         let mut sources = KeySources::default();
         for (policy, source) in self.named_key_sources() {
             match self.may_fetch(policy, source) {

@@ -53,7 +53,7 @@ use crate::kinds::{
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::policy::Policies;
 use crate::registry::{Kind, KindId};
-use crate::snapshot::{EndpointSet, HttpRule, MeshSettings, ServiceConfig};
+use crate::snapshot::{EndpointSet, ExternalConfig, ExternalServices, HttpRule, MeshSettings, ServiceConfig};
 use crate::validate::field::{Errors, Field, Read, Unreadable};
 use crate::validate::validate;
 
@@ -137,6 +137,10 @@ pub struct Compiler {
     /// Nodes to which nothing comes that clients do not send there.
     explicit_nodes: HashSet<Arc<str>>,
     external: BTreeMap<NamespacedName, ExternalForm>,
+    policies_by_external: MultiMap<NamespacedName, NamespacedName>,
+    external_configs: BTreeMap<NamespacedName, Arc<ExternalConfig>>,
+    /// What is listed for namespaces, as far as somebody has asked.
+    listed: HashMap<Arc<str>, ExternalServices>,
     keys: FetchedKeys,
     /// Policies, with sources of keys that egress does not let them have.
     refused_keys: BTreeSet<(NamespacedName, Arc<str>)>,
@@ -178,6 +182,7 @@ struct Dirty {
     /// Reported whether they come out different or not.
     statuses: BTreeSet<(KindId, NamespacedName)>,
     workloads: BTreeSet<WorkloadName>,
+    external: BTreeSet<NamespacedName>,
     /// Policies whose statuses may be others.
     policies: BTreeSet<NamespacedName>,
     mesh: bool,
@@ -204,6 +209,9 @@ impl Compiler {
             policy_statuses: HashMap::new(),
             explicit_nodes: HashSet::new(),
             external: BTreeMap::new(),
+            policies_by_external: MultiMap::default(),
+            external_configs: BTreeMap::new(),
+            listed: HashMap::new(),
             keys: FetchedKeys::new(),
             refused_keys: BTreeSet::new(),
             meshes: Policies::default(),
@@ -447,6 +455,7 @@ impl Compiler {
                 effects.endpoints.push(name);
             }
         }
+        self.settle_external(&mut dirty);
         for name in std::mem::take(&mut dirty.workloads) {
             if self.settle_workload(&name, &mut dirty) {
                 effects.workloads.push(name);

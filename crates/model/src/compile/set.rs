@@ -48,6 +48,14 @@ impl Compiler {
         for service in form.iter().flat_map(AuthorizationForm::services) {
             self.policies_by_service.insert(service.clone(), name.clone());
         }
+        for external in old.iter().flat_map(AuthorizationForm::outside) {
+            self.policies_by_external.remove(external, name);
+            dirty.external.insert(external.clone());
+        }
+        for external in form.iter().flat_map(AuthorizationForm::outside) {
+            self.policies_by_external.insert(external.clone(), name.clone());
+            dirty.external.insert(external.clone());
+        }
         let both = [old, form].into_iter().flatten();
         dirty
             .workloads

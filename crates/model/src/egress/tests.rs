@@ -30,7 +30,7 @@ fn snapshot(
     let mut mesh = MeshSettings { egress: policy, ..MeshSettings::default() };
     mesh.egress_namespaces.extend(of_namespace.map(|policy| ("shop".into(), policy)));
     let mut snapshot = Snapshot { mesh: Arc::new(mesh), ..Snapshot::default() };
-    let config = WorkloadConfig { external, ..WorkloadConfig::new(web()) };
+    let config = WorkloadConfig { external: external.into(), ..WorkloadConfig::new(web()) };
     snapshot.workloads.insert(web(), Arc::new(config));
     snapshot
 }

@@ -1,8 +1,5 @@
 //! Destinations outside of the mesh, as a node is told of them with each workload that may reach them.
 
-use std::net::IpAddr;
-use std::sync::Arc;
-
 use ipnet::IpNet;
 
 use super::{AccessPolicies, MeshSettings, ServerName};
@@ -62,17 +59,4 @@ impl ExternalConfig {
     pub fn port(&self, number: u16) -> Option<&ExternalPort> {
         self.ports.iter().find(|port| port.number == number)
     }
-
-    /// The place of the name by which it lists a host, which is in lower case.
-    pub fn host_place(&self, host: &str) -> Option<usize> {
-        self.hosts.iter().position(|name| name.matches(host))
-    }
-
-    /// The place of the range by which it lists an address.
-    pub fn range_place(&self, address: IpAddr) -> Option<usize> {
-        self.ranges.iter().position(|range| range.contains(&address))
-    }
 }
-
-/// All that list something for a workload: those of its own namespace first, each in the order of their names.
-pub type ExternalServices = Vec<Arc<ExternalConfig>>;

@@ -88,7 +88,7 @@ impl WorkloadConfig {
             strict: Strictness::default(),
             denies_by_default: false,
             allowed_paths: Ambiguities::default(),
-            external: Vec::new(),
+            external: ExternalServices::default(),
         }
     }
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::{Name, RData};
+use hickory_proto::rr::{Name, RData, Record};
 use tokio::time::timeout;
 use tulle_model::egress::{Leave, is_told, leave};
+use tulle_model::snapshot::FastMap;
 use tulle_proxy::state::NodeState;
 
 use super::answer::{Alias, Query};
@@ -93,25 +94,21 @@ fn addresses_of(name: &str, answer: &[u8]) -> Vec<(IpAddr, Duration)> {
         return Vec::new();
     };
     own.set_fqdn(true);
-    let records = || message.answers.iter().take(MOST_RECORDS);
-    let mut names = vec![own];
-    // In whatever order they come; each adds a name once.
-    loop {
-        let known = names.len();
-        for record in records() {
-            if let RData::CNAME(target) = &record.data
-                && names.contains(&record.name)
-                && !names.contains(&target.0)
-            {
-                names.push(target.0.clone());
+    // In whatever order they come; each is looked at once.
+    let mut records: FastMap<&Name, Vec<&Record>> = FastMap::default();
+    for record in message.answers.iter().take(MOST_RECORDS) {
+        records.entry(&record.name).or_default().push(record);
+    }
+    let (mut names, mut of_name) = (vec![&own], Vec::new());
+    while let Some(name) = names.pop() {
+        for record in records.remove(name).unwrap_or_default() {
+            match &record.data {
+                RData::CNAME(target) => names.push(&target.0),
+                _ => of_name.push(record),
             }
         }
-        if names.len() == known {
-            break;
-        }
     }
-    let of_name = records().filter(|record| names.contains(&record.name));
-    let addresses = of_name.filter_map(|record| {
+    let addresses = of_name.into_iter().filter_map(|record| {
         let address = match &record.data {
             RData::A(address) => IpAddr::V4(address.0),
             RData::AAAA(address) => IpAddr::V6(address.0),
@@ -125,7 +122,6 @@ fn addresses_of(name: &str, answer: &[u8]) -> Vec<(IpAddr, Duration)> {
 #[cfg(test)]
 mod tests {
     use hickory_proto::op::OpCode;
-    use hickory_proto::rr::Record;
     use hickory_proto::rr::rdata::{A, AAAA, CNAME};
 
     use super::*;
@@ -152,5 +148,19 @@ mod tests {
         assert_eq!(shown, ["192.0.2.1 30", "2001:db8::1 60"]);
         assert!(addresses_of("other.test", &message.to_vec().unwrap()).is_empty());
         assert!(addresses_of("api.example.com", b"no message").is_empty());
+    }
+    /// The longest chain that is looked at, its last link first, as a server would have it that wants to keep the node busy.
+    #[test]
+    fn a_chain_is_followed_in_whatever_order_and_each_link_once() {
+        let name = |at: usize| Name::from_ascii(format!("n{at}.example.com.")).unwrap();
+        let last = MOST_RECORDS - 1;
+        let mut message = Message::response(1, OpCode::Query);
+        message.add_answer(Record::from_rdata(name(last), 30, RData::A(A([192, 0, 2, 1].into()))));
+        for at in (0..last).rev() {
+            message.add_answer(Record::from_rdata(name(at), 30, RData::CNAME(CNAME(name(at + 1)))));
+        }
+        let answer = message.to_vec().unwrap();
+        assert_eq!(addresses_of("n0.example.com", &answer).len(), 1);
+        assert_eq!(addresses_of("x.example.com", &answer).len(), 0);
     }
 }

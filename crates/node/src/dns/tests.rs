@@ -685,7 +685,7 @@ fn list(fixture: &Fixture, hosts: Option<&[&str]>) {
         snapshot.workloads.remove(&web);
         if let Some(hosts) = hosts {
             let external = vec![Arc::new(external(hosts))];
-            let config = WorkloadConfig { external, ..WorkloadConfig::new(web.clone()) };
+            let config = WorkloadConfig { external: external.into(), ..WorkloadConfig::new(web.clone()) };
             snapshot.workloads.insert(web.clone(), Arc::new(config));
         }
         state.snapshot = Arc::new(snapshot);

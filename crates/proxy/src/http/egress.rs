@@ -153,14 +153,13 @@ fn permitted(
     let snapshot = &view.snapshot;
     exchange.decided_on(snapshot.generation);
     let looked_at = looked_at(snapshot, source, place);
+    let is_tunnel = head.method == Method::CONNECT;
     let shown = match looked_at {
         Ok(None) => return Ok(false),
-        Ok(Some(OutsideProtocol::Http)) if head.method == Method::CONNECT => return Ok(true),
+        Ok(Some(OutsideProtocol::Http)) if is_tunnel => return Ok(true),
         // The name that the tunnel is for is the one that its TLS has to name.
-        Ok(Some(OutsideProtocol::Tls)) if head.method == Method::CONNECT => {
-            Shown::Server(place.names.first().map(|name| &**name))
-        }
-        Ok(Some(OutsideProtocol::Bytes)) if head.method == Method::CONNECT => Shown::Bytes,
+        Ok(Some(OutsideProtocol::Tls)) if is_tunnel => Shown::Server(place.names.first().map(|name| &**name)),
+        Ok(Some(OutsideProtocol::Bytes)) if is_tunnel => Shown::Bytes,
         Ok(Some(OutsideProtocol::Http)) => Shown::Request(head),
         Ok(Some(OutsideProtocol::Tls | OutsideProtocol::Bytes)) => {
             let message = format!(
@@ -174,7 +173,11 @@ fn permitted(
             return Err(unlisted.refuse(exchange));
         }
     };
-    admitted(worker, exchange, source, place, shown).map(|()| head.method == Method::CONNECT)
+    // What comes out of a tunnel is asked for once more, and counted then; what is refused here, here.
+    if is_tunnel && admit(snapshot, source, place, shown, None).is_ok() {
+        return Ok(true);
+    }
+    admitted(worker, exchange, source, place, shown).map(|()| is_tunnel)
 }
 
 fn admitted(

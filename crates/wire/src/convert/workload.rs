@@ -44,7 +44,8 @@ impl TryFrom<wire::Workload> for model::WorkloadConfig {
             allowed_paths: Ambiguities::named(workload.allowed_paths.iter().map(String::as_str)),
             external: list("external", workload.external, |of| {
                 model::ExternalConfig::try_from(of).map(Arc::new)
-            })?,
+            })?
+            .into(),
         })
     }
 }

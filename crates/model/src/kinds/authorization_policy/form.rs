@@ -101,9 +101,14 @@ impl Selector {
 }
 
 impl AuthorizationForm {
-    /// Whether one of its targets is an ExternalService.
-    pub(crate) fn is_about_outside(&self) -> bool {
-        self.targets.iter().any(|target| matches!(target, TargetForm::External(_)))
+    /// The ExternalServices among its targets.
+    pub(crate) fn outside(&self) -> impl Iterator<Item = &NamespacedName> {
+        self.targets.iter().filter_map(|target| match target {
+            TargetForm::External(name) => Some(name),
+            TargetForm::Mesh | TargetForm::Namespace | TargetForm::Workloads(_) | TargetForm::Service(_) => {
+                None
+            }
+        })
     }
 
     /// Whether workloads of that namespace may be among its targets.

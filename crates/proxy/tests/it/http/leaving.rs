@@ -33,7 +33,7 @@ fn external(port: u16, protocol: OutsideProtocol, policies: Vec<AccessPolicy>) -
 }
 
 fn list(node: &mut Node, external: Vec<ExternalConfig>) {
-    let external = external.into_iter().map(Arc::new).collect();
+    let external = external.into_iter().map(Arc::new).collect::<Vec<_>>().into();
     node.told(WorkloadConfig { external, ..WorkloadConfig::new(WorkloadName::new("default", "a")) });
 }
 
@@ -207,6 +207,31 @@ async fn policies_say_who_uses_what_is_listed() {
     }
     let by = ["workload=\"a\"", "policy=\"default/who\""];
     eventually(|| (node.metric("tulle_authorization_total", &by) > 3).then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_a_tunnel_carries_is_counted_once() {
+    let echo = crate::mesh::echo().await;
+    let (mut node, proxy) = node().await;
+    list(
+        &mut node,
+        vec![external(echo.port(), OutsideProtocol::Bytes, vec![policy(Action::Audit, None, None)])],
+    );
+    for tunnels in 1..=3 {
+        let (mut stream, answer) = tunnel(proxy, &echo.to_string()).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        stream.write_all(b"ping").await.unwrap();
+        timeout(SOON, stream.read_exact(&mut [0; 4])).await.unwrap().unwrap();
+        assert_eq!(node.metric("tulle_authorization_total", &["policy=\"default/who\""]), tunnels);
+    }
+    // One that does not open is counted, too.
+    list(
+        &mut node,
+        vec![external(echo.port(), OutsideProtocol::Bytes, vec![policy(Action::Deny, None, None)])],
+    );
+    let (_, answer) = tunnel(proxy, &echo.to_string()).await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    assert_eq!(node.metric("tulle_authorization_total", &["policy=\"default/who\""]), 4);
 }
 
 #[tokio::test]
