@@ -1,4 +1,4 @@
-//! TCP connections that processes of a cgroup have begun past everything that could end them: the kernel is asked which there are
+//! TCP connections that processes of a cgroup, or of a network namespace, have begun past everything that could end them: the kernel is asked which there are
 //! (sock_diag(7)), and ends them (SOCK_DESTROY, `CONFIG_INET_DIAG_DESTROY`), for both sides, with a reset.
 
 use std::collections::BTreeSet;
@@ -14,6 +14,7 @@ const DESTROY: u16 = 21;
 /// Of `struct inet_diag_msg`, behind its first four bytes: what identifies the socket (`struct inet_diag_sockid`), and the rest.
 const ID: usize = 48;
 const REST: usize = 20;
+const MARK: u16 = 15;
 const CGROUP: u16 = 21;
 /// All states of TCP (`TCP_…`, a bit each) in which a peer may be there: not TIME_WAIT, CLOSE and LISTEN.
 const STATES: u32 = 0b1011_0011_0110;
@@ -28,15 +29,35 @@ struct Connected {
     id: Vec<u8>,
     local: SocketAddr,
     remote: SocketAddr,
-    cgroup: u64,
+    cgroup: Option<u64>,
+    /// The kernel tells it to who has CAP_NET_ADMIN.
+    mark: Option<u32>,
 }
 
-/// Ends the connections that processes of these cgroups ([`Cgroup::ids`](crate::cgroup::Cgroup::ids)) have begun to other hosts, and
-/// that nothing redirects. What others have begun with them goes on. Returns how many those were.
+/// Whose connections end.
+#[derive(Debug, Clone, Copy)]
+pub enum Whose<'a> {
+    /// Of processes in these cgroups ([`Cgroup::ids`](crate::cgroup::Cgroup::ids)).
+    Cgroups(&'a BTreeSet<u64>),
+    /// Of this network namespace, but for sockets that have one of these marks.
+    NotMarked(&'a [u32]),
+}
+
+impl Whose<'_> {
+    fn have(self, socket: &Connected) -> bool {
+        match self {
+            Self::Cgroups(cgroups) => socket.cgroup.is_some_and(|cgroup| cgroups.contains(&cgroup)),
+            Self::NotMarked(marks) => socket.mark.is_some_and(|mark| !marks.contains(&mark)),
+        }
+    }
+}
+
+/// Ends the connections that they have begun to other hosts, and that nothing redirects. What others have begun with them goes on.
+/// Returns how many those were.
 ///
 /// # Errors
 /// Where the kernel cannot be asked, or does not end what it is asked to (`Unsupported`: it never does).
-pub fn end(cgroups: &BTreeSet<u64>) -> io::Result<usize> {
+pub fn end(whose: Whose<'_>) -> io::Result<usize> {
     let mut sockets = Netfilter::sockets(PATIENCE)?;
     let mut found = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
@@ -51,7 +72,9 @@ pub fn end(cgroups: &BTreeSet<u64>) -> io::Result<usize> {
             }
         }
     }
-    found.retain(|socket| cgroups.contains(&socket.cgroup) && !socket.remote.ip().is_loopback());
+    let leaves =
+        |socket: &Connected| !socket.remote.ip().is_loopback() && socket.remote.ip() != socket.local.ip();
+    found.retain(|socket| whose.have(socket) && leaves(socket));
     if found.is_empty() {
         return Ok(0);
     }
@@ -86,7 +109,9 @@ fn asked(kind: u16, flags: u16, family: u8, id: &[u8]) -> Vec<u8> {
 /// Reads `struct inet_diag_msg` behind its first four bytes, with its attributes.
 fn connected(family: u8, body: &[u8]) -> Option<Connected> {
     let (id, rest) = body.split_at_checked(ID)?;
-    let cgroup = attribute(rest.get(REST..)?, CGROUP)?.try_into().ok().map(u64::from_ne_bytes)?;
+    let attributes = rest.get(REST..)?;
+    let cgroup = attribute(attributes, CGROUP).and_then(|cgroup| cgroup.try_into().ok());
+    let mark = attribute(attributes, MARK).and_then(|mark| mark.try_into().ok());
     let port = |at: usize| u16::from_be_bytes([id[at], id[at + 1]]);
     let address = |at: usize| -> IpAddr {
         let bytes: [u8; 16] = id[at..at + 16].try_into().unwrap_or_default();
@@ -96,7 +121,8 @@ fn connected(family: u8, body: &[u8]) -> Option<Connected> {
         }
     };
     let (local, remote) = (SocketAddr::new(address(4), port(0)), SocketAddr::new(address(20), port(2)));
-    Some(Connected { family, id: id.to_owned(), local, remote, cgroup })
+    let (cgroup, mark) = (cgroup.map(u64::from_ne_bytes), mark.map(u32::from_ne_bytes));
+    Some(Connected { family, id: id.to_owned(), local, remote, cgroup, mark })
 }
 
 #[cfg(test)]
@@ -135,11 +161,16 @@ mod tests {
             let message = messages(&message).next().unwrap();
             let found = connected(message.family, message.body).unwrap();
             assert_eq!(format!("{} {}", found.local, found.remote), expected);
-            assert_eq!((found.cgroup, found.id.len()), (7, ID));
+            assert_eq!((found.cgroup, found.mark, found.id.len()), (Some(7), None, ID));
+            assert!(Whose::Cgroups(&[7].into()).have(&found) && !Whose::Cgroups(&[8].into()).have(&found));
+            assert!(!Whose::NotMarked(&[]).have(&found), "nobody says which mark it has");
+            let marked = Connected { mark: Some(5), ..found };
+            assert!(Whose::NotMarked(&[6]).have(&marked) && !Whose::NotMarked(&[5, 6]).have(&marked));
         }
         let none = message(libc::AF_INET, &[10, 0, 0, 1], &[192, 0, 2, 7], None);
         let whole = messages(&none).next().unwrap();
-        assert_eq!(connected(whole.family, whole.body), None, "it is of no cgroup");
+        let found = connected(whole.family, whole.body).unwrap();
+        assert!(!Whose::Cgroups(&(0..99).collect()).have(&found), "it is of no cgroup");
         for length in 0..whole.body.len() {
             assert_eq!(connected(2, &whole.body[..length]), None);
         }
@@ -151,7 +182,7 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (server, _) = listener.accept().unwrap();
         for cgroups in [BTreeSet::new(), (0..1 << 12).collect()] {
-            assert_eq!(end(&cgroups).unwrap(), 0);
+            assert_eq!(end(Whose::Cgroups(&cgroups)).unwrap(), 0);
         }
         for one in [client, server] {
             assert!(one.take_error().unwrap().is_none() && one.peer_addr().is_ok());

@@ -3,7 +3,6 @@
 //! Every change is one transaction of nft. Where that is refused, because a cgroup is not what it was, the table is
 //! made anew as a whole, without the workloads that cannot be had; those are closed, say so, and are tried again.
 
-mod begun;
 mod entering;
 mod passing;
 mod tending;

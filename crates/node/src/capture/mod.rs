@@ -10,6 +10,7 @@
 //! ([`Destinations`]). Loopback addresses that are not the mesh's are left alone; the outside is reached without the
 //! proxy, by it (where only what is listed may leave), or refused, as the mesh's egress policy says.
 
+mod begun;
 mod captor;
 mod destinations;
 mod entrances;

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tulle_model::name::WorkloadName;
 use tulle_sys::network::NetworkNamespace;
 use tulle_sys::nft::{self, NftError};
@@ -21,7 +21,7 @@ use super::entrances::{Entrance, Entrances, entrance_of};
 use super::rules::{self, Extent, Member, Opening};
 use super::table::NftTable;
 use super::zones::Zones;
-use super::{Counts, namespace_rules};
+use super::{Counts, begun, namespace_rules};
 
 pub(super) struct Namespace {
     table: String,
@@ -53,6 +53,8 @@ struct Tenant {
     opening: Opening,
     /// What the rules had counted when they were asked last.
     seen: Counts,
+    /// What it began past the proxy when it might has been ended.
+    is_held: bool,
 }
 
 impl Namespace {
@@ -132,7 +134,7 @@ impl Namespace {
         let egress = egress_of(state.destinations.as_ref(), name);
         let opening = Opening { outbound_port, dns_port, zone, entrance, egress };
         state.gather(&self.table);
-        let workload = Tenant { name: name.clone(), opening, seen: Counts::default() };
+        let workload = Tenant { name: name.clone(), opening, seen: Counts::default(), is_held: false };
         let before = state.workload.replace(workload);
         let made = self.rebuild(&mut state);
         if made.is_err() {
@@ -142,7 +144,9 @@ impl Namespace {
         if let Some(before) = before {
             state.zones.give_back(before.opening.zone);
         }
-        made.map_err(io::Error::other)
+        made.map_err(io::Error::other)?;
+        end_begun(state);
+        Ok(())
     }
 
     /// Closes the namespace again, if it is this workload's.
@@ -176,7 +180,9 @@ impl Namespace {
                 rules::egress(&mut script, "add", &self.table, Member::Namespace, opening.egress);
             }
         }
-        self.change(&mut state, &script, "what is known of destinations")
+        self.change(&mut state, &script, "what is known of destinations")?;
+        end_begun(state);
+        Ok(())
     }
 
     /// Has what comes from elsewhere enter by these; `None`: it is not captured any more.
@@ -213,6 +219,7 @@ impl Namespace {
         {
             tracing::error!("the nftables table {} cannot be made: {e}", self.table);
         }
+        end_begun(state);
     }
 
     /// Closes the namespace, and makes nothing any more: until a node is back, or its rules are removed.
@@ -304,6 +311,21 @@ impl NamespaceState {
                 *self.counted.entry(workload.name.clone()).or_default().at(index) += more;
             }
         }
+    }
+}
+
+/// Ends what the workload has begun past the proxy, if it is held to a policy of egress from now on.
+fn end_begun(mut state: MutexGuard<'_, NamespaceState>) {
+    let NamespaceState { workload: Some(workload), destinations: Some(destinations), .. } = &mut *state
+    else {
+        return;
+    };
+    let was_held = workload.is_held;
+    workload.is_held = destinations.egress.ends_what_began(&workload.name);
+    let is_newly_held = workload.is_held && !was_held;
+    drop(state);
+    if is_newly_held {
+        begun::end_of_namespace();
     }
 }
 

@@ -122,12 +122,20 @@ impl Member<'_> {
     }
 }
 
+/// Lets pass what the node sends itself, which in a network namespace no cgroup tells apart.
+fn own_of_node() -> String {
+    format!("meta mark {{ {NODE_MARK}, {PROCESS_MARK} }} accept")
+}
+
+/// The same of what goes to addresses of the namespace itself.
+const LOCAL: &str = "fib daddr type local accept";
+
 /// The table without an open workload and a known destination, in place of the one before.
 pub(super) fn table(table: &str, extent: Extent<'_>) -> String {
     let (key, key_type) = (extent.key(), extent.key_type());
     let counters = COUNTERS.map(|name| format!("  set {name} {{ type {key_type}; counter; }}\n")).concat();
     // What goes to the namespace's own addresses does not leave it. Neighbours and groups are the kernel's own matter.
-    let own = format!("meta mark {{ {NODE_MARK}, {PROCESS_MARK} }} accept");
+    let own = own_of_node();
     let own_answers = format!("socket mark {{ {NODE_MARK}, {PROCESS_MARK} }} accept");
     let neighbours = "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, \
                       mld-listener-query, mld-listener-report, mld2-listener-report } accept\n    meta l4proto 2 accept";
@@ -139,7 +147,7 @@ pub(super) fn table(table: &str, extent: Extent<'_>) -> String {
             (set, all, "", "", "", "", -100, inbound_rules::tables())
         }
         Extent::Namespace => {
-            let local = "fib daddr type local accept";
+            let local = LOCAL;
             let inbound = namespace_rules::tables();
             (String::new(), String::new(), &*own, &*own_answers, local, neighbours, -101, inbound)
         }
@@ -294,6 +302,11 @@ pub(super) fn follow(
         let denied = own("egress_denied", "goto refuse");
         // What came from outside is no workload's doing, and what is redirected the proxy ends. A reset ends it for the other side.
         let ended = format!("ct direction original ct status & dnat != dnat {}", own("open", "goto refuse"));
+        let node = own_of_node();
+        let others: &[&str] = match extent {
+            Extent::Cgroups(_) => &[],
+            Extent::Namespace => &[&node, LOCAL],
+        };
         let begun = [
             "meta l4proto != tcp accept",
             "tcp flags & rst == rst accept",
@@ -302,6 +315,7 @@ pub(super) fn follow(
             &own("free", "accept"),
             &ended,
         ];
+        let begun = [others, &begun].concat();
         chain("begun", if now.egress.ends_what_anybody_began() { &begun } else { &[] });
         match now.egress.of_all() {
             Some(EgressPolicy::Allow) => {

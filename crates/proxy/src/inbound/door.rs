@@ -96,7 +96,7 @@ pub(super) fn poll_refused(
                 let denied = Denied { reason: INVALID_TOKEN.to_owned(), by: None };
                 Some(UpstreamError::unauthenticated(denied, why.to_string()))
             }
-            Some(Withdrawn::Gone | Withdrawn::PortClosed) => return Poll::Pending,
+            Some(Withdrawn::Gone | Withdrawn::PortClosed | Withdrawn::Outside) => return Poll::Pending,
         };
         if let Some(denied) = denied {
             return Poll::Ready(denied);

@@ -9,10 +9,9 @@ use tulle_model::name::WorkloadName;
 use tulle_sys::cgroup::Cgroup;
 use tulle_sys::nft_counters::packets_by_cgroup;
 
-use super::{Host, State, begun};
-
+use super::{Host, State};
 use crate::capture::destinations::Destinations;
-use crate::capture::{Counts, rules};
+use crate::capture::{Counts, begun, rules};
 
 impl Host {
     /// Has the rules go by what is known of destinations.
@@ -48,7 +47,7 @@ impl Host {
     pub(super) fn end_begun(&self, mut state: MutexGuard<'_, State>) {
         let newly_held = state.newly_held();
         drop(state);
-        begun::end(&newly_held);
+        begun::end_of_cgroups(&newly_held);
     }
 
     /// What the rules have counted since this was called last.
