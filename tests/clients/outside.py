@@ -1,9 +1,9 @@
 """The outside of a mesh: a name server, and who answers at its addresses, of IPv4 and IPv6.
 
-usage: outside.py ADDRESS NAME=ADDRESS,ADDRESS… -- KIND:PORT…   (KIND: http, tls, tcp, udp; for tls, $ECHO_PEM is the file of certificate and key)
+usage: outside.py ADDRESS NAME=ADDRESS,ADDRESS… -- KIND:PORT…   (KIND: http, https, tls, tcp, udp; for https and tls, $ECHO_PEM is the file of certificate and key)
 
 The name server listens at ADDRESS; names that it is not told of do not exist. Who answers says in JSON that its `name` is
-`outside`, and what it was asked for. Prints "up" once all listen.
+`outside`, or in TLS that it is `outside-tls`, and what it was asked for. Prints "up" once all listen.
 """
 
 import http.server
@@ -17,15 +17,15 @@ import sys
 import threading
 
 
-def told(**more):
-    return json.dumps({"name": "outside", **more}).encode() + b"\n"
+def told(context=None, **more):
+    return json.dumps({"name": "outside-tls" if context else "outside", **more}).encode() + b"\n"
 
 
 class Http(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        body = told(path=self.path, headers=[list(pair) for pair in self.headers.items()])
+        body = told(self.server.context, path=self.path, headers=[list(pair) for pair in self.headers.items()])
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -38,7 +38,7 @@ class Http(http.server.BaseHTTPRequestHandler):
 class Line(socketserver.StreamRequestHandler):
     def handle(self):
         if self.rfile.readline():
-            self.wfile.write(told())
+            self.wfile.write(told(self.server.context))
 
 
 class Both:
@@ -111,9 +111,9 @@ def main():
     threading.Thread(target=serve_names, args=(address, names), daemon=True).start()
     for word in rest[split + 1 :]:
         kind, port = word.split(":")
-        make = {"http": (Requests, Http), "udp": (Datagrams, Datagram)}.get(kind, (Lines, Line))
+        make = {"http": (Requests, Http), "https": (Requests, Http), "udp": (Datagrams, Datagram)}.get(kind, (Lines, Line))
         server = make[0](("::", int(port)), make[1])
-        if kind == "tls":
+        if kind in ("https", "tls"):
             server.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             server.context.load_cert_chain(os.environ["ECHO_PEM"])
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -242,6 +242,10 @@ const CASES: &[Case] = &[
         ..case("docs/security.md ExternalService/payments", &["GET http://e:9093/ => 200 by:e"])
     },
     Case {
+        also: in_tls,
+        ..case("docs/security.md ExternalService/geocoder", &["GET http://e:9093/ => 200 by:e"])
+    },
+    Case {
         also: open_again,
         ..case("docs/security.md Mesh/default", &["GET http://e:9093/ => 403 reason:no-allow-policy"])
     },
@@ -515,6 +519,45 @@ fn listed(story: &mut Story) {
     }
     let file = story.file("egress.yaml", &mesh("{policy: Allow}"));
     story.home.tulle(&["apply", "-f", &file]).ok();
+}
+
+/// What is outside is spoken to in TLS, as soon as it is known who may have signed its certificate.
+fn in_tls(story: &mut Story) {
+    let explained = |url: &str| {
+        let explained = story.home.tulle(&["explain", "-n", "shop", "--from", "backends", url]);
+        explained.stdout.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let feed = "tcp://geocoder.example:5671";
+    for (url, says) in [
+        (
+            "http://geocoder.example/",
+            &["asking for geocoder.example, to port 443", "BackendTLSPolicy/shop/geocoder"][..],
+        ),
+        (feed, &["tls-failed", "there is no ConfigMap shop/geocoder-authority", "caCertificateRefs[0]"]),
+    ] {
+        let explained = explained(url);
+        assert!(says.iter().all(|says| explained.contains(says)), "{url}: {explained}");
+    }
+    let conditions = |policy: &str| {
+        let object = story.home.tulle(&["get", "backendtlspolicy", policy, "-n", "shop", "-o", "json"]).ok();
+        let object: Value = serde_json::from_str(&object).unwrap();
+        let conditions = object.pointer("/status/ancestors/0/conditions").and_then(Value::as_array).cloned();
+        let text = |of: &Value, field: &str| of[field].as_str().unwrap_or_default().to_owned();
+        let conditions = conditions.unwrap_or_default();
+        conditions.iter().map(|of| format!("{} {}", text(of, "type"), text(of, "reason"))).collect::<Vec<_>>()
+    };
+    let patience = Duration::from_secs(10);
+    let good = ["Accepted Accepted", "ResolvedRefs ResolvedRefs"];
+    eventually("the policy counts", patience, || (conditions("geocoder") == good).then_some(()));
+    let bad = ["Accepted NoValidCACertificate", "ResolvedRefs InvalidCACertificateRef"];
+    eventually("the other does not", patience, || (conditions("geocoder-feed") == bad).then_some(()));
+    let authority = rcgen::generate_simple_self_signed(vec!["authority.example".to_owned()]).unwrap();
+    let file = story.file("authority.pem", &authority.cert.pem());
+    let from = format!("--from-file=ca.crt={file}");
+    story.home.kubectl(&["create", "configmap", "geocoder-authority", "-n", "shop", &from]).ok();
+    eventually("the other counts", patience, || (conditions("geocoder-feed") == good).then_some(()));
+    assert!(explained(feed).contains("asking for feed.geocoder.example"), "{}", explained(feed));
+    story.home.tulle(&["delete", "configmap", "geocoder-authority", "-n", "shop"]).ok();
 }
 
 /// Who comes past the mesh is reported and named, and let in.

@@ -11,10 +11,10 @@ use tulle_tests::harness::{Home, Hosts, Process, client, eventually, python, req
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a network namespace has in place of the host's name servers (ip-netns(8)).
-struct NameServers(PathBuf);
+pub struct NameServers(PathBuf);
 
 impl NameServers {
-    fn new(namespace: &str, server: &str) -> Self {
+    pub fn new(namespace: &str, server: &str) -> Self {
         let folder = PathBuf::from("/etc/netns").join(namespace);
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("resolv.conf"), format!("nameserver {server}\n")).unwrap();
@@ -110,7 +110,7 @@ fn only_what_is_listed_leaves_the_mesh() {
         "GET http://api.example.com/ => 200 by:outside",
         "GET http://api.example.com/ host:API.example.com => 200 by:outside",
         "GET http://a.six.example.com/ => 200 by:outside",
-        "OPEN tls://api.example.com:443 sni:api.example.com => 0 by:outside",
+        "OPEN tls://api.example.com:443 sni:api.example.com => 0 by:outside-tls",
         "OPEN tcp://10.99.0.2:5432 => 0 by:outside",
         "OPEN tcp://[fd99::2]:5432 => 0 by:outside",
         // Another name, another host or server than the name that was resolved, another port, no name at all.

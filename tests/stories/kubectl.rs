@@ -214,7 +214,7 @@ fn kubectl_works() {
     // Of groups that nobody serves, and of those that have other kinds.
     for (version, kind) in [
         ("networking.istio.io/v1", "VirtualService"),
-        ("v1", "ConfigMap"),
+        ("v1", "Pod"),
         ("v1", "Servce"),
         ("gateway.networking.k8s.io/v1", "Gateway"),
         ("tulle.dev/v1alpha1", "TrafficPolicy"),

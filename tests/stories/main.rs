@@ -6,6 +6,7 @@ mod bad_input;
 mod chain;
 mod documented;
 mod egress;
+mod egress_in_tls;
 mod exit_codes;
 mod external;
 mod footprint;

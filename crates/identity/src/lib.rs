@@ -9,6 +9,7 @@
 //! | the server's port for nodes | nodes | the authority's | anybody of the trust domain, or nobody: calls ask for more | its own, which is the mesh's |
 //! | the API | its users | the API's, which can be replaced | whoever has a certificate, or nobody | its own |
 //! | commands | the API | the kubeconfig's | the server of that name | their own |
+//! | a node, for a workload | a server of the outside ([`outside`]) | those that a BackendTLSPolicy names | the names that it has | the mesh's |
 //! | a node that is asked to | a token ([`jwt_svid`]) | the mesh's keys of tokens | a workload of the trust domain | the mesh's |
 //! | a node, for a workload | a token ([`jwt`]) | the keys of its issuer, as a policy names it | what it says | the mesh's |
 //!
@@ -21,10 +22,12 @@
 mod certificate;
 pub mod jwt;
 pub mod jwt_svid;
+pub mod outside;
 mod own;
 mod peers;
 mod refusal;
 mod roots;
+pub mod system;
 pub mod tls;
 mod users;
 

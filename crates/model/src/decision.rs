@@ -29,6 +29,7 @@ pub enum Decider {
     TcpRoute(NamespacedName),
     AuthorizationPolicy(NamespacedName),
     ExternalService(NamespacedName),
+    BackendTlsPolicy(NamespacedName),
     Workload(WorkloadName),
     /// An address of an EndpointSlice that is no workload of the mesh.
     Endpoint(IpAddr),
@@ -61,6 +62,8 @@ pub enum Effect {
     Audited,
     /// Somebody else is asked about it.
     Asked,
+    /// It goes in TLS that its client does not speak.
+    Originated,
 }
 
 impl Effect {
@@ -79,6 +82,7 @@ impl Effect {
             Self::Captured => "captured",
             Self::Audited => "audited",
             Self::Asked => "asked",
+            Self::Originated => "originated",
         }
     }
 }
@@ -94,6 +98,7 @@ impl fmt::Display for Decider {
             Self::TcpRoute(name) => write!(f, "TCPRoute/{name}"),
             Self::AuthorizationPolicy(name) => write!(f, "AuthorizationPolicy/{name}"),
             Self::ExternalService(name) => write!(f, "ExternalService/{name}"),
+            Self::BackendTlsPolicy(name) => write!(f, "BackendTLSPolicy/{name}"),
             Self::Workload(name) => write!(f, "Workload/{name}"),
             Self::Endpoint(address) => write!(f, "Endpoint/{address}"),
         }

@@ -5,8 +5,10 @@
 //! client says whom it means, in TLS (SNI: RFC 6066, section 3) or HTTP (`Host`, `:authority`), that has to be one of these names: an
 //! address of the outside may be many's. What is listed by its address goes by that alone.
 //!
-//! `Deny` lets nothing out, whatever is listed; under `Allow` nothing is looked at.
+//! `Deny` lets nothing out, whatever is listed; under `Allow` nothing is looked at but what goes in TLS that is originated for it
+//! ([`originated`]).
 
+pub mod originated;
 pub mod resolved;
 
 use std::fmt;
@@ -17,7 +19,7 @@ use crate::decision::{Decider, Decision, Effect};
 use crate::host::folded;
 use crate::name::{SYSTEM_NAMESPACE, WorkloadName};
 use crate::snapshot::{
-    EgressPolicy, ExternalConfig, ExternalServices, MeshSettings, OutsideProtocol, Snapshot,
+    EgressPolicy, ExternalConfig, ExternalPort, ExternalServices, MeshSettings, OutsideProtocol, Snapshot,
 };
 
 /// How something may leave.
@@ -36,6 +38,8 @@ pub struct Listed<'a> {
     services: Option<&'a ExternalServices>,
     /// What says that nothing else passes.
     field: &'static str,
+    /// Only ports count at which TLS is originated.
+    only_originated: bool,
 }
 
 /// Where something is to go.
@@ -81,6 +85,7 @@ impl HeldFor {
 pub struct ListedBy<'a> {
     pub service: &'a Arc<ExternalConfig>,
     pub protocol: OutsideProtocol,
+    pub port: &'a ExternalPort,
     by: By,
 }
 
@@ -90,12 +95,7 @@ enum By {
     Range(usize),
 }
 
-impl<'a> ListedBy<'a> {
-    /// `None`: it lists nothing at that port.
-    fn at(service: &'a Arc<ExternalConfig>, port: u16, by: By) -> Option<Self> {
-        Some(Self { service, protocol: service.port(port)?.protocol, by })
-    }
-
+impl ListedBy<'_> {
     pub fn decision(&self) -> Decision {
         let field = match self.by {
             By::Host(place) => format!("spec.hosts[{place}]"),
@@ -127,8 +127,13 @@ pub fn leave<'a>(
 
 /// Whether the server has said what may leave of a workload: what asks before that may be let out a moment later.
 pub fn is_told(snapshot: &Snapshot, workload: &WorkloadName) -> bool {
-    let is_listed = || snapshot.mesh.egress_of(&workload.namespace).0 == EgressPolicy::Listed;
-    !snapshot.mesh_untold && (snapshot.workloads.contains_key(workload) || !is_listed())
+    let mesh = &snapshot.mesh;
+    let goes_by_list = || match mesh.egress_of(&workload.namespace).0 {
+        EgressPolicy::Listed => true,
+        EgressPolicy::Allow => mesh.originates_tls,
+        EgressPolicy::Deny => false,
+    };
+    !snapshot.mesh_untold && (snapshot.workloads.contains_key(workload) || !goes_by_list())
 }
 
 /// How what is of a namespace may leave; `services`: what is listed there, where that is known.
@@ -139,14 +144,17 @@ pub fn leave_by<'a>(
     to: &dyn fmt::Display,
 ) -> Result<Leave<'a>, HeldBack> {
     let (policy, field) = mesh.egress_of(namespace);
+    let listed = |services| Leave::Listed(Listed { namespace, services, field, only_originated: false });
     match policy {
+        // In plain it would go where TLS may be meant.
+        EgressPolicy::Allow if mesh.originates_tls && services.is_none() => Ok(listed(None)),
         EgressPolicy::Allow => Ok(Leave::Freely(field)),
         EgressPolicy::Deny => Err(HeldBack {
             why: HeldFor::Policy,
             decision: Decision::new(Decider::Mesh, field, Effect::Refused),
             message: format!("{to} is no service of the mesh, whose egress policy is Deny"),
         }),
-        EgressPolicy::Listed => Ok(Leave::Listed(Listed { namespace, services, field })),
+        EgressPolicy::Listed => Ok(listed(services)),
     }
 }
 
@@ -158,7 +166,13 @@ impl<'a> Listed<'a> {
 
     /// Whether a name may be resolved.
     pub fn lists_name(&self, name: &str) -> bool {
-        self.services.is_some_and(|services| services.list_host(&folded(name)))
+        let Some(services) = self.services else { return false };
+        match self.only_originated {
+            false => services.list_host(&folded(name)),
+            true => services
+                .by_host(&folded(name))
+                .any(|(service, _)| service.ports.iter().any(|port| port.tls.is_some())),
+        }
     }
 
     /// What lists a destination, and says what is looked at there: where several do, one that looks.
@@ -211,9 +225,15 @@ impl<'a> Listed<'a> {
         place.names.iter().find_map(|name| self.each_by_name(name, place.port).next())
     }
 
+    /// `None`: it lists nothing at that port, as far as that counts.
+    fn at(&self, service: &'a Arc<ExternalConfig>, port: u16, by: By) -> Option<ListedBy<'a>> {
+        let port = service.port(port).filter(|port| !self.only_originated || port.tls.is_some())?;
+        Some(ListedBy { service, protocol: port.protocol, port, by })
+    }
+
     fn each_by_name(&self, name: &str, port: u16) -> impl Iterator<Item = ListedBy<'a>> {
         let named = self.services.into_iter().flat_map(|services| services.by_host(name));
-        named.filter_map(move |(service, place)| ListedBy::at(service, port, By::Host(place)))
+        named.filter_map(move |(service, place)| self.at(service, port, By::Host(place)))
     }
 
     fn each_by_address(&self, place: PlaceSeen<'_>) -> impl Iterator<Item = ListedBy<'a>> {
@@ -223,7 +243,7 @@ impl<'a> Listed<'a> {
             .zip(address)
             .into_iter()
             .flat_map(|(services, address)| services.by_address(address));
-        there.filter_map(move |(service, range)| ListedBy::at(service, place.port, By::Range(range)))
+        there.filter_map(move |(service, range)| self.at(service, place.port, By::Range(range)))
     }
 
     #[cold]

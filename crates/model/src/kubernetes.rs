@@ -23,7 +23,6 @@ const SKIPPED: &[(&str, &[&str], &[&str])] = &[
         &[
             "Binding",
             "ComponentStatus",
-            "ConfigMap",
             "LimitRange",
             "Node",
             "PersistentVolume",

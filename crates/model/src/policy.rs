@@ -37,6 +37,10 @@ pub enum Target {
     Service(ServiceName),
     /// A port of a service, by its name.
     Port(ServiceName, Arc<str>),
+    /// What is outside of the mesh.
+    External(NamespacedName),
+    /// A port of it, by its name.
+    ExternalPort(NamespacedName, Arc<str>),
     Route(KindId, NamespacedName),
     /// A rule of a route, by its name.
     Rule(KindId, NamespacedName, Arc<str>),

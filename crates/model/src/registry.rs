@@ -5,8 +5,9 @@ use serde_json::Value;
 pub use crate::kinds::id::KindId;
 pub use crate::kinds::kind::Kind;
 use crate::kinds::{
-    authorization_policy, endpoint_slice, event, external_service, grpc_route, http_route, mesh, namespace,
-    node, reference_grant, role, role_binding, secret, service, tcp_route, tls_route, workload,
+    authorization_policy, backend_tls_policy, config_map, endpoint_slice, event, external_service,
+    grpc_route, http_route, mesh, namespace, node, reference_grant, role, role_binding, secret, service,
+    tcp_route, tls_route, workload,
 };
 
 impl KindId {
@@ -38,6 +39,8 @@ pub static KINDS: &[Kind] = &[
     role_binding::KIND,
     role_binding::CLUSTER_KIND,
     external_service::KIND,
+    config_map::KIND,
+    backend_tls_policy::KIND,
 ];
 
 /// Kinds in those of their older versions that files in the wild have. Their objects are stored in the newest; what that
@@ -49,6 +52,7 @@ pub static OLDER: &[Kind] = &[
     tls_route::KIND.in_version("v1alpha2"),
     tcp_route::KIND.in_version("v1alpha2"),
     reference_grant::KIND.in_version("v1beta1"),
+    backend_tls_policy::KIND.in_version("v1alpha3"),
 ];
 
 /// All kinds in all versions that are served.

@@ -42,6 +42,7 @@ pub use self::filters::{
 };
 pub use self::jwt::{ClaimHeader, ClaimMatch, Claims, JwtConditions, JwtIssuer, JwtKeys, Token, TokenPlace};
 pub use self::mirror::{Mirror, Share};
+pub use self::outside::originated::{CertificateName, OriginatedRoots, OriginatedTls};
 pub use self::outside::{EgressPolicy, ExternalConfig, ExternalPort, OutsideProtocol};
 pub(crate) use self::places::{Place, earlier};
 use self::route_index::RouteIndex;
@@ -87,6 +88,8 @@ pub struct MeshSettings {
     /// Where no namespace says otherwise ([`MeshSettings::egress_of`]).
     pub egress: EgressPolicy,
     pub egress_namespaces: BTreeMap<Arc<str>, EgressPolicy>,
+    /// Whether TLS is originated to the outside for some workload.
+    pub originates_tls: bool,
     pub access_log: bool,
     /// See [`crate::decision::inbound_capture`].
     pub inbound_capture: bool,

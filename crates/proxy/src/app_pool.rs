@@ -25,13 +25,14 @@ use self::http1::Kept;
 use self::http2::SharedConnections;
 pub use self::places::Place;
 use self::places::Places;
-use crate::budget::{Budget, Resource};
-use crate::connect::Callee;
+use crate::budget::{Budget, Resource, cost};
+use crate::connect::{Callee, connect};
 use crate::crowded;
 use crate::error::UpstreamError;
 use crate::http::asker::Caller;
 use crate::http::body::Body;
 use crate::http::headers::AppVersion;
+use crate::originate::{AppSocket, Speaks, TlsDialer};
 use crate::sweep::Sweep;
 use crate::turn::Rules;
 
@@ -45,8 +46,14 @@ const ATTEMPTS: usize = 4;
 
 pub struct AppPool(Rc<Pool>);
 
+/// Opens the connections of a pool.
+enum Dialer {
+    Plain(Callee),
+    Tls(Rc<TlsDialer>),
+}
+
 struct Pool {
-    callee: Callee,
+    dialer: Dialer,
     places: Rc<Places>,
     rules: Rules,
     progress: Rc<Sweep>,
@@ -78,10 +85,26 @@ impl AppPool {
         let share = budget.total(Resource::Descriptors) / 4;
         let most = MAX_CONNECTIONS.min(share) as usize / workers.max(1);
         Self(Rc::new(Pool {
-            callee,
+            dialer: Dialer::Plain(callee),
             places: Places::new(most.max(MIN_CONNECTIONS), rules.waiting()),
             rules,
             progress,
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            sweeping: Cell::default(),
+            crowded: RefCell::default(),
+            making_room: Cell::default(),
+        }))
+    }
+
+    /// One with the same bounds, whose connections are in that TLS.
+    pub(crate) fn in_tls(&self, dialer: Rc<TlsDialer>) -> Self {
+        let Pool { places, rules, progress, .. } = &*self.0;
+        Self(Rc::new(Pool {
+            dialer: Dialer::Tls(dialer),
+            places: places.of_another(),
+            rules: rules.clone(),
+            progress: progress.clone(),
             idle: RefCell::default(),
             shared: RefCell::default(),
             sweeping: Cell::default(),
@@ -104,6 +127,23 @@ impl AppPool {
         match version {
             AppVersion::Http1 => self.0.request_http1(address, head, body, caller).await,
             AppVersion::Http2 => Box::pin(self.0.request_http2(address, head, body, caller)).await,
+        }
+    }
+}
+
+impl Dialer {
+    async fn connect(&self, address: SocketAddr, speaks: Speaks) -> Result<AppSocket, UpstreamError> {
+        match self {
+            Self::Plain(callee) => connect(*callee, address).await.map(AppSocket::Plain),
+            Self::Tls(dialer) => Box::pin(dialer.connect(address, speaks)).await.map(AppSocket::Tls),
+        }
+    }
+
+    /// What a connection costs.
+    fn cost(&self) -> usize {
+        match self {
+            Self::Plain(_) => cost::APPLICATION,
+            Self::Tls(_) => cost::APPLICATION + cost::TLS,
         }
     }
 }

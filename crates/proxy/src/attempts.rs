@@ -9,10 +9,11 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::{Instant, sleep};
 use tulle_model::decision::{Decision, Effect};
+use tulle_model::egress::originated::Onward;
 use tulle_model::health::Outcome;
 use tulle_model::name::ServiceName;
 use tulle_model::retry::{Failure, Tries};
-use tulle_model::snapshot::{HttpRule, Retry};
+use tulle_model::snapshot::{HttpRule, OriginatedTls, Retry};
 
 use crate::budget::{Account, Seat};
 use crate::connect::EGRESS_CONNECT;
@@ -22,6 +23,7 @@ use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
 use crate::exchange::{Exchange, Refused};
 use crate::local::Local;
 use crate::metrics::DestinationName;
+use crate::outside::OutsidePlace;
 use crate::reach::Hop;
 use crate::reason::Reason;
 use crate::repeatable::failure_of;
@@ -54,8 +56,18 @@ pub(crate) struct Attempts {
 }
 
 enum To {
-    Service { backend: ServiceName, port: u16 },
-    Outside { addresses: std::vec::IntoIter<SocketAddr> },
+    Service {
+        backend: ServiceName,
+        port: u16,
+    },
+    /// Boxed: every request has room for what is rare.
+    Outside(Box<Outward>),
+}
+
+/// Addresses outside of the mesh, and the TLS in which it goes there.
+struct Outward {
+    addresses: std::vec::IntoIter<SocketAddr>,
+    tls: Option<Arc<OriginatedTls>>,
 }
 
 /// What follows a failed attempt.
@@ -92,10 +104,16 @@ impl Attempts {
         self.rule.as_ref()?.retry.as_deref()
     }
 
-    /// At addresses outside of the mesh, in their order.
-    pub fn outside(exchange: &mut Exchange, addresses: Vec<SocketAddr>) -> Self {
+    /// At the addresses of a place outside of the mesh, in their order; at no listener of this proxy's.
+    pub fn outside(worker: &Worker, exchange: &mut Exchange, place: &OutsidePlace, onward: Onward) -> Self {
         exchange.goes_to(DestinationName::External);
-        Self::new(exchange, To::Outside { addresses: addresses.into_iter() })
+        let mut addresses = place.addresses.clone();
+        if let Some(port) = onward.port {
+            addresses.iter_mut().for_each(|address| address.set_port(port));
+            addresses.retain(|address| !worker.is_own_listener(*address));
+        }
+        let outward = Outward { addresses: addresses.into_iter(), tls: onward.tls };
+        Self::new(exchange, To::Outside(Box::new(outward)))
     }
 
     fn new(exchange: &Exchange, to: To) -> Self {
@@ -119,14 +137,17 @@ impl Attempts {
     pub fn backend(&self) -> Option<(&ServiceName, u16)> {
         match &self.to {
             To::Service { backend, port } => Some((backend, *port)),
-            To::Outside { .. } => None,
+            To::Outside(_) => None,
         }
     }
 
     /// Picks where the next attempt goes, which begins with that.
     pub fn next(&mut self, worker: &Worker, exchange: &mut Exchange) -> Result<Hop, Refused> {
         let picked = match &mut self.to {
-            To::Outside { addresses } => addresses.next().map(Hop::outside),
+            To::Outside(outward) => {
+                let Outward { addresses, tls } = &mut **outward;
+                addresses.next().map(|address| Hop::outside(address, tls.clone()))
+            }
             To::Service { backend, port } => {
                 worker.local.view().recent_destination(backend).and_then(|destination| {
                     let pick = |tried| worker.local.pick(&destination, *port, tried);
@@ -148,7 +169,7 @@ impl Attempts {
             return Ok(hop);
         }
         Err(match &self.to {
-            To::Outside { .. } => {
+            To::Outside(_) => {
                 exchange.refuse(Reason::ConnectFailed, "no address of the destination is left to try")
             }
             To::Service { backend, port } => {
@@ -344,10 +365,10 @@ impl Attempts {
         let time = worker.local.since_start(now);
         match &self.to {
             // What bounds them is how many addresses there are.
-            To::Outside { addresses } if failure == Failure::Final || addresses.len() == 0 => {
+            To::Outside(outward) if failure == Failure::Final || outward.addresses.len() == 0 => {
                 return Again::No;
             }
-            To::Outside { .. } => {}
+            To::Outside(_) => {}
             To::Service { backend, port } => {
                 let Some(destination) = worker.local.view().recent_destination(backend) else {
                     return Again::No;
@@ -409,7 +430,9 @@ fn name_passed_over(
 /// What a failure says of the endpoint.
 fn outcome_of(kind: Kind) -> Outcome {
     match kind {
-        Kind::Connect | Kind::Tls | Kind::WrongIdentity | Kind::Refused => Outcome::Unreachable,
+        Kind::Connect | Kind::Tls | Kind::OutsideTls | Kind::WrongIdentity | Kind::Refused => {
+            Outcome::Unreachable
+        }
         Kind::Draining => Outcome::Draining,
         Kind::LinkPending => Outcome::Pending,
         Kind::ConnectionLost

@@ -5,7 +5,7 @@ use std::fmt;
 use tulle_model::decision::Decision;
 
 use crate::budget::Shed;
-use crate::reason::{DENIED, UNAUTHENTICATED};
+use crate::reason::{DENIED, TLS_FAILED, UNAUTHENTICATED};
 
 /// What went wrong between this proxy and an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,6 +16,8 @@ pub enum UpstreamErrorKind {
     LinkPending,
     /// The TLS handshake of a link failed.
     Tls,
+    /// TLS that a policy asks for failed, to the outside of the mesh.
+    OutsideTls,
     /// Who is there is not who was promised, or one of the two did not accept the other's identity.
     WrongIdentity,
     /// The link's peer answered that it did not take the connection or request to the application.
@@ -67,6 +69,7 @@ impl UpstreamErrorKind {
             | Self::WrongIdentity
             | Self::Refused
             | Self::NoCertificate => "connect-failed",
+            Self::OutsideTls => TLS_FAILED,
             Self::ConnectionLost | Self::Reset(_) | Self::WentAway => "connection-lost",
             Self::BadAnswer => "bad-answer",
             Self::StreamsFull => "streams-full",
@@ -91,7 +94,7 @@ pub struct UpstreamError {
     /// Nothing of it can have reached the application.
     pub safe_to_retry: bool,
     pub message: String,
-    /// Of [`UpstreamErrorKind::Denied`] and [`UpstreamErrorKind::Unauthenticated`].
+    /// Of [`UpstreamErrorKind::Denied`], [`UpstreamErrorKind::Unauthenticated`] and [`UpstreamErrorKind::OutsideTls`].
     pub denied: Option<Box<Denied>>,
 }
 

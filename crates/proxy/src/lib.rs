@@ -38,6 +38,8 @@ mod mesh_headers;
 pub mod metrics;
 mod mirrors;
 mod opaque;
+mod originate;
+mod origins;
 mod outbound;
 mod outside;
 mod pace;

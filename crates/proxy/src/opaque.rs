@@ -1,11 +1,11 @@
 //! Opaque connections from a workload of this node to a service, or out of the mesh: where it goes, how that is reached,
 //! and what passes.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
+use tulle_model::egress::originated::Onward;
 use tulle_model::routing::decide::{self, Unrouted};
 use tulle_model::snapshot::ServiceConfig;
 
@@ -13,6 +13,7 @@ use crate::attempts::Attempts;
 use crate::budget::{Account, Seat};
 use crate::exchange::{Exchange, Refused};
 use crate::metrics::Protocol;
+use crate::outside::OutsidePlace;
 use crate::reset::Reset;
 use crate::state::LocalWorkload;
 use crate::tcp::{self, Upstream};
@@ -79,15 +80,16 @@ pub(crate) async fn open(
     connect(worker, source, exchange, attempts).await
 }
 
-/// Connects to the first of the addresses of a destination outside of the mesh that accepts.
+/// Connects to the first of the addresses of a place outside of the mesh that accepts.
 pub(crate) async fn open_outside(
     worker: &Rc<Worker>,
     source: &LocalWorkload,
     mut exchange: Box<Exchange>,
-    addresses: Vec<SocketAddr>,
+    place: &OutsidePlace,
+    onward: Onward,
 ) -> Result<Opened, Box<Exchange>> {
     exchange.counts_as(Protocol::Tcp);
-    let attempts = Attempts::outside(&mut exchange, addresses);
+    let attempts = Attempts::outside(worker, &mut exchange, place, onward);
     connect(worker, source, exchange, attempts).await
 }
 

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tulle_model::decision::Decision;
 use tulle_model::detect::{self, Detected};
+use tulle_model::egress::originated::Onward;
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::routing::decide::{self, Unrouted};
 use tulle_model::snapshot::{Carried, Known, OutsideProtocol, ServiceConfig};
@@ -266,9 +267,10 @@ async fn serve_outside<IO>(
     let looked_at = looked_at(&worker.local.view().snapshot, &source, &place);
     let is_tls = match looked_at {
         Ok(None) => {
-            return match opaque::open_outside(&worker, &source, exchange(), place.addresses.clone()).await {
+            let onward = Onward::default();
+            return match opaque::open_outside(&worker, &source, exchange(), &place, onward.clone()).await {
                 Ok(opened) => {
-                    let withdrawal = Withdrawal::of(&worker.local, &source, place, WasShown::Bytes);
+                    let withdrawal = Withdrawal::of(&worker.local, &source, place, WasShown::Bytes, onward);
                     opened.serve(Withdrawable::new(withdrawal, io), Vec::new()).await;
                 }
                 Err(refused) => refuse(&worker, io, refused),
@@ -304,18 +306,18 @@ async fn serve_outside<IO>(
     let mut exchange = exchange();
     let registry = worker.local.metrics.registry();
     // The client may have taken its time.
-    match admit(&worker.local.view().snapshot, &source, &place, shown, Some(registry)) {
-        Ok(Some(decision)) => exchange.decided(|| decision),
-        Ok(None) => {}
+    let admitted = admit(&worker.local.view().snapshot, &source, &place, shown, Some(registry));
+    let onward = match admitted {
+        Ok(admitted) => admitted.noted(&mut exchange),
         Err(unlisted) => {
             unlisted.refuse(&mut exchange);
             return refuse(&worker, io, exchange);
         }
-    }
-    match opaque::open_outside(&worker, &source, exchange, place.addresses.clone()).await {
+    };
+    match opaque::open_outside(&worker, &source, exchange, &place, onward.clone()).await {
         Ok(opened) => {
             let shown = named.map_or(WasShown::Bytes, WasShown::Server);
-            let withdrawal = Withdrawal::of(&worker.local, &source, place, shown);
+            let withdrawal = Withdrawal::of(&worker.local, &source, place, shown, onward);
             opened.serve(Withdrawable::new(withdrawal, Replayed::new(first, io)), Vec::new()).await;
         }
         Err(refused) => refuse(&worker, io, refused),

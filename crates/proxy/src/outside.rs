@@ -16,6 +16,7 @@ use http::uri::Authority;
 use tokio::time::timeout;
 use tulle_model::authorization::{self, Denial, RequestSeen, Traffic, Visitor};
 use tulle_model::decision::{Decision, Effect};
+use tulle_model::egress::originated::{self, Onward};
 use tulle_model::egress::{self, HeldBack, HeldFor, Leave, ListedBy};
 use tulle_model::snapshot::{OutsideProtocol, Snapshot};
 
@@ -144,6 +145,38 @@ pub(crate) async fn told(local: &Local, source: &LocalWorkload) {
     let _ = timeout(TOLD_DEADLINE, told).await;
 }
 
+/// That it may go, and how.
+#[derive(Default)]
+pub(crate) struct MayLeave {
+    pub onward: Onward,
+    /// Boxed: few are noted.
+    decisions: Vec<Decision>,
+}
+
+impl MayLeave {
+    /// Notes in the exchange what decided so.
+    pub fn noted(self, exchange: &mut Exchange) -> Onward {
+        for decision in self.decisions {
+            exchange.decided(|| decision);
+        }
+        self.onward
+    }
+
+    /// As all of these say; not at all, where there is no TLS for it.
+    fn by(all: &[ListedBy<'_>]) -> Result<Self, Box<Unlisted>> {
+        let onward = originated::onward(all);
+        let mut decisions: Vec<_> = all.first().map(ListedBy::decision).into_iter().collect();
+        if let Some(tls) = &onward.tls {
+            if let Some(message) = tls.refusal() {
+                let (reason, decision) = (Reason::TlsFailed, tls.decision());
+                return Err(Box::new(Unlisted { reason, word: None, decision, message }));
+            }
+            decisions.push(tls.decision());
+        }
+        Ok(Self { onward, decisions })
+    }
+}
+
 /// What is to be looked at of what goes there before it may; `None`: nothing, it may go wherever it likes.
 pub(crate) fn looked_at(
     snapshot: &Snapshot,
@@ -151,7 +184,10 @@ pub(crate) fn looked_at(
     place: &OutsidePlace,
 ) -> Result<Option<OutsideProtocol>, Box<Unlisted>> {
     match egress::leave(snapshot, &source.name, place)? {
-        Leave::Freely(_) => Ok(None),
+        Leave::Freely(_) => {
+            let originated = originated::originated(snapshot, &source.name);
+            Ok(originated.and_then(|listed| Some(listed.connection(place.seen()).ok()?.protocol)))
+        }
         Leave::Listed(listed) => Ok(Some(listed.connection(place.seen())?.protocol)),
     }
 }
@@ -163,31 +199,45 @@ pub(crate) fn admit(
     place: &OutsidePlace,
     shown: Shown<'_>,
     registry: Option<&WorkerRegistry>,
-) -> Result<Option<Decision>, Box<Unlisted>> {
+) -> Result<MayLeave, Box<Unlisted>> {
     let listed = match egress::leave(snapshot, &source.name, place)? {
-        Leave::Freely(_) => return Ok(None),
+        Leave::Freely(_) => match originated::originated(snapshot, &source.name) {
+            Some(listed) => listed,
+            None => return Ok(MayLeave::default()),
+        },
         Leave::Listed(listed) => listed,
     };
     let use_it = |by: &ListedBy<'_>, seen| may_use(source, place.port, by, seen, registry);
     match shown {
         Shown::Bytes => {
-            let first = listed.connection(place.seen())?;
+            let first = match listed.connection(place.seen()) {
+                Err(_) if listed.lets_pass(None) => return Ok(MayLeave::default()),
+                first => first?,
+            };
             if first.protocol != OutsideProtocol::Bytes {
                 // It was none when nothing was looked at.
                 listed.named(place.seen(), None)?;
             }
-            listed.all(place.seen()).iter().try_for_each(|by| use_it(by, Traffic::Bytes))?;
-            Ok(Some(first.decision()))
+            let all = listed.all(place.seen());
+            all.iter().try_for_each(|by| use_it(by, Traffic::Bytes))?;
+            MayLeave::by(&all)
         }
         Shown::Server(server) => {
-            let all = listed.named(place.seen(), server.map(|server| (server, None)))?;
+            let all = match listed.named(place.seen(), server.map(|server| (server, None))) {
+                // Who speaks TLS himself has no other put around it.
+                Err(_) if listed.lets_pass(None) => return Ok(MayLeave::default()),
+                all => all?,
+            };
             all.iter().try_for_each(|by| use_it(by, Traffic::Bytes))?;
-            Ok(all.first().map(ListedBy::decision))
+            MayLeave::by(&all)
         }
         Shown::Request(head) => {
             let authority = head.uri.authority();
             let named = authority.map(|named| (host_of(named), named.port_u16()));
-            let all = listed.named(place.seen(), named)?;
+            let all = match listed.named(place.seen(), named) {
+                Err(_) if listed.lets_pass(named.map(|(host, _)| host)) => return Ok(MayLeave::default()),
+                all => all?,
+            };
             let request = RequestSeen {
                 method: head.method.as_str(),
                 path: head.uri.path(),
@@ -196,17 +246,21 @@ pub(crate) fn admit(
                 tokens: &[],
             };
             all.iter().try_for_each(|by| use_it(by, Traffic::Request(request)))?;
-            Ok(all.first().map(ListedBy::decision))
+            MayLeave::by(&all)
         }
         Shown::Kept(KeptRequest { host, head }) => {
-            let all = listed.named(place.seen(), host.as_ref().map(|(host, port)| (&**host, *port)))?;
+            let named = host.as_ref().map(|(host, port)| (&**host, *port));
+            let all = match listed.named(place.seen(), named) {
+                Err(_) if listed.lets_pass(named.map(|(host, _)| host)) => return Ok(MayLeave::default()),
+                all => all?,
+            };
             for by in &all {
                 let mut tokens = Vec::new();
                 let policies = &by.service.policies;
                 let seen = head.as_ref().map_or(Traffic::Forgotten, |head| head.seen(policies, &mut tokens));
                 may_use(source, place.port, by, seen, registry)?;
             }
-            Ok(all.first().map(ListedBy::decision))
+            MayLeave::by(&all)
         }
     }
 }
@@ -258,7 +312,7 @@ mod tests {
     #[test]
     fn what_is_named_is_what_was_resolved() {
         let name = WorkloadName::new("shop", "web");
-        let port = |number, protocol| ExternalPort { number, protocol };
+        let port = ExternalPort::new;
         let external = ExternalConfig {
             name: "shop/api".parse().unwrap(),
             hosts: vec![ServerName::new("*.example.com")],

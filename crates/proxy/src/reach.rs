@@ -3,19 +3,21 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::request::Parts;
 use tokio::time::{Instant, timeout_at};
 use tulle_model::identity::SpiffeId;
-use tulle_model::snapshot::Endpoint;
+use tulle_model::snapshot::{Endpoint, OriginatedTls};
 
-use crate::budget::{Account, Seat};
+use crate::budget::{Account, Seat, cost};
 use crate::connect::{EGRESS_CONNECT, connect_for};
 use crate::destination::{Load, Member};
 use crate::endpoints::Picked;
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
 use crate::inbound::{self, Entrance, Peer};
 use crate::local::Local;
+use crate::originate::Speaks;
 use crate::pair::{PairEnd, pair};
 use crate::security::Security;
 use crate::state::LocalWorkload;
@@ -32,6 +34,8 @@ pub(crate) struct Hop {
 pub(crate) enum Reach {
     /// By a connection of its own, in plain: a place outside of the mesh, or an endpoint on no node of it.
     Plain(Option<Load>),
+    /// To the outside of the mesh, in TLS.
+    Tls(Arc<OriginatedTls>),
     /// A workload of this node, inside of the process.
     HandedOver(Load),
     /// By a link to the node that it is on.
@@ -66,14 +70,15 @@ impl Hop {
         Self { address, reach }
     }
 
-    pub fn outside(address: SocketAddr) -> Self {
-        Self { address, reach: Reach::Plain(None) }
+    pub fn outside(address: SocketAddr, tls: Option<Arc<OriginatedTls>>) -> Self {
+        Self { address, reach: tls.map_or(Reach::Plain(None), Reach::Tls) }
     }
 
     /// The endpoint, if it is one of a service.
     pub fn member(&self) -> Option<&Rc<Member>> {
         match &self.reach {
             Reach::Plain(load) => load.as_ref().map(Load::member),
+            Reach::Tls(_) => None,
             Reach::HandedOver(load) | Reach::Link(load) => Some(load.member()),
         }
     }
@@ -86,6 +91,7 @@ impl Hop {
     pub fn into_load(self) -> Option<Load> {
         match self.reach {
             Reach::Plain(load) => load,
+            Reach::Tls(_) => None,
             Reach::HandedOver(load) | Reach::Link(load) => Some(load),
         }
     }
@@ -94,6 +100,7 @@ impl Hop {
     pub fn security(&self) -> Security {
         match self.reach {
             Reach::Plain(_) => Security::Plaintext,
+            Reach::Tls(_) => Security::Tls,
             Reach::HandedOver(_) => Security::SameNode,
             Reach::Link(_) => Security::MutualTls,
         }
@@ -130,6 +137,13 @@ impl Hop {
                 let within = load.is_none().then_some(EGRESS_CONNECT);
                 let (tcp, seat) = connect_for(account, worker.local.elsewhere, self.address, within).await?;
                 Ok((Upstream::Tcp(tcp), Some(seat)))
+            }
+            Reach::Tls(tls) => {
+                let seat = account.seat(cost::APPLICATION + cost::TLS).map_err(UpstreamError::shed)?;
+                // What leaves HTTP is asked for in HTTP/1.1.
+                let speaks = if head.is_some() { Speaks::Http1 } else { Speaks::Bytes };
+                let socket = Box::pin(worker.origins.of(tls).connect(self.address, speaks)).await?;
+                Ok((Upstream::Tls(socket), Some(seat)))
             }
             Reach::HandedOver(load) => {
                 let workload = worker.local.hand_over(&load.endpoint)?;

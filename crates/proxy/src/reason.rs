@@ -16,6 +16,8 @@ pub enum Reason {
     /// The route's backend is a reference that leads nowhere.
     InvalidBackend,
     ConnectFailed,
+    /// TLS that a policy asks for failed, or could not be begun, to the outside of the mesh.
+    TlsFailed,
     /// The connection broke before the answer began.
     ConnectionLost,
     /// What the application answered cannot be passed on.
@@ -63,8 +65,11 @@ pub const DENIED: &str = "denied";
 /// The same for [`Reason::Unauthenticated`].
 pub const UNAUTHENTICATED: &str = "unauthenticated";
 
+/// The same for [`Reason::TlsFailed`].
+pub const TLS_FAILED: &str = tulle_model::egress::originated::TLS_FAILED.1;
+
 /// All of them.
-pub const REASONS: [Reason; 27] = [
+pub const REASONS: [Reason; 28] = [
     Reason::NoEndpoints,
     Reason::NoRoute,
     Reason::InvalidBackend,
@@ -92,6 +97,7 @@ pub const REASONS: [Reason; 27] = [
     Reason::Shed(Shed::Memory),
     Reason::Shed(Shed::Descriptors),
     Reason::Shed(Shed::Applications),
+    Reason::TlsFailed,
 ];
 
 impl Reason {
@@ -125,6 +131,7 @@ impl Reason {
             Self::Shed(Shed::Memory) => 24,
             Self::Shed(Shed::Descriptors) => 25,
             Self::Shed(Shed::Applications) => 26,
+            Self::TlsFailed => 27,
         }
     }
 
@@ -149,6 +156,7 @@ impl Reason {
             Self::NoEndpoints
             | Self::InvalidBackend
             | Self::ConnectFailed
+            | Self::TlsFailed
             | Self::ConnectionLost
             | Self::BadAnswer
             | Self::Draining
@@ -169,6 +177,7 @@ impl Reason {
             Self::NoRoute => "no-route",
             Self::InvalidBackend => "invalid-backend",
             Self::ConnectFailed => "connect-failed",
+            Self::TlsFailed => TLS_FAILED,
             Self::ConnectionLost => "connection-lost",
             Self::BadAnswer => "bad-answer",
             Self::Draining => "draining",
@@ -204,7 +213,8 @@ impl Reason {
             Self::Withdrawn | Self::Denied => StatusCode::FORBIDDEN,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::InvalidBackend => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::ConnectionLost
+            Self::TlsFailed
+            | Self::ConnectionLost
             | Self::BadAnswer
             | Self::UnknownService
             | Self::EgressDenied
@@ -241,6 +251,7 @@ impl From<UpstreamErrorKind> for Reason {
             | UpstreamErrorKind::WrongIdentity
             | UpstreamErrorKind::Refused
             | UpstreamErrorKind::NoCertificate => Self::ConnectFailed,
+            UpstreamErrorKind::OutsideTls => Self::TlsFailed,
             UpstreamErrorKind::ConnectionLost | UpstreamErrorKind::Reset(_) | UpstreamErrorKind::WentAway => {
                 Self::ConnectionLost
             }
@@ -329,7 +340,8 @@ mod tests {
             Reason::Unauthenticated => Some(Reason::Shed(Shed::Memory)),
             Reason::Shed(Shed::Memory) => Some(Reason::Shed(Shed::Descriptors)),
             Reason::Shed(Shed::Descriptors) => Some(Reason::Shed(Shed::Applications)),
-            Reason::Shed(Shed::Applications) => None,
+            Reason::Shed(Shed::Applications) => Some(Reason::TlsFailed),
+            Reason::TlsFailed => None,
         };
         let all: Vec<Reason> =
             std::iter::successors(Some(Reason::NoEndpoints), |reason| after(*reason)).collect();

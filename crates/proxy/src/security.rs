@@ -6,6 +6,8 @@ pub enum Security {
     MutualTls,
     SameNode,
     Plaintext,
+    /// To the outside of the mesh, where the node has originated it.
+    Tls,
     /// Nothing of it can have reached an endpoint.
     Unsent,
 }
@@ -17,6 +19,7 @@ impl Security {
             Self::MutualTls => "mtls",
             Self::SameNode => "same-node",
             Self::Plaintext => "plaintext",
+            Self::Tls => "tls",
             Self::Unsent => "-",
         }
     }

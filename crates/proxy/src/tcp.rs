@@ -17,6 +17,7 @@ use crate::budget::{Account, Charge};
 use crate::http2::{Tunnel, splice};
 use crate::inbound::process::Process;
 use crate::inbound::visits::Entered;
+use crate::originate::TlsSocket;
 use crate::pair::PairEnd;
 use crate::reset::{Direction, DirectionState, Reset};
 
@@ -41,6 +42,8 @@ pub enum Closed {
 pub enum Upstream {
     /// To a destination that is no part of the mesh.
     Tcp(TcpStream),
+    /// The same in TLS.
+    Tls(TlsSocket),
     /// To a process of this node.
     Process(Process),
     /// To a workload of another node.
@@ -54,7 +57,7 @@ impl Upstream {
     pub(crate) fn entered(&self) -> Option<Rc<Entered>> {
         match self {
             Self::Process(process) => Some(process.entered().clone()),
-            Self::Tcp(_) | Self::Tunnel(_) | Self::Inside(_) => None,
+            Self::Tcp(_) | Self::Tls(_) | Self::Tunnel(_) | Self::Inside(_) => None,
         }
     }
 }
@@ -63,6 +66,7 @@ impl Reset for Upstream {
     fn reset(&mut self) {
         match self {
             Self::Tcp(tcp) => tcp.reset(),
+            Self::Tls(tls) => tls.reset(),
             Self::Process(process) => process.reset(),
             Self::Tunnel(tunnel) => tunnel.reset(),
             Self::Inside(pair) => pair.reset(),
@@ -72,7 +76,7 @@ impl Reset for Upstream {
     fn poll_withdrawn(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         match self {
             Self::Process(process) => process.poll_withdrawn(cx),
-            Self::Tcp(_) | Self::Tunnel(_) | Self::Inside(_) => Poll::Pending,
+            Self::Tcp(_) | Self::Tls(_) | Self::Tunnel(_) | Self::Inside(_) => Poll::Pending,
         }
     }
 }
@@ -214,6 +218,7 @@ impl AsyncRead for Upstream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buffer),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buffer),
             Self::Process(process) => Pin::new(process).poll_read(cx, buffer),
             Self::Tunnel(tunnel) => Pin::new(tunnel.as_mut()).poll_read(cx, buffer),
             Self::Inside(pair) => Pin::new(pair).poll_read(cx, buffer),
@@ -225,6 +230,7 @@ impl AsyncWrite for Upstream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, data),
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, data),
             Self::Process(process) => Pin::new(process).poll_write(cx, data),
             Self::Tunnel(tunnel) => Pin::new(tunnel.as_mut()).poll_write(cx, data),
             Self::Inside(pair) => Pin::new(pair).poll_write(cx, data),
@@ -234,6 +240,7 @@ impl AsyncWrite for Upstream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
             Self::Process(process) => Pin::new(process).poll_flush(cx),
             Self::Tunnel(tunnel) => Pin::new(tunnel.as_mut()).poll_flush(cx),
             Self::Inside(pair) => Pin::new(pair).poll_flush(cx),
@@ -243,6 +250,7 @@ impl AsyncWrite for Upstream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
             Self::Process(process) => Pin::new(process).poll_shutdown(cx),
             Self::Tunnel(tunnel) => Pin::new(tunnel.as_mut()).poll_shutdown(cx),
             Self::Inside(pair) => Pin::new(pair).poll_shutdown(cx),
@@ -337,6 +345,7 @@ where
 {
     match upstream {
         Upstream::Tcp(tcp) => copy(client, &mut Replayed::new(first, tcp), account, passed).await,
+        Upstream::Tls(tls) => copy(client, &mut Replayed::new(first, tls), account, passed).await,
         Upstream::Process(process) => copy(client, &mut Replayed::new(first, process), account, passed).await,
         Upstream::Inside(pair) => copy(client, &mut Replayed::new(first, pair), account, passed).await,
         Upstream::Tunnel(mut tunnel) => splice(&mut tunnel, client, first, passed).await,

@@ -17,6 +17,7 @@ use crate::inquiry::{Finding, Inquiry};
 use crate::link::client::LinkPool;
 use crate::local::Local;
 use crate::mirrors::Mirrors;
+use crate::origins::Origins;
 use crate::pair::PairEnd;
 use crate::silent::SilentPeers;
 use crate::state::LocalWorkload;
@@ -34,6 +35,8 @@ pub struct Worker {
     pub apps: AppPool,
     /// HTTP connections to plain destinations.
     pub plain: AppPool,
+    /// The same in TLS, to the outside.
+    pub(crate) origins: Origins,
     /// Copies of requests that are under way.
     pub(crate) mirrors: Rc<Mirrors>,
     /// Where this proxy listens: no destination of anybody.
@@ -73,6 +76,7 @@ impl Worker {
             links: LinkPool::new(local.clone(), waiting.clone()),
             apps: pool(Callee::Process),
             plain: pool(local.elsewhere),
+            origins: Origins::new(local.clock.clone(), local.elsewhere),
             local,
             mirrors: Rc::default(),
             listening: RefCell::default(),

@@ -82,6 +82,7 @@ enum Security {
     MutualTls,
     SameNode,
     Plaintext,
+    Tls,
     Unsent,
 }
 
@@ -405,6 +406,7 @@ fn view(key: &EdgeKey, edge: &Edge, now: u64) -> Option<EdgeView> {
             Security::MutualTls => "mTLS",
             Security::SameNode => "same-node",
             Security::Plaintext => "plaintext",
+            Security::Tls => "TLS",
             Security::Unsent => "-",
         },
         requests_per_second: sum.requests_per_second,
@@ -429,6 +431,7 @@ fn key(edge: &wire::Edge) -> EdgeKey {
             wire::Security::MutualTls => Security::MutualTls,
             wire::Security::SameNode => Security::SameNode,
             wire::Security::Plaintext => Security::Plaintext,
+            wire::Security::Tls => Security::Tls,
             wire::Security::Unsent => Security::Unsent,
         },
     }

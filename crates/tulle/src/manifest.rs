@@ -26,7 +26,7 @@ pub struct FileArgs {
     /// Folders in folders, too
     #[arg(short = 'R', long)]
     pub recursive: bool,
-    /// Refuse objects of Kubernetes' own kinds that mean nothing here (Deployment, ConfigMap), too: they are
+    /// Refuse objects of Kubernetes' own kinds that mean nothing here (Deployment, ServiceAccount), too: they are
     /// skipped otherwise
     #[arg(long)]
     pub strict: bool,

@@ -7,6 +7,7 @@ mod authorization;
 mod cors;
 mod external;
 mod filters;
+mod originated;
 mod summary;
 mod tls;
 mod workload;
@@ -74,6 +75,7 @@ impl From<&model::MeshSettings> for wire::Mesh {
         let model::MeshSettings {
             egress,
             egress_namespaces,
+            originates_tls,
             access_log,
             inbound_capture,
             session_key,
@@ -84,6 +86,7 @@ impl From<&model::MeshSettings> for wire::Mesh {
             egress_deny: policies.into_iter().any(|policy| *policy != model::EgressPolicy::Allow),
             egress: external::policy_message(*egress).into(),
             egress_namespaces: external::namespaces_message(egress_namespaces),
+            originates_tls: *originates_tls,
             access_log: *access_log,
             inbound_capture: *inbound_capture,
             session_key: session_key.as_ref().map(|key| key.0.to_vec().into()).unwrap_or_default(),
@@ -110,6 +113,7 @@ impl From<wire::Mesh> for model::MeshSettings {
         Self {
             egress,
             egress_namespaces,
+            originates_tls: mesh.originates_tls,
             access_log: mesh.access_log,
             inbound_capture: mesh.inbound_capture,
             session_key,

@@ -18,14 +18,14 @@ use tulle_model::path::Ambiguities;
 use tulle_model::port_settings::Http1Settings;
 use tulle_model::snapshot::external::{ExternalAuth, ExternalProtocol};
 use tulle_model::snapshot::{
-    AccessPolicy, AccessRule, Action, AllowedOrigins, AppProtocol, Backend, BackendTarget, ClaimHeader,
-    ClaimMatch, Cors, EgressPolicy, Endpoint, EndpointSet, ExternalConfig, ExternalPort, HeaderEdit,
-    HttpFilters, HttpMatch, HttpRouteEntry, HttpRouteKind, HttpRouteTable, HttpRule, IdentityPattern,
-    JwtConditions, JwtIssuer, JwtKeys, Listing, MeshSettings, Mirror, OriginPattern, OutsideProtocol,
-    PathMatch, PathRewrite, Pattern, PeerNode, PortConfig, PortMapping, Redirect, RequestConditions, Retry,
-    Rewrite, Scheme, Selected, ServedPort, ServerName, ServiceConfig, Session, SessionCarrier, SessionKey,
-    Shape, Share, Source, Spoken, Strictness, TcpRule, TextMatch, Timeouts, TlsRouteEntry, TlsRouteTable,
-    TokenPlace, ValueMatch, WorkloadConfig,
+    AccessPolicy, AccessRule, Action, AllowedOrigins, AppProtocol, Backend, BackendTarget, CertificateName,
+    ClaimHeader, ClaimMatch, Cors, EgressPolicy, Endpoint, EndpointSet, ExternalConfig, ExternalPort,
+    HeaderEdit, HttpFilters, HttpMatch, HttpRouteEntry, HttpRouteKind, HttpRouteTable, HttpRule,
+    IdentityPattern, JwtConditions, JwtIssuer, JwtKeys, Listing, MeshSettings, Mirror, OriginPattern,
+    OriginatedRoots, OriginatedTls, OutsideProtocol, PathMatch, PathRewrite, Pattern, PeerNode, PortConfig,
+    PortMapping, Redirect, RequestConditions, Retry, Rewrite, Scheme, Selected, ServedPort, ServerName,
+    ServiceConfig, Session, SessionCarrier, SessionKey, Shape, Share, Source, Spoken, Strictness, TcpRule,
+    TextMatch, Timeouts, TlsRouteEntry, TlsRouteTable, TokenPlace, ValueMatch, WorkloadConfig,
 };
 use tulle_model::stamp::{Revoked, Stamp};
 use tulle_wire::discovery;
@@ -236,7 +236,12 @@ fn external_services() -> impl Strategy<Value = ExternalConfig> {
     let host = "(\\*\\.)?[a-z]{1,4}\\.[a-z]{1,4}".prop_map(|host| ServerName::new(&host));
     let protocol =
         prop::sample::select(vec![OutsideProtocol::Http, OutsideProtocol::Tls, OutsideProtocol::Bytes]);
-    let port = (1u16.., protocol).prop_map(|(number, protocol)| ExternalPort { number, protocol });
+    let tls = prop::option::of(originated_tls().prop_map(Arc::new));
+    let port =
+        (1u16.., protocol, prop::option::of(1u16..), tls).prop_map(|(number, protocol, target_port, tls)| {
+            let tls = tls.filter(|_| protocol != OutsideProtocol::Tls);
+            ExternalPort { number, protocol, target_port, tls }
+        });
     let hosts = prop::collection::vec(host, 0..3);
     let ranges = prop::collection::vec(ranges(), 0..3);
     let ports = prop::collection::vec(port, 0..3);
@@ -244,6 +249,20 @@ fn external_services() -> impl Strategy<Value = ExternalConfig> {
     (names(), hosts, ranges, ports, policies).prop_map(|(name, hosts, ranges, ports, policies)| {
         ExternalConfig { name, hosts, ranges, ports, policies: policies.into() }
     })
+}
+
+fn originated_tls() -> impl Strategy<Value = OriginatedTls> {
+    let text = || "[a-z]{1,4}".prop_map(Arc::<str>::from);
+    let name = prop_oneof![text().prop_map(CertificateName::Host), text().prop_map(CertificateName::Uri)];
+    let certificate = prop::collection::vec(any::<u8>(), 0..4).prop_map(Arc::<[u8]>::from);
+    let given = prop::collection::vec(certificate, 0..3);
+    let roots = prop_oneof![
+        Just(OriginatedRoots::System),
+        given.prop_map(|given| OriginatedRoots::Given(given.into())),
+        (text(), text()).prop_map(|(field, why)| OriginatedRoots::Nobody { field, why }),
+    ];
+    (names(), text(), prop::collection::vec(name, 0..3), roots)
+        .prop_map(|(policy, hostname, names, roots)| OriginatedTls { policy, hostname, names, roots })
 }
 
 fn policies() -> impl Strategy<Value = AccessPolicy> {
@@ -476,7 +495,8 @@ proptest! {
     ) {
         let session_key = key.map(SessionKey);
         let revoked = Revoked::of(revoked.into_iter().map(Stamp)).into();
-        let mesh = MeshSettings { egress, egress_namespaces: namespaces, access_log, inbound_capture, session_key, revoked };
+        let originates_tls = inbound_capture;
+        let mesh = MeshSettings { egress, egress_namespaces: namespaces, originates_tls, access_log, inbound_capture, session_key, revoked };
         let message = discovery::Mesh::from(&mesh);
         let other = MeshSettings { session_key: mesh.session_key.clone().map(|_| SessionKey([0; 32])), ..mesh.clone() };
         prop_assert_eq!(format!("{message:?}"), format!("{:?}", discovery::Mesh::from(&other)), "the key is shown");

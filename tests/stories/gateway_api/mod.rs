@@ -172,7 +172,8 @@ fn is_refused(home: &Home, refusal: &Refusal) -> Result<(), String> {
         if refusal.says == ATTACHED_TO_NOTHING && object["spec"].get("parentRefs").is_none() {
             return Some(object.pointer("/status/parents/0").is_none());
         }
-        found = object.pointer("/status/parents/0/conditions")?.clone();
+        let told = ["/status/parents/0/conditions", "/status/ancestors/0/conditions"];
+        found = told.iter().find_map(|told| object.pointer(told))?.clone();
         let conditions = found.as_array()?;
         Some(conditions.iter().any(|condition| condition["reason"] == refusal.says))
     });

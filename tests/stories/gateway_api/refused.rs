@@ -95,7 +95,7 @@ spec:
   targetRefs: [{group: '', kind: Service, name: one}]
   validation: {wellKnownCACertificates: System, hostname: one.example}
 ",
-        says: "BackendTLSPolicy",
+        says: "NotApplicable",
     },
     Refusal {
         of: "standard/listenerset/listenerset",

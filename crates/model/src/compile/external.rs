@@ -37,6 +37,8 @@ impl Compiler {
             dirty.policies.extend(self.policies_by_external.get(name).cloned());
             dirty.workloads.extend([old, form].into_iter().flatten().flat_map(|form| self.listed_by(&form)));
             dirty.external.insert(name.clone());
+            dirty.tls_policies.extend(self.tls.about(name));
+            self.settle_mesh(dirty);
         }
     }
 
@@ -97,6 +99,7 @@ impl Compiler {
 
     fn compile_external(&self, form: &ExternalForm) -> ExternalConfig {
         let ExternalForm { name, hosts, ranges, ports } = form.clone();
+        let ports = ports.into_iter().map(|port| self.tls.at_port(&name, port)).collect();
         let policies =
             self.policies_by_external.get(&name).filter_map(|policy| self.authorizations.get(policy));
         let policies: Vec<_> =
@@ -164,7 +167,7 @@ impl Compiler {
     }
 
     /// The workloads that an ExternalService may list something for.
-    fn listed_by(&self, external: &ExternalForm) -> Vec<WorkloadName> {
+    pub(super) fn listed_by(&self, external: &ExternalForm) -> Vec<WorkloadName> {
         self.workloads.keys().filter(|name| external.lists_for(&name.namespace)).cloned().collect()
     }
 }

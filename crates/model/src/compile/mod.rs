@@ -12,6 +12,8 @@ mod coverage;
 mod endpoints;
 mod external;
 mod index;
+mod originated;
+mod originated_status;
 mod policy_status;
 mod port;
 mod route;
@@ -31,6 +33,7 @@ use serde_json::Value;
 
 use self::coverage::Coverage;
 use self::index::{MultiMap, SelectorIndex};
+use self::originated::TlsPolicies;
 use self::port::{Attached, compile_port};
 use self::route::{Explained, RouteKey, attach, parents_of, resolve};
 use self::unreached::UnreachedOfService;
@@ -47,8 +50,8 @@ use crate::kinds::route::form::RouteForm;
 use crate::kinds::service::form::ServiceForm;
 use crate::kinds::workload::form::WorkloadForm;
 use crate::kinds::{
-    authorization_policy, endpoint_slice, external_service, grpc_route, http_route, mesh, node, service,
-    tcp_route, tls_route, workload,
+    authorization_policy, backend_tls_policy, endpoint_slice, external_service, grpc_route, http_route, mesh,
+    node, service, tcp_route, tls_route, workload,
 };
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::policy::Policies;
@@ -58,7 +61,7 @@ use crate::validate::field::{Errors, Field, Read, Unreadable};
 use crate::validate::validate;
 
 pub use self::external::KeySources;
-pub use self::policy_status::TargetStatus;
+pub use self::policy_status::{StatusTarget, TargetStatus};
 pub use self::status::{ParentStatus, StatusCondition};
 pub use self::unreached::find_unreached;
 pub use self::workloads::LocalWorkload;
@@ -84,7 +87,8 @@ pub struct Effects {
     pub mesh: bool,
     /// Workloads whose [`Compiler::workload`] is another now.
     pub workloads: Vec<WorkloadName>,
-    /// Objects whose [`Compiler::route_status`], [`Compiler::policy_status`] or [`Compiler::problem`] is another now. A route or
+    /// Objects whose [`Compiler::route_status`], [`Compiler::policy_status`], [`Compiler::tls_status`] or [`Compiler::problem`] is
+    /// another now. A route or
     /// policy that was put is always among them, so that what is stored can be compared.
     pub statuses: Vec<(&'static Kind, NamespacedName)>,
 }
@@ -141,6 +145,7 @@ pub struct Compiler {
     external_configs: BTreeMap<NamespacedName, Arc<ExternalConfig>>,
     /// What is listed for namespaces, as far as somebody has asked.
     listed: HashMap<Arc<str>, ExternalServices>,
+    tls: TlsPolicies,
     keys: FetchedKeys,
     /// Policies, with sources of keys that egress does not let them have.
     refused_keys: BTreeSet<(NamespacedName, Arc<str>)>,
@@ -185,6 +190,8 @@ struct Dirty {
     external: BTreeSet<NamespacedName>,
     /// Policies whose statuses may be others.
     policies: BTreeSet<NamespacedName>,
+    /// The same of BackendTLSPolicies.
+    tls_policies: BTreeSet<NamespacedName>,
     mesh: bool,
 }
 
@@ -212,6 +219,7 @@ impl Compiler {
             policies_by_external: MultiMap::default(),
             external_configs: BTreeMap::new(),
             listed: HashMap::new(),
+            tls: TlsPolicies::default(),
             keys: FetchedKeys::new(),
             refused_keys: BTreeSet::new(),
             meshes: Policies::default(),
@@ -310,6 +318,7 @@ impl Compiler {
             .chain(self.authorizations.keys().map(of(KindId::AuthorizationPolicy)))
             .chain(self.explicit_nodes.iter().map(|node| (KindId::Node, NamespacedName::new("", &**node))))
             .chain(self.external.keys().map(of(KindId::ExternalService)))
+            .chain(self.tls.known())
             .chain(self.routes.keys().map(|key| (key.kind, key.name.clone())))
             .chain(self.problems.keys().cloned())
             .chain([mesh])
@@ -340,6 +349,12 @@ impl Compiler {
                 .map(|form| self.set_authorization(&name, Some(form), dirty)),
             CompiledKind::ExternalService => checked(kind, object, external_service::check::check)
                 .map(|form| self.set_external(&name, Some(form), dirty)),
+            CompiledKind::ConfigMap | CompiledKind::Secret => {
+                self.set_bundle((kind.id, name.clone()), Some(object), dirty);
+                Ok(())
+            }
+            CompiledKind::BackendTlsPolicy => checked(kind, object, backend_tls_policy::check::check)
+                .map(|form| self.set_tls_policy(&name, Some(form), dirty)),
             CompiledKind::Mesh => checked(kind, object, mesh::check::check)
                 .and_then(|form| self.of_this_mesh(form))
                 .map(|form| self.set_mesh(&name, Some(form), dirty)),
@@ -373,6 +388,11 @@ impl Compiler {
             dirty.policies.insert(name.clone());
             dirty.statuses.insert((kind.id, name.clone()));
         }
+        if compiled == CompiledKind::BackendTlsPolicy {
+            self.tls.refuse(&name, problem.as_ref().map(|_| object));
+            dirty.tls_policies.insert(name.clone());
+            dirty.statuses.insert((kind.id, name.clone()));
+        }
         self.set_problem(kind.id, &name, problem, dirty);
     }
 
@@ -389,6 +409,14 @@ impl Compiler {
                 dirty.policies.insert(name.clone());
             }
             CompiledKind::ExternalService => self.set_external(name, None, dirty),
+            CompiledKind::ConfigMap | CompiledKind::Secret => {
+                self.set_bundle((kind, name.clone()), None, dirty);
+            }
+            CompiledKind::BackendTlsPolicy => {
+                self.set_tls_policy(name, None, dirty);
+                self.tls.refuse(name, None);
+                dirty.tls_policies.insert(name.clone());
+            }
             CompiledKind::Mesh => self.set_mesh(name, None, dirty),
             CompiledKind::HttpRoute
             | CompiledKind::GrpcRoute
@@ -464,6 +492,11 @@ impl Compiler {
         for name in std::mem::take(&mut dirty.policies) {
             if self.settle_policy_status(&name) {
                 dirty.statuses.insert((KindId::AuthorizationPolicy, name));
+            }
+        }
+        for name in std::mem::take(&mut dirty.tls_policies) {
+            if self.settle_tls_status(&name) {
+                dirty.statuses.insert((KindId::BackendTlsPolicy, name));
             }
         }
         for key in dirty.route_statuses {

@@ -4,19 +4,31 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::coverage::Enforcer;
 use super::status::StatusCondition;
 use super::{Compiler, Refused};
 use crate::kinds::authorization_policy::AuthorizationTarget;
 use crate::kinds::authorization_policy::form::{AuthorizationForm, TargetForm};
+use crate::kinds::route::ParentReference;
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::snapshot::EgressPolicy;
+
+/// What a policy is about, as its status has it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum StatusTarget {
+    Authorization(AuthorizationTarget),
+    /// Of policies of Gateway API.
+    Parent(ParentReference),
+}
 
 /// What became of a policy at one of its targets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TargetStatus {
     /// As the policy has it.
-    pub target: AuthorizationTarget,
+    pub target: StatusTarget,
     /// The workloads that it says something of, each with the node that must learn of it for the policy to be `Programmed`.
     pub workloads: Vec<(WorkloadName, Arc<str>)>,
     /// `Accepted`, and `Enforced` where there is something to enforce it at.
@@ -51,7 +63,7 @@ impl Compiler {
         let Some(form) = self.authorizations.get(name) else {
             let refused = refused?;
             let status = |target: &AuthorizationTarget| TargetStatus {
-                target: target.clone(),
+                target: StatusTarget::Authorization(target.clone()),
                 workloads: Vec::new(),
                 conditions: vec![self.invalid(name, refused, None)],
             };
@@ -68,7 +80,7 @@ impl Compiler {
             let with_node =
                 covered.iter().filter_map(|(name, by)| Some(((*name).clone(), by.node()?.clone())));
             TargetStatus {
-                target: reference.clone(),
+                target: StatusTarget::Authorization(reference.clone()),
                 workloads: with_node.collect(),
                 conditions: [Some(accepted), enforced].into_iter().flatten().collect(),
             }

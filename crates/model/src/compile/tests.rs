@@ -1,6 +1,7 @@
 mod authorization;
 mod external;
 mod forms;
+mod originated;
 mod policy_status;
 mod precedence;
 mod spoken;

@@ -42,7 +42,7 @@ impl Compiler {
     /// some may be.
     pub(super) fn settle_mesh(&mut self, dirty: &mut Dirty) {
         let has_policies = self.authorizations.values().any(AuthorizationForm::holds_off);
-        let settings = settings(&self.meshes, has_policies);
+        let settings = settings(&self.meshes, has_policies, self.originates_tls());
         if *self.mesh != settings {
             self.mesh = Arc::new(settings);
             dirty.mesh = true;

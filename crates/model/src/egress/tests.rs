@@ -1,5 +1,7 @@
 use super::*;
-use crate::snapshot::{AccessPolicies, ExternalPort, MeshSettings, ServerName, WorkloadConfig};
+use crate::snapshot::{
+    AccessPolicies, ExternalPort, MeshSettings, OriginatedRoots, OriginatedTls, ServerName, WorkloadConfig,
+};
 
 fn external(
     name: &str,
@@ -7,7 +9,7 @@ fn external(
     ranges: &[&str],
     ports: &[(u16, OutsideProtocol)],
 ) -> Arc<ExternalConfig> {
-    let ports = ports.iter().map(|(number, protocol)| ExternalPort { number: *number, protocol: *protocol });
+    let ports = ports.iter().map(|(number, protocol)| ExternalPort::new(*number, *protocol));
     Arc::new(ExternalConfig {
         name: name.parse().unwrap(),
         hosts: hosts.iter().map(|host| ServerName::new(host)).collect(),
@@ -271,4 +273,104 @@ fn nothing_leaves_before_the_server_has_said_what_may() {
         held.message,
         "x is no service of the mesh, and the server has not said yet what may leave that"
     );
+}
+
+/// TLS by that policy, which has nobody to trust where it is not `good`.
+fn tls(policy: &str, good: bool) -> Option<Arc<OriginatedTls>> {
+    let nobody = OriginatedRoots::Nobody { field: "spec.f".into(), why: "it is not there".into() };
+    Some(Arc::new(OriginatedTls {
+        policy: policy.parse().unwrap(),
+        hostname: "api.example.com".into(),
+        names: Vec::new(),
+        roots: if good { OriginatedRoots::System } else { nobody },
+    }))
+}
+
+/// With that TLS, and that port behind it, at its first port.
+fn in_tls(
+    external: &Arc<ExternalConfig>,
+    tls: Option<Arc<OriginatedTls>>,
+    target_port: Option<u16>,
+) -> Arc<ExternalConfig> {
+    let mut external = ExternalConfig::clone(external);
+    external.ports[0] = ExternalPort { tls, target_port, ..external.ports[0].clone() };
+    Arc::new(external)
+}
+
+#[test]
+fn where_all_may_leave_only_what_goes_in_tls_is_looked_at() {
+    use OutsideProtocol::{Bytes, Http};
+    let api = external("shop/api", &["api.example.com"], &["192.0.2.0/24"], &[(80, Http), (81, Http)]);
+    let plain = external("shop/plain", &["plain.example.com"], &[], &[(80, Bytes)]);
+    let mut snapshot =
+        snapshot(EgressPolicy::Allow, None, vec![plain, in_tls(&api, tls("shop/p", true), Some(443))]);
+    let web = web();
+    assert!(originated::originated(&snapshot, &web).is_none(), "nothing is for anybody");
+    let originates = |snapshot: &mut Snapshot, egress| {
+        let mesh = MeshSettings { egress, originates_tls: true, ..MeshSettings::default() };
+        snapshot.mesh = Arc::new(mesh);
+    };
+    originates(&mut snapshot, EgressPolicy::Allow);
+    let listed = originated::originated(&snapshot, &web).unwrap();
+    let place = |name: &str, port| -> (Vec<Arc<str>>, u16) {
+        (Some(name).filter(|name| !name.is_empty()).map(Arc::from).into_iter().collect(), port)
+    };
+    for (name, port, expected) in [
+        ("api.example.com", 80, true),
+        ("", 80, true),
+        ("api.example.com", 81, false),
+        ("plain.example.com", 80, false),
+    ] {
+        let (names, port) = place(name, port);
+        let address = "192.0.2.1".parse().ok().filter(|_| name.is_empty());
+        let found = listed.connection(PlaceSeen { names: &names, address, port });
+        assert_eq!(found.is_ok(), expected, "{name} {port}");
+        if let Ok(by) = found {
+            let onward = originated::onward(&[by]);
+            assert_eq!((onward.port, onward.tls.is_some()), (Some(443), true));
+        }
+    }
+    assert!(listed.lists_name("API.example.com.") && !listed.lists_name("plain.example.com"));
+    // Whom it has is not meant to go in plain; all others are.
+    assert!(listed.lets_pass(None) && listed.lets_pass(Some("other.test")));
+    assert!(!listed.lets_pass(Some("API.example.com")));
+    // Of whom nothing is known yet, nothing leaves.
+    let new = WorkloadName::new("shop", "new");
+    let held = leave(&snapshot, &new, &"x").unwrap();
+    assert!(matches!(held, Leave::Listed(listed) if !listed.is_known()));
+    assert!(matches!(leave(&snapshot, &web, &"x"), Ok(Leave::Freely(_))));
+    originates(&mut snapshot, EgressPolicy::Listed);
+    let Ok(Leave::Listed(listed)) = leave(&snapshot, &web, &"x") else { panic!("it is listed") };
+    assert!(!listed.lets_pass(Some("other.test")) && listed.lists_name("plain.example.com"));
+}
+
+#[test]
+fn of_several_that_list_it_one_that_originates_says_how() {
+    use OutsideProtocol::Http;
+    let at = |name| external(name, &["api.example.com"], &[], &[(80, Http)]);
+    let all = vec![
+        in_tls(&at("shop/a"), None, Some(8080)),
+        in_tls(&at("shop/b"), tls("shop/p", false), None),
+        in_tls(&at("shop/c"), tls("shop/q", true), Some(443)),
+    ];
+    let snapshot = snapshot(EgressPolicy::Listed, None, all);
+    let web = web();
+    let Ok(Leave::Listed(listed)) = leave(&snapshot, &web, &"x") else { panic!("it is listed") };
+    let names = [Arc::from("api.example.com")];
+    let found = listed.all(PlaceSeen { names: &names, address: None, port: 80 });
+    let onward = originated::onward(&found);
+    let tls = onward.tls.unwrap();
+    assert_eq!((onward.port, tls.policy.to_string()), (None, "shop/p".to_owned()));
+    // Though another one could: it is the first that says so.
+    assert_eq!(tls.decision().to_string(), "BackendTLSPolicy/shop/p spec.f refused");
+    assert_eq!(
+        tls.refusal().unwrap(),
+        "no TLS can be originated: BackendTLSPolicy shop/p, spec.f: it is not there"
+    );
+    let good = originated::onward(&found[2..]).tls.unwrap();
+    assert_eq!(good.decision().to_string(), "BackendTLSPolicy/shop/q spec.targetRefs originated");
+    assert_eq!(good.refusal(), None);
+    let plain = originated::onward(&found[..1]);
+    assert_eq!((plain.port, plain.tls), (Some(8080), None));
+    assert_eq!(originated::onward(&[]), originated::Onward::default());
 }

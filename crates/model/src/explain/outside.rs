@@ -7,6 +7,7 @@ use super::normal::Request;
 use super::{Caller, Described, End, Ending, Form, Phase, Said, Sends};
 use crate::authorization::{Denial, RequestSeen, Traffic, decide_leaving};
 use crate::decision::{Decider, Decision, Effect};
+use crate::egress::originated::{self, Onward};
 use crate::egress::{HeldBack, Leave, Listed, ListedBy, PlaceSeen, leave};
 use crate::host::folded;
 use crate::name::WorkloadName;
@@ -33,11 +34,62 @@ pub(super) fn outside(
         Leave::Freely(field) => {
             let allowed = Decision::new(Decider::Mesh, field, Effect::Routed);
             said.decided(Phase::Admit, "the mesh lets it out", &allowed);
+            if let Some(listed) = in_tls(snapshot, caller, asked, request, host) {
+                listed_outside(listed, caller, asked, request, host, said)?;
+            }
         }
         Leave::Listed(listed) => listed_outside(listed, caller, asked, request, host, said)?,
     }
     let end = End::Outside { host: host.to_owned(), port: asked.port };
     Ok(vec![Ending { share: 1.0, end }])
+}
+
+/// What has it go in TLS, where all may leave.
+fn in_tls<'a>(
+    snapshot: &'a Snapshot,
+    caller: Caller<'a>,
+    asked: Described<'_>,
+    request: Option<&Request<'_>>,
+    host: &str,
+) -> Option<Listed<'a>> {
+    let listed = originated::originated(snapshot, caller.workload)?;
+    let name: Arc<str> = folded(host).as_ref().into();
+    let address = host.parse::<IpAddr>().ok();
+    let names = if address.is_none() { std::slice::from_ref(&name) } else { &[] };
+    let place = PlaceSeen { names, address, port: asked.port };
+    let protocol = listed.connection(place).ok()?.protocol;
+    let named = request.filter(|_| protocol == OutsideProtocol::Http).map(|of| (&*of.host, of.named_port));
+    let passes = named.is_some()
+        && listed.named(place, named).is_err()
+        && listed.lets_pass(named.map(|(host, _)| host));
+    (!passes).then_some(listed)
+}
+
+/// Says in which TLS it goes on, and where to.
+fn say_onward(all: &[ListedBy<'_>], said: &mut Said) -> Result<(), Ending> {
+    let Onward { port, tls } = originated::onward(all);
+    let to = port.map(|port| format!(", to port {port}")).unwrap_or_default();
+    match tls {
+        Some(tls) => match tls.refusal() {
+            Some(message) => {
+                Err(said.refused(Phase::Admit, Some(&tls.decision()), originated::TLS_FAILED, message))
+            }
+            None => {
+                let what = format!("the node speaks TLS to it, asking for {}{to}", tls.hostname);
+                said.decided(Phase::Admit, what, &tls.decision());
+                Ok(())
+            }
+        },
+        None if port.is_some() => {
+            if let Some(by) = all.first() {
+                let by = Decider::ExternalService(by.service.name.clone());
+                let decision = Decision::new(by, "spec.ports", Effect::Routed);
+                said.decided(Phase::Admit, format!("it goes on{to}"), &decision);
+            }
+            Ok(())
+        }
+        None => Ok(()),
+    }
 }
 
 fn listed_outside(
@@ -71,7 +123,8 @@ fn listed_outside(
                 headers: &request.headers,
                 tokens: &[],
             });
-            all.iter().try_for_each(|by| may_use(by, caller, asked.port, seen, said))
+            all.iter().try_for_each(|by| may_use(by, caller, asked.port, seen, said))?;
+            say_onward(&all, said)
         }
         (OutsideProtocol::Http, ..) => {
             let message =
@@ -82,7 +135,8 @@ fn listed_outside(
         (OutsideProtocol::Tls, Sends::Bytes { is_tls: true, server }, _) => {
             let named = server.map(|server| (server, None));
             let all = listed.named(place, named).map_err(|held| refused(said, &held))?;
-            all.iter().try_for_each(|by| may_use(by, caller, asked.port, Traffic::Bytes, said))
+            all.iter().try_for_each(|by| may_use(by, caller, asked.port, Traffic::Bytes, said))?;
+            say_onward(&all, said)
         }
         (OutsideProtocol::Tls, ..) => {
             said.form = Form::Reset;
@@ -91,8 +145,9 @@ fn listed_outside(
         }
         (OutsideProtocol::Bytes, ..) => {
             said.form = Form::Reset;
-            let mut all = listed.all(place).into_iter();
-            all.try_for_each(|by| may_use(&by, caller, asked.port, Traffic::Bytes, said))
+            let all = listed.all(place);
+            all.iter().try_for_each(|by| may_use(by, caller, asked.port, Traffic::Bytes, said))?;
+            say_onward(&all, said)
         }
     }
 }

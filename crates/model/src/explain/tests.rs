@@ -498,6 +498,68 @@ fn what_leaves_is_listed_and_allowed() {
     }
 }
 
+#[test]
+fn what_goes_in_tls_is_told_by_the_policy_that_says_so() {
+    let mesh = |policy: &str| {
+        json!({
+            "apiVersion": "tulle.dev/v1alpha1", "kind": "Mesh", "metadata": { "name": "default" },
+            "spec": { "egress": { "policy": policy } },
+        })
+    };
+    let external = json!({
+        "apiVersion": "tulle.dev/v1alpha1", "kind": "ExternalService", "metadata": { "name": "api", "namespace": "shop" },
+        "spec": {
+            "hosts": ["api.example.com"],
+            "ports": [
+                { "name": "web", "port": 80, "targetPort": 443, "appProtocol": "http" },
+                { "name": "db", "port": 9000, "appProtocol": "tcp" },
+            ],
+        },
+    });
+    let tls = |name: &str, section: &str, validation: Value| {
+        let target =
+            json!({ "group": "tulle.dev", "kind": "ExternalService", "name": "api", "sectionName": section });
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "BackendTLSPolicy",
+            "metadata": { "name": name, "namespace": "shop" },
+            "spec": { "targetRefs": [target], "validation": validation },
+        })
+    };
+    let map = json!([{ "group": "", "kind": "ConfigMap", "name": "ca" }]);
+    for policy in ["Allow", "Listed"] {
+        let mut objects = objects();
+        objects.extend([
+            mesh(policy),
+            external.clone(),
+            tls("web", "web", json!({ "hostname": "api.example.com", "wellKnownCACertificates": "System" })),
+            tls("db", "db", json!({ "hostname": "db.example.com", "caCertificateRefs": map })),
+        ]);
+        let told = known(objects);
+        let steps = |found: &Explanation| {
+            found
+                .steps
+                .iter()
+                .map(|step| format!("{} ({})", step.what, step.by.as_deref().unwrap_or("-")))
+                .collect::<Vec<_>>()
+        };
+        let found = asked(&told, "GET api.example.com/", &[]);
+        let says =
+            "the node speaks TLS to it, asking for api.example.com, to port 443 (BackendTLSPolicy/shop/web)";
+        assert!(steps(&found).iter().any(|step| step == says), "{found:?}");
+        assert!(matches!(found.outcomes[0].end, End::Outside { .. }), "{found:?}");
+        // Another host at the same address, which is not meant.
+        let found = asked(&told, "GET api.example.com/", &[("host", "other.test")]);
+        assert_eq!(matches!(found.outcomes[0].end, End::Outside { .. }), policy == "Allow", "{found:?}");
+        assert!(!steps(&found).iter().any(|step| step.contains("TLS")), "{found:?}");
+        let workload = WorkloadName::new("shop", "client");
+        let caller = Caller { workload: &workload, node: Some("n1"), identity: None };
+        let sends = Sends::Bytes { is_tls: false, server: None };
+        let found = explain(&told, caller, Described { host: "api.example.com", port: 9000, sends });
+        let End::Refused { reason, message, .. } = &found.outcomes[0].end else { panic!("{found:?}") };
+        assert!(reason == "tls-failed" && message.contains("there is no ConfigMap shop/ca"), "{found:?}");
+    }
+}
+
 /// By the node of the endpoint, of what the application would be asked.
 #[test]
 fn who_may_enter_is_told_of_each_endpoint() {

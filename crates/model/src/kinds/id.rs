@@ -24,6 +24,8 @@ pub enum KindId {
     RoleBinding,
     ClusterRoleBinding,
     ExternalService,
+    ConfigMap,
+    BackendTlsPolicy,
 }
 
 /// A kind of which something is compiled.
@@ -36,6 +38,10 @@ pub(crate) enum CompiledKind {
     Mesh,
     AuthorizationPolicy,
     ExternalService,
+    ConfigMap,
+    /// Of the certificates that it has, and of nothing else.
+    Secret,
+    BackendTlsPolicy,
     HttpRoute,
     GrpcRoute,
     TlsRoute,
@@ -53,6 +59,9 @@ impl KindId {
             Self::Mesh => CompiledKind::Mesh,
             Self::AuthorizationPolicy => CompiledKind::AuthorizationPolicy,
             Self::ExternalService => CompiledKind::ExternalService,
+            Self::ConfigMap => CompiledKind::ConfigMap,
+            Self::Secret => CompiledKind::Secret,
+            Self::BackendTlsPolicy => CompiledKind::BackendTlsPolicy,
             Self::HttpRoute => CompiledKind::HttpRoute,
             Self::GrpcRoute => CompiledKind::GrpcRoute,
             Self::TlsRoute => CompiledKind::TlsRoute,
@@ -61,7 +70,6 @@ impl KindId {
             | Self::ReferenceGrant
             | Self::Event
             | Self::EventV1
-            | Self::Secret
             | Self::Role
             | Self::ClusterRole
             | Self::RoleBinding

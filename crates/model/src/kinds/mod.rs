@@ -6,6 +6,8 @@
 //! today and were not when they were written: these stay in force.
 
 pub mod authorization_policy;
+pub mod backend_tls_policy;
+pub mod config_map;
 pub mod endpoint_slice;
 pub mod event;
 pub mod external_service;

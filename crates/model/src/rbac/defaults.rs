@@ -31,7 +31,11 @@ fn paths(paths: &[&str], verbs: &[&str]) -> Value {
 /// What who looks may see: everything but Secrets and roles.
 fn view() -> Vec<Value> {
     vec![
-        rule(&[""], &["services", "services/status", "namespaces", "namespaces/status", "events"], &READ),
+        rule(
+            &[""],
+            &["services", "services/status", "namespaces", "namespaces/status", "events", "configmaps"],
+            &READ,
+        ),
         rule(&["discovery.k8s.io"], &["endpointslices"], &READ),
         rule(&["events.k8s.io"], &["events"], &READ),
         rule(&[GATEWAY, TULLE], &["*"], &READ),
@@ -43,7 +47,7 @@ fn view() -> Vec<Value> {
 fn edit() -> Vec<Value> {
     let mut rules = view();
     rules.extend([
-        rule(&[""], &["services"], &WRITE),
+        rule(&[""], &["services", "configmaps"], &WRITE),
         rule(&[GATEWAY], &["*"], &WRITE),
         rule(&[TULLE], &["authorizationpolicies", "workloads", "externalservices"], &WRITE),
     ]);

@@ -25,6 +25,7 @@ struct ExternalIndex {
     ranges: FastMap<IpNet, Vec<ListedAt>>,
     /// How long ranges are, of IPv4 and of IPv6.
     lengths: [Vec<u8>; 2],
+    originates_tls: bool,
 }
 
 impl From<Vec<Arc<ExternalConfig>>> for ExternalServices {
@@ -46,7 +47,8 @@ impl From<Vec<Arc<ExternalConfig>>> for ExternalServices {
                 }
             }
         }
-        Self(Arc::new(ExternalIndex { all, ..index }))
+        let originates_tls = all.iter().any(|service| service.ports.iter().any(|port| port.tls.is_some()));
+        Self(Arc::new(ExternalIndex { all, originates_tls, ..index }))
     }
 }
 
@@ -67,6 +69,11 @@ impl PartialEq for ExternalServices {
 impl Eq for ExternalServices {}
 
 impl ExternalServices {
+    /// Whether TLS is originated at some port of them.
+    pub fn originate_tls(&self) -> bool {
+        self.0.originates_tls
+    }
+
     /// Whether something lists a host, which is in lower case.
     pub fn list_host(&self, host: &str) -> bool {
         self.names_of(host).next().is_some()

@@ -1,8 +1,12 @@
 //! Destinations outside of the mesh, as a node is told of them with each workload that may reach them.
 
+pub(super) mod originated;
+
+use std::sync::Arc;
+
 use ipnet::IpNet;
 
-use super::{AccessPolicies, MeshSettings, ServerName};
+use super::{AccessPolicies, MeshSettings, OriginatedTls, ServerName};
 use crate::name::NamespacedName;
 
 /// What happens to a connection whose destination is no part of the mesh.
@@ -28,10 +32,14 @@ pub struct ExternalConfig {
 }
 
 /// A port of a destination outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExternalPort {
     pub number: u16,
     pub protocol: OutsideProtocol,
+    /// Where it goes, if that is another.
+    pub target_port: Option<u16>,
+    /// The TLS in which it goes, where clients speak none. Not of [`OutsideProtocol::Tls`].
+    pub tls: Option<Arc<OriginatedTls>>,
 }
 
 /// What is spoken at a port outside, and so what is looked at.
@@ -52,6 +60,13 @@ impl MeshSettings {
             Some(policy) => (*policy, "spec.egress.namespaces"),
             None => (self.egress, "spec.egress.policy"),
         }
+    }
+}
+
+impl ExternalPort {
+    /// One that is passed on as it is.
+    pub fn new(number: u16, protocol: OutsideProtocol) -> Self {
+        Self { number, protocol, target_port: None, tls: None }
     }
 }
 

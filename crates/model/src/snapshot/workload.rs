@@ -1,5 +1,7 @@
 //! What a node is told of each workload that it runs, and no other node is.
 
+use std::collections::BTreeSet;
+
 use super::Snapshot;
 use crate::name::{ServiceName, WorkloadName};
 use crate::path::Ambiguities;
@@ -95,6 +97,12 @@ impl WorkloadConfig {
     /// Whether whoever comes may enter, at all ports.
     pub fn is_open(&self) -> bool {
         self.policies.is_empty() && !self.denies_by_default && !self.strict.is_anywhere()
+    }
+
+    /// The ports at which TLS to the outside is originated for it, each once, in order.
+    pub fn originated_ports(&self) -> BTreeSet<u16> {
+        let ports = self.external.iter().flat_map(|service| &service.ports);
+        ports.filter(|port| port.tls.is_some()).map(|port| port.number).collect()
     }
 
     /// What answers for a service's port.

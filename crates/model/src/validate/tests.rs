@@ -117,6 +117,24 @@ fn good(kind: KindId) -> Value {
             "addresses": ["192.0.2.1", "198.51.100.0/24", "2001:db8::/32"],
             "ports": [{ "name": "web", "port": 443, "appProtocol": "https" }, { "port": 80, "appProtocol": "http" }]
         }),
+        KindId::BackendTlsPolicy => json!({
+            "targetRefs": [{ "group": "tulle.dev", "kind": "ExternalService", "name": "api", "sectionName": "web" }],
+            "validation": {
+                "hostname": "api.example.com",
+                "caCertificateRefs": [{ "group": "", "kind": "ConfigMap", "name": "ca" }],
+                "subjectAltNames": [{ "type": "Hostname", "hostname": "*.example.com" }]
+            },
+            "options": { "example.com/own": "x" }
+        }),
+        KindId::ConfigMap => {
+            return json!({
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": { "name": "ca" },
+                "data": { "ca.crt": "x" },
+                "binaryData": { "b": "eA==" }
+            });
+        }
         KindId::Secret => {
             return json!({
                 "apiVersion": "v1",

@@ -2,7 +2,8 @@
 //! and is not accepted first: programs ask whether a service is there by connecting to it.
 //!
 //! A virtual address is let through to the proxy as a whole as long as nothing is known of its service (the proxy asks for
-//! it), else port by port. To the outside, the mesh's egress policy decides; the proxy is needed where that is `Listed`.
+//! it), else port by port. To the outside, the mesh's egress policy decides; the proxy is needed where that is `Listed`, and at the
+//! ports at which it originates TLS.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -28,6 +29,22 @@ pub struct Destinations {
     pub(super) offered: BTreeSet<(Ipv4Addr, u16)>,
     /// Ports of services that take bytes, with nobody to take them.
     pub(super) deserted: BTreeSet<(Ipv4Addr, u16)>,
+    /// The workloads for which TLS is originated to the outside, and the ports of all of them.
+    originating: BTreeSet<WorkloadName>,
+    pub(super) originated: BTreeSet<u16>,
+    /// Those of which the server has said for whom it is, where it is for somebody.
+    told: BTreeSet<WorkloadName>,
+}
+
+/// What the rules do with what leaves the mesh of a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaving {
+    Nothing,
+    /// TCP, by the proxy.
+    Listed,
+    Freely,
+    /// Freely, but for TCP to ports at which TLS is originated: that goes by the proxy.
+    InTls,
 }
 
 /// What may leave the mesh, of which workloads.
@@ -37,6 +54,7 @@ pub(super) struct Egress {
     namespaces: BTreeMap<Arc<str>, EgressPolicy>,
     /// Until the server has spoken, what began before goes on.
     is_told: bool,
+    pub(super) originates_tls: bool,
 }
 
 impl Egress {
@@ -45,15 +63,14 @@ impl Egress {
         if snapshot.mesh_untold {
             // What wants to leave waits for that at the proxy.
             let (everywhere, namespaces) = (EgressPolicy::Listed, BTreeMap::new());
-            return Self { everywhere, namespaces, is_told: false };
+            return Self { everywhere, namespaces, is_told: false, originates_tls: false };
         }
         let mut namespaces = mesh.egress_namespaces.clone();
         namespaces.retain(|_, policy| *policy != mesh.egress);
-        Self { everywhere: mesh.egress, namespaces, is_told: true }
+        Self { everywhere: mesh.egress, namespaces, is_told: true, originates_tls: mesh.originates_tls }
     }
 
-    /// What holds for a workload.
-    pub(super) fn of_workload(&self, workload: &WorkloadName) -> EgressPolicy {
+    fn of_workload(&self, workload: &WorkloadName) -> EgressPolicy {
         self.namespaces.get(&workload.namespace).copied().unwrap_or(self.everywhere)
     }
 
@@ -64,18 +81,19 @@ impl Egress {
 
     /// The same of any.
     pub(super) fn ends_what_anybody_began(&self) -> bool {
-        self.is_told && self.of_all() != Some(EgressPolicy::Allow)
+        self.is_told && (self.everywhere != EgressPolicy::Allow || !self.namespaces.is_empty())
     }
 
     /// What holds for all of them, where the rules need not tell them apart.
     pub(super) fn of_all(&self) -> Option<EgressPolicy> {
-        Some(self.everywhere).filter(|all| self.namespaces.is_empty() && *all != EgressPolicy::Listed)
+        let is_one = self.namespaces.is_empty() && !self.originates_tls;
+        Some(self.everywhere).filter(|all| is_one && *all != EgressPolicy::Listed)
     }
 }
 
 /// What holds for a workload; nothing of it leaves until something is known.
-pub(super) fn egress_of(known: Option<&Arc<Destinations>>, workload: &WorkloadName) -> EgressPolicy {
-    known.map_or(EgressPolicy::Deny, |known| known.egress.of_workload(workload))
+pub(super) fn egress_of(known: Option<&Arc<Destinations>>, workload: &WorkloadName) -> Leaving {
+    known.map_or(Leaving::Nothing, |known| known.leaving(workload))
 }
 
 impl Destinations {
@@ -88,7 +106,20 @@ impl Destinations {
             unlearned: BTreeSet::new(),
             offered: BTreeSet::new(),
             deserted: BTreeSet::new(),
+            originating: BTreeSet::new(),
+            originated: BTreeSet::new(),
+            told: BTreeSet::new(),
         };
+        if snapshot.mesh.originates_tls {
+            for (name, config) in &snapshot.workloads {
+                found.told.insert(name.clone());
+                let ports = config.originated_ports();
+                if !ports.is_empty() {
+                    found.originating.insert(name.clone());
+                    found.originated.extend(ports);
+                }
+            }
+        }
         // Of a service that is known, all endpoints are.
         let is_known_to_be_gone = |service: &ServiceName| {
             apart::parent(service).is_some_and(|parent| snapshot.services.contains_key(&parent))
@@ -117,6 +148,20 @@ impl Destinations {
             }
         }
         found
+    }
+
+    /// What the rules do with what leaves of a workload.
+    pub(super) fn leaving(&self, workload: &WorkloadName) -> Leaving {
+        match self.egress.of_workload(workload) {
+            EgressPolicy::Deny => Leaving::Nothing,
+            EgressPolicy::Listed => Leaving::Listed,
+            // As the proxy has it: in plain it would go where TLS may be meant.
+            EgressPolicy::Allow if self.egress.originates_tls && !self.told.contains(workload) => {
+                Leaving::Listed
+            }
+            EgressPolicy::Allow if self.originating.contains(workload) => Leaving::InTls,
+            EgressPolicy::Allow => Leaving::Freely,
+        }
     }
 
     /// Whether this address is one of a service that is known.
@@ -173,12 +218,56 @@ mod tests {
     #[test]
     fn what_leaves_goes_by_the_proxy_until_the_server_has_said_what_may() {
         let workload = WorkloadName::new("shop", "web");
-        for (mesh_untold, expected) in [(true, EgressPolicy::Listed), (false, EgressPolicy::Allow)] {
+        for (mesh_untold, expected) in [(true, Leaving::Listed), (false, Leaving::Freely)] {
             let snapshot = Arc::new(Snapshot { mesh_untold, ..Snapshot::default() });
             let found = Destinations::of(&NodeState { snapshot, ..NodeState::default() });
-            assert_eq!(found.egress.of_workload(&workload), expected);
+            assert_eq!(found.leaving(&workload), expected);
             assert_eq!(found.egress.of_all().is_none(), mesh_untold);
         }
+    }
+
+    #[test]
+    fn what_leaves_in_tls_goes_by_the_proxy() {
+        use tulle_model::snapshot::{
+            ExternalConfig, ExternalPort, MeshSettings, OriginatedRoots, OriginatedTls, OutsideProtocol,
+            WorkloadConfig,
+        };
+        let tls = OriginatedTls {
+            policy: "shop/p".parse().unwrap(),
+            hostname: "api.example.com".into(),
+            names: Vec::new(),
+            roots: OriginatedRoots::System,
+        };
+        let port = |number, tls: Option<OriginatedTls>| ExternalPort {
+            tls: tls.map(Arc::new),
+            ..ExternalPort::new(number, OutsideProtocol::Http)
+        };
+        let external = ExternalConfig {
+            name: "shop/api".parse().unwrap(),
+            hosts: Vec::new(),
+            ranges: Vec::new(),
+            ports: vec![port(80, Some(tls)), port(8080, None)],
+            policies: Vec::new().into(),
+        };
+        let [web, other, new] = ["web", "other", "new"].map(|name| WorkloadName::new("shop", name));
+        let mut snapshot = Snapshot::default();
+        let told =
+            WorkloadConfig { external: vec![Arc::new(external)].into(), ..WorkloadConfig::new(web.clone()) };
+        snapshot.workloads.insert(web.clone(), Arc::new(told));
+        snapshot.workloads.insert(other.clone(), Arc::new(WorkloadConfig::new(other.clone())));
+        let mut found = |egress, originates_tls| {
+            snapshot.mesh = Arc::new(MeshSettings { egress, originates_tls, ..MeshSettings::default() });
+            let state = NodeState { snapshot: Arc::new(snapshot.clone()), ..NodeState::default() };
+            let found = Destinations::of(&state);
+            let leaving = [&web, &other, &new].map(|name| found.leaving(name));
+            (leaving, found.originated.iter().copied().collect::<Vec<_>>(), found.egress.of_all())
+        };
+        let (all, none) = ([Leaving::Freely; 3], Vec::new());
+        assert_eq!(found(EgressPolicy::Allow, false), (all, none, Some(EgressPolicy::Allow)));
+        let own = [Leaving::InTls, Leaving::Freely, Leaving::Listed];
+        assert_eq!(found(EgressPolicy::Allow, true), (own, vec![80], None));
+        assert_eq!(found(EgressPolicy::Listed, true).0, [Leaving::Listed; 3]);
+        assert_eq!(found(EgressPolicy::Deny, true).0, [Leaving::Nothing; 3]);
     }
 
     #[test]

@@ -174,7 +174,7 @@ impl Namespace {
         let mut script = String::new();
         rules::follow(&mut script, &self.table, Extent::Namespace, before.as_deref(), &destinations);
         if let Some(Tenant { name, opening, .. }) = &mut state.workload {
-            let before = std::mem::replace(&mut opening.egress, destinations.egress.of_workload(name));
+            let before = std::mem::replace(&mut opening.egress, destinations.leaving(name));
             if opening.egress != before {
                 rules::egress(&mut script, "delete", &self.table, Member::Namespace, before);
                 rules::egress(&mut script, "add", &self.table, Member::Namespace, opening.egress);

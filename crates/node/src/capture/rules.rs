@@ -19,7 +19,8 @@
 //! What is known of destinations stands in sets and in chains that follow it: `virtual`, `outside`, `beyond`, `begun`. Until it
 //! is known, all TCP is for the proxy to decide, and nothing else begins.
 //!
-//! Where what may leave the mesh is listed, or is not the same for all workloads, each is in a set (`free`, `listed`) or in none.
+//! Where what may leave the mesh is listed, or is not the same for all workloads, each is in a set (`free`, `listed`) or in none. For those
+//! in `originating`, TLS is originated at the ports in `originated`.
 //!
 //! What is no TCP (UDP, ping) and no DNS only leaves where egress is allowed: the proxy carries none of it. Answers to what
 //! came from outside do, as those of TCP. Until the policy is known, what was under way goes on.
@@ -35,7 +36,7 @@ use tulle_model::snapshot::EgressPolicy;
 use tulle_sys::cgroup::Cgroup;
 use tulle_sys::{LISTENER_MARK, NODE_MARK, PROCESS_MARK};
 
-use super::destinations::Destinations;
+use super::destinations::{Destinations, Leaving};
 use super::entrances::Entrance;
 use super::{inbound_rules, namespace_rules};
 
@@ -58,7 +59,7 @@ pub(super) struct Opening {
     /// Counts where inbound capture is on.
     pub entrance: Entrance,
     /// Counts where workloads are told apart by it.
-    pub egress: EgressPolicy,
+    pub egress: Leaving,
 }
 
 /// What the name of every table of ours begins with.
@@ -162,6 +163,8 @@ pub(super) fn table(table: &str, extent: Extent<'_>) -> String {
   set callers {{ type {key_type} . inet_service; }}
   set free {{ type {key_type}; }}
   set listed {{ type {key_type}; }}
+  set originating {{ type {key_type}; }}
+  set originated {{ type inet_service; }}
   set unlearned {{ type ipv4_addr; }}
   set offered {{ type ipv4_addr . inet_service; }}
   set deserted {{ type ipv4_addr . inet_service; }}
@@ -331,11 +334,15 @@ pub(super) fn follow(
             Some(EgressPolicy::Listed) | None => {
                 let proxied = format!("meta l4proto tcp {}", own("listed", "accept"));
                 chain("outside", &[&own("free", "accept"), &proxied, &denied, "goto refuse"]);
-                let to_proxy = format!("redirect to :{key} map @outbound");
-                let to_proxy = format!("meta l4proto tcp {}", own("listed", &to_proxy));
+                let redirect = format!("redirect to :{key} map @outbound");
+                let to_proxy = format!("meta l4proto tcp {}", own("listed", &redirect));
+                let in_tls = format!("tcp dport @originated {}", own("originating", &redirect));
                 let begun = own("outside_begun", "accept");
                 let count = format!("meta l4proto tcp {}", own("free", &begun));
-                chain("beyond", &["ip6 daddr ::1 accept", &to_proxy, &count]);
+                let originates = now.egress.originates_tls.then_some(&*in_tls);
+                let rules =
+                    ["ip6 daddr ::1 accept", &to_proxy].into_iter().chain(originates).chain([&*count]);
+                chain("beyond", &rules.collect::<Vec<_>>());
             }
         }
     }
@@ -348,6 +355,9 @@ pub(super) fn follow(
     difference(script, table, "offered", offered, &now.offered, port);
     let deserted = before.map_or(&none, |before| &before.deserted);
     difference(script, table, "deserted", deserted, &now.deserted, port);
+    let none = BTreeSet::new();
+    let originated = before.map_or(&none, |before| &before.originated);
+    difference(script, table, "originated", originated, &now.originated, u16::to_string);
 }
 
 fn difference<T: Ord>(
@@ -381,14 +391,17 @@ pub(super) fn close(script: &mut String, table: &str, member: Member<'_>, openin
 }
 
 /// Has (`add`) what may leave of a workload go by its policy, or no longer (`delete`).
-pub(super) fn egress(script: &mut String, verb: &str, table: &str, member: Member<'_>, policy: EgressPolicy) {
-    let set = match policy {
-        EgressPolicy::Allow => "free",
-        EgressPolicy::Listed => "listed",
-        EgressPolicy::Deny => return,
+pub(super) fn egress(script: &mut String, verb: &str, table: &str, member: Member<'_>, leaving: Leaving) {
+    let sets: &[&str] = match leaving {
+        Leaving::Freely => &["free"],
+        Leaving::InTls => &["free", "originating"],
+        Leaving::Listed => &["listed"],
+        Leaving::Nothing => &[],
     };
-    for key in member.keys() {
-        line(script, format_args!("{verb} element inet {table} {set} {{ {key} }}"));
+    for set in sets {
+        for key in member.keys() {
+            line(script, format_args!("{verb} element inet {table} {set} {{ {key} }}"));
+        }
     }
 }
 
@@ -472,7 +485,7 @@ mod tests {
             dns_port: 8,
             zone: 0x8001,
             entrance: Entrance::Closed,
-            egress: EgressPolicy::Listed,
+            egress: Leaving::Listed,
         };
         let mut script = String::new();
         open(&mut script, "t", Member::Namespace, opening);
@@ -507,7 +520,7 @@ mod tests {
                     dns_port: 8,
                     zone: 0x8001,
                     entrance: Entrance::Closed,
-                    egress,
+                    egress: Leaving::InTls,
                 };
                 open(&mut script, "tulle-check", Member::Namespace, opening);
                 close(&mut script, "tulle-check", Member::Namespace, opening);

@@ -302,6 +302,7 @@ fn edge(counts: EdgeCounts) -> wire::Edge {
         Security::MutualTls => wire::Security::MutualTls,
         Security::SameNode => wire::Security::SameNode,
         Security::Plaintext => wire::Security::Plaintext,
+        Security::Tls => wire::Security::Tls,
         Security::Unsent => wire::Security::Unsent,
     };
     wire::Edge {

@@ -10,8 +10,10 @@ use bytes::Bytes;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record};
 use tokio::time::timeout;
+use tulle_model::egress::originated::originated;
 use tulle_model::egress::{Leave, is_told, leave};
-use tulle_model::snapshot::FastMap;
+use tulle_model::name::WorkloadName;
+use tulle_model::snapshot::{FastMap, Snapshot};
 use tulle_proxy::state::NodeState;
 
 use super::answer::{Alias, Query};
@@ -42,6 +44,9 @@ impl Resolver {
             return query.error(ResponseCode::ServFail);
         }
         match leave(&state.snapshot, workload, &name) {
+            Ok(Leave::Freely(_)) if in_tls(&state.snapshot, workload, name) => {
+                self.resolve_outside(query, aliases, name, caller, transport).await
+            }
             Ok(Leave::Freely(_)) => self.forward(query, aliases, caller, transport).await,
             // Where nothing may leave, no question does.
             Err(_) => query.no_such_name(aliases),
@@ -51,16 +56,31 @@ impl Resolver {
             }
             // They have the keys by which a client hides whom it means (RFC 9460, RFC 9849).
             Ok(Leave::Listed(_)) if query.wants_service_binding() => query.no_data(aliases),
-            Ok(Leave::Listed(_)) => {
-                let answer = self.forward(query, aliases, caller, transport).await;
-                let addresses = addresses_of(name, &answer);
-                if !addresses.is_empty() {
-                    caller.resolved.enter(name, &addresses);
-                }
-                answer
-            }
+            Ok(Leave::Listed(_)) => self.resolve_outside(query, aliases, name, caller, transport).await,
         }
     }
+
+    /// Asks for a name that the proxy holds connections to.
+    async fn resolve_outside(
+        &self,
+        query: &Query<'_>,
+        aliases: &[Alias],
+        name: &str,
+        caller: &Caller,
+        transport: Transport,
+    ) -> Bytes {
+        let answer = self.forward(query, aliases, caller, transport).await;
+        let addresses = addresses_of(name, &answer);
+        if !addresses.is_empty() {
+            caller.resolved.enter(name, &addresses);
+        }
+        answer
+    }
+}
+
+/// Whether something goes in TLS to that name which all else passes by.
+fn in_tls(snapshot: &Snapshot, workload: &WorkloadName, name: &str) -> bool {
+    originated(snapshot, workload).is_some_and(|listed| listed.lists_name(name))
 }
 
 impl Resolver {

@@ -9,8 +9,9 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{mpsc, watch};
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{
-    AppProtocol, EgressPolicy, Endpoint, EndpointSet, ExternalConfig, HttpRouteTable, MeshSettings,
-    PortConfig, PortMapping, ServerName, Snapshot, WorkloadConfig,
+    AppProtocol, EgressPolicy, Endpoint, EndpointSet, ExternalConfig, ExternalPort, HttpRouteTable,
+    MeshSettings, OriginatedRoots, OriginatedTls, OutsideProtocol, PortConfig, PortMapping, ServerName,
+    Snapshot, WorkloadConfig,
 };
 use tulle_proxy::state::NodeState;
 
@@ -670,13 +671,18 @@ async fn malformed_messages_do_no_harm() {
 
 /// Has egress be `Listed` for the fixture's workload, with these names; `None`: the server has said nothing of it.
 fn list(fixture: &Fixture, hosts: Option<&[&str]>) {
-    let web = WorkloadName::new("shop", "web");
     let mesh = MeshSettings { egress: EgressPolicy::Listed, ..MeshSettings::default() };
+    tell(fixture, mesh, hosts, Vec::new());
+}
+
+/// Tells the fixture of the mesh, and of what is listed for its workload at those ports.
+fn tell(fixture: &Fixture, mesh: MeshSettings, hosts: Option<&[&str]>, ports: Vec<ExternalPort>) {
+    let web = WorkloadName::new("shop", "web");
     let external = |hosts: &[&str]| ExternalConfig {
         name: ServiceName::new("shop", "ext"),
         hosts: hosts.iter().map(|host| ServerName::new(host)).collect(),
         ranges: Vec::new(),
-        ports: Vec::new(),
+        ports,
         policies: Vec::new().into(),
     };
     fixture.resolver.addresses.state.update(|state| {
@@ -769,4 +775,33 @@ async fn no_name_of_the_outside_resolves_where_nothing_may_leave() {
         set(false, EgressPolicy::Allow);
     });
     assert_eq!(told, (ResponseCode::NoError, true));
+}
+
+#[tokio::test]
+async fn what_goes_in_tls_is_remembered_and_all_else_resolves() {
+    let fixture = fixture(true, &[upstream().await]).await;
+    let web = WorkloadName::new("shop", "web");
+    let mesh = || MeshSettings { originates_tls: true, ..MeshSettings::default() };
+    let code = async |name: &str| fixture.ask(name, RecordType::A).await.metadata.response_code;
+    // Nobody knows yet which names these are.
+    tell(&fixture, mesh(), None, Vec::new());
+    assert_eq!(code("api.example.com.").await, ResponseCode::ServFail);
+    let tls = OriginatedTls {
+        policy: ServiceName::new("shop", "p"),
+        hostname: "api.example.com".into(),
+        names: Vec::new(),
+        roots: OriginatedRoots::System,
+    };
+    let port = ExternalPort::new(80, OutsideProtocol::Http);
+    let names = || {
+        let resolved = fixture.resolver.addresses.state.cell().load().resolved.clone();
+        resolved.names(&web, Ipv4Addr::new(192, 0, 2, 1).into()).len()
+    };
+    for (port, remembered) in [(port.clone(), 0), (ExternalPort { tls: Some(Arc::new(tls)), ..port }, 1)] {
+        tell(&fixture, mesh(), Some(&["api.example.com"]), vec![port]);
+        for name in ["api.example.com.", "example.org.", "other.example.com."] {
+            assert_eq!(code(name).await, ResponseCode::NoError, "{name}");
+        }
+        assert_eq!(names(), remembered);
+    }
 }

@@ -14,12 +14,12 @@ use super::places::{Given, Place, offer};
 use super::stream::AppStream;
 use super::{ATTEMPTS, Pool, is_idempotent};
 use crate::budget::Account;
-use crate::connect::connect_for;
 use crate::crowded;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::asker::Caller;
 use crate::http::body::Body;
 use crate::http::http1::client::{Answer, Failed, Http1Connection, Outgoing, Rest, exchange};
+use crate::originate::Speaks;
 
 /// Idle connections kept for one address.
 const MAX_IDLE: usize = 128;
@@ -62,7 +62,7 @@ impl Kept {
             // The oldest has had the most time to show that it is kept.
             let mut next = if trusted { self.connections.pop_back() } else { self.connections.pop_front() }?;
             let age = next.since.elapsed();
-            if !next.connection.io().is_quiet() {
+            if !next.connection.io_mut().is_quiet() {
                 self.proven &= age >= FRESH;
                 continue;
             }
@@ -89,7 +89,8 @@ impl Kept {
 
     /// Closes what is dead, or idle for too long; whether anything is left.
     pub fn sweep(&mut self) -> bool {
-        self.connections.retain(|idle| idle.since.elapsed() < idle.keep && idle.connection.io().is_quiet());
+        self.connections
+            .retain_mut(|idle| idle.since.elapsed() < idle.keep && idle.connection.io_mut().is_quiet());
         !self.connections.is_empty()
     }
 }
@@ -200,8 +201,11 @@ impl Pool {
         let opened = Instant::now();
         let first = async {
             self.make_room_when_asked();
-            let (tcp, seat) = connect_for(&outgoing.caller.account, self.callee, address, None).await?;
-            let connection = Http1Connection::new(AppStream::new(tcp, seat, place), self.progress.clone());
+            let cost = self.dialer.cost();
+            let seat = outgoing.caller.account.seat(cost).map_err(UpstreamError::shed)?;
+            let socket = self.dialer.connect(address, Speaks::Http1).await?;
+            let stream = AppStream::new(socket, (seat, cost), place);
+            let connection = Http1Connection::new(stream, self.progress.clone());
             Ok((opened, exchange(connection, outgoing, body).await))
         };
         crowded::first_answer(address, first).await

@@ -8,12 +8,10 @@ use std::time::Duration;
 
 use http::Response;
 use http::request::Parts;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Pool;
 use crate::budget::{Account, Seat, Shed, cost};
-use crate::connect::connect;
 use crate::departing::{Departing, Ending, Exit};
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::asker::Caller;
@@ -21,6 +19,7 @@ use crate::http::body::Body;
 use crate::http::request::request;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::http2::{Connection, Ended, Handle, Limits, Line, Plain, RequestFields, WhenReset, until_dead};
+use crate::originate::{AppSocket, Speaks};
 use crate::progress::Side;
 use crate::sweep::Sweep;
 use crate::turn::Turn;
@@ -120,7 +119,7 @@ impl Pool {
         // Opens what is missing for those who stand in line, at the expense of the one who asks first.
         let dial = || {
             if shared.wants_another() {
-                let seat = account.seat(cost::APPLICATION + cost::HTTP2)?;
+                let seat = account.seat(self.dialer.cost() + cost::HTTP2)?;
                 tokio::task::spawn_local(self.clone().dial(address, Dialing::begin(shared), seat));
             }
             Ok(())
@@ -154,7 +153,7 @@ impl Pool {
     /// Opens one more connection. It goes on if all who wait for it give up.
     async fn dial(self: Rc<Self>, address: SocketAddr, dialing: Dialing, seat: Seat) {
         let shared = dialing.0.clone();
-        let connected = connect(self.callee, address).await;
+        let connected = self.dialer.connect(address, Speaks::Http2).await;
         drop(dialing);
         match connected {
             Ok(stream) => {
@@ -197,7 +196,7 @@ impl Drop for Dialing {
 
 async fn drive(
     address: SocketAddr,
-    mut connection: Connection<Plain<TcpStream>>,
+    mut connection: Connection<Plain<AppSocket>>,
     shared: Weak<SharedConnections>,
     sweep: Rc<Sweep>,
     // It is a descriptor until it is closed, whoever still uses it.

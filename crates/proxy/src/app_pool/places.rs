@@ -84,6 +84,11 @@ impl Places {
         Rc::new(Self { most, waiting, lines: RefCell::default() })
     }
 
+    /// As many of another pool.
+    pub fn of_another(&self) -> Rc<Self> {
+        Self::new(self.most, self.waiting)
+    }
+
     /// A place, or a connection, for `account`: at once, or when it is its turn. `make_room` closes a
     /// connection that is idle.
     pub async fn enter(

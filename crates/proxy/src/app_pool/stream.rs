@@ -5,27 +5,28 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::Place;
-use crate::budget::{Account, Seat, cost};
+use crate::budget::{Account, Seat};
 use crate::http::http1::client::Http1Transport;
+use crate::originate::AppSocket;
 
 /// Acknowledges at once what comes in pieces. Many servers write the head of a response and its body
 /// one after the other, and their kernel holds the second piece back until the first is acknowledged
 /// (RFC 896), which ours would do 40 ms later (RFC 1122, section 4.2.3.2).
 pub struct AppStream {
-    tcp: TcpStream,
+    socket: AppSocket,
     seat: Seat,
+    /// What it costs whoever uses it.
+    cost: usize,
     place: Option<Place>,
     busy: bool,
 }
 
 impl AppStream {
-    pub fn new(tcp: TcpStream, seat: Seat, place: Place) -> Self {
-        Self { tcp, seat, place: Some(place), busy: false }
+    pub fn new(socket: AppSocket, (seat, cost): (Seat, usize), place: Place) -> Self {
+        Self { socket, seat, cost, place: Some(place), busy: false }
     }
 
     pub fn place(&mut self) -> &mut Option<Place> {
@@ -35,23 +36,21 @@ impl AppStream {
     /// Has the connection counted for whoever uses it now, unless that has no share left.
     pub fn pay(&mut self, account: &Rc<Account>) {
         if !self.seat.is_of(account)
-            && let Ok(seat) = account.seat(cost::APPLICATION)
+            && let Ok(seat) = account.seat(self.cost)
         {
             self.seat = seat;
         }
     }
 
-    /// Whether the peer has neither sent anything nor closed, as far as the worker was told. Asks the kernel
-    /// only where there is something to learn.
-    pub fn is_quiet(&self) -> bool {
-        matches!(self.tcp.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    /// See [`AppSocket::is_quiet`].
+    pub fn is_quiet(&mut self) -> bool {
+        self.socket.is_quiet()
     }
 }
 
 impl Http1Transport for AppStream {
     fn hurry(&self) {
-        // It holds for a moment only, so it is said again after every piece.
-        let _ = SockRef::from(&self.tcp).set_tcp_quickack(true);
+        self.socket.acknowledge();
     }
 
     fn set_busy(&mut self, busy: bool) {
@@ -65,7 +64,7 @@ impl Http1Transport for AppStream {
 impl Drop for AppStream {
     fn drop(&mut self) {
         if self.busy {
-            let _ = self.tcp.set_zero_linger();
+            let _ = self.socket.tcp().set_zero_linger();
         }
     }
 }
@@ -76,13 +75,13 @@ impl AsyncRead for AppStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_read(cx, buffer)
+        Pin::new(&mut self.get_mut().socket).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for AppStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().tcp).poll_write(cx, data)
+        Pin::new(&mut self.get_mut().socket).poll_write(cx, data)
     }
 
     fn poll_write_vectored(
@@ -90,18 +89,18 @@ impl AsyncWrite for AppStream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().tcp).poll_write_vectored(cx, slices)
+        Pin::new(&mut self.get_mut().socket).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.socket.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_flush(cx)
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
     }
 }

@@ -18,6 +18,7 @@ use http::uri::Authority;
 use tokio::time::timeout;
 use tulle_model::apart;
 use tulle_model::decision::Decision;
+use tulle_model::egress::originated::Onward;
 use tulle_model::host::{MAX_ALIASES, endpoint_host, folded, is_mesh_only, mesh_host};
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{OutsideProtocol, Shape};
@@ -51,8 +52,8 @@ pub(crate) async fn destination(
         let addresses = vec![SocketAddr::new(address, port)];
         let place = OutsidePlace { names: Vec::new(), addresses, port };
         told(&worker.local, source).await;
-        let carries = permitted(worker, exchange, source, head, &place)?;
-        outside(worker, exchange, place, carries)
+        let permitted = permitted(worker, exchange, source, head, &place)?;
+        outside(worker, exchange, place, permitted)
     };
     if let Ok(address) = host.parse::<IpAddr>() {
         if let Some(service) = worker.local.view().virtual_addresses.get(&address) {
@@ -106,7 +107,7 @@ pub(crate) async fn destination(
     let names = vec![Arc::from(folded(host))];
     let place = OutsidePlace { names, addresses: Vec::new(), port };
     told(&worker.local, source).await;
-    let carries = permitted(worker, exchange, source, head, &place)?;
+    let permitted = permitted(worker, exchange, source, head, &place)?;
     match timeout(RESOLVE_DEADLINE, tokio::net::lookup_host((host, port))).await {
         Ok(Ok(found)) => {
             let addresses: Vec<SocketAddr> =
@@ -116,7 +117,7 @@ pub(crate) async fn destination(
                 exchange.goes_to(DestinationName::External);
                 return Err(exchange.refuse(Reason::EgressDenied, message));
             }
-            outside(worker, exchange, OutsidePlace { addresses, ..place }, carries)
+            outside(worker, exchange, OutsidePlace { addresses, ..place }, permitted)
         }
         Ok(Err(error)) => {
             let message = format!("{host} is no service of the mesh, and does not resolve: {error}");
@@ -141,22 +142,31 @@ fn refuse_unknown(exchange: &mut Exchange, service: ServiceName, message: String
     Err(exchange.refuse(Reason::UnknownService, message))
 }
 
-/// Whether a request may leave for that place; whether it is for a tunnel, of which something is to be looked at then.
+/// How a request may leave.
+struct Permitted {
+    /// Whether it is for a tunnel in which something is to be looked at.
+    carries: bool,
+    onward: Onward,
+}
+
+/// Whether a request may leave for that place.
 fn permitted(
     worker: &Worker,
     exchange: &mut Exchange,
     source: &LocalWorkload,
     head: &Parts,
     place: &OutsidePlace,
-) -> Result<bool, Refused> {
+) -> Result<Permitted, Refused> {
     let view = worker.local.view();
     let snapshot = &view.snapshot;
     exchange.decided_on(snapshot.generation);
     let looked_at = looked_at(snapshot, source, place);
     let is_tunnel = head.method == Method::CONNECT;
     let shown = match looked_at {
-        Ok(None) => return Ok(false),
-        Ok(Some(OutsideProtocol::Http)) if is_tunnel => return Ok(true),
+        Ok(None) => return Ok(Permitted { carries: false, onward: Onward::default() }),
+        Ok(Some(OutsideProtocol::Http)) if is_tunnel => {
+            return Ok(Permitted { carries: true, onward: Onward::default() });
+        }
         // The name that the tunnel is for is the one that its TLS has to name.
         Ok(Some(OutsideProtocol::Tls)) if is_tunnel => Shown::Server(place.names.first().map(|name| &**name)),
         Ok(Some(OutsideProtocol::Bytes)) if is_tunnel => Shown::Bytes,
@@ -174,10 +184,11 @@ fn permitted(
         }
     };
     // What comes out of a tunnel is asked for once more, and counted then; what is refused here, here.
-    if is_tunnel && admit(snapshot, source, place, shown, None).is_ok() {
-        return Ok(true);
+    if is_tunnel && let Ok(admitted) = admit(snapshot, source, place, shown, None) {
+        return Ok(Permitted { carries: true, onward: admitted.onward });
     }
-    admitted(worker, exchange, source, place, shown).map(|()| is_tunnel)
+    let onward = admitted(worker, exchange, source, place, shown)?;
+    Ok(Permitted { carries: is_tunnel, onward })
 }
 
 fn admitted(
@@ -186,15 +197,10 @@ fn admitted(
     source: &LocalWorkload,
     place: &OutsidePlace,
     shown: Shown<'_>,
-) -> Result<(), Refused> {
+) -> Result<Onward, Refused> {
     let view = worker.local.view();
     match admit(&view.snapshot, source, place, shown, Some(worker.local.metrics.registry())) {
-        Ok(decision) => {
-            if let Some(decision) = decision {
-                exchange.decided(|| decision);
-            }
-            Ok(())
-        }
+        Ok(admitted) => Ok(admitted.noted(exchange)),
         Err(unlisted) => {
             exchange.goes_to(DestinationName::External);
             Err(unlisted.refuse(exchange))
@@ -202,12 +208,11 @@ fn admitted(
     }
 }
 
-/// `carries`: whether it is a tunnel in which something is to be looked at.
 fn outside(
     worker: &Worker,
     exchange: &mut Exchange,
     place: OutsidePlace,
-    carries: bool,
+    Permitted { carries, onward }: Permitted,
 ) -> Result<Target, Refused> {
     let addresses = &place.addresses;
     let reaches_us = |address: &SocketAddr| worker.is_own_listener(*address);
@@ -215,7 +220,7 @@ fn outside(
         exchange.goes_to(DestinationName::External);
         return Err(exchange.refuse(Reason::BadRequest, "the destination is the proxy itself"));
     }
-    Ok(Target::Outside { place: Rc::new(place), carries })
+    Ok(Target::Outside { place: Rc::new(place), carries, onward })
 }
 
 /// Where a request goes that came on a connection to that place.
@@ -226,8 +231,8 @@ pub(crate) fn listed(
     place: &Rc<OutsidePlace>,
 ) -> Result<Target, Refused> {
     exchange.decided_on(cx.worker.local.view().snapshot.generation);
-    admitted(&cx.worker, exchange, &cx.workload, place, Shown::Request(head))?;
-    Ok(Target::Outside { place: place.clone(), carries: false })
+    let onward = admitted(&cx.worker, exchange, &cx.workload, place, Shown::Request(head))?;
+    Ok(Target::Outside { place: place.clone(), carries: false, onward })
 }
 
 fn is_this_host(address: IpAddr) -> bool {

@@ -13,12 +13,13 @@ use http::request::Parts;
 use http::{HeaderMap, Response, Version};
 use tokio::time::Instant;
 use tulle_model::decision::Decision;
+use tulle_model::egress::originated::Onward;
 use tulle_model::name::ServiceName;
 use tulle_model::routing::decide::{self, Routing, Unrouted};
 use tulle_model::routing::{self, RequestParts};
 use tulle_model::snapshot::{HttpRule, Known, PortConfig, ServiceConfig, Spoken};
 
-use crate::app_pool::is_idempotent;
+use crate::app_pool::{AppPool, is_idempotent};
 use crate::attempts::{Again, Attempts};
 use crate::error::UpstreamError;
 use crate::exchange::{Exchange, Refused};
@@ -60,6 +61,7 @@ pub(crate) enum Target {
         place: Rc<OutsidePlace>,
         /// Whether what a tunnel carries there is to be looked at.
         carries: bool,
+        onward: Onward,
     },
 }
 
@@ -261,9 +263,12 @@ impl Route {
         target: Target,
     ) -> Result<Self, Refused> {
         let (service, port) = match target {
-            Target::Outside { place, .. } => {
+            Target::Outside { place, onward, .. } => {
                 let version = AppVersion::of(head.version);
-                let attempts = Attempts::outside(exchange, place.addresses.clone());
+                if onward.tls.is_some() {
+                    in_https(head);
+                }
+                let attempts = Attempts::outside(worker, exchange, &place, onward);
                 return Ok(Self { attempts, terms: None, version, preserve_case: false });
             }
             Target::Service { service, port } => (service, port),
@@ -439,7 +444,18 @@ async fn send(
     body: Body,
 ) -> Result<Response<Body>, UpstreamError> {
     let member = match &hop.reach {
-        Reach::Plain(_) => return send_plain(worker, caller, hop.address, version, head, body).await,
+        Reach::Plain(_) => {
+            return send_plain(&worker.plain, caller, hop.address, version, head, body).await;
+        }
+        // Boxed, as it is rare.
+        Reach::Tls(tls) => {
+            let sent = async {
+                let origin = worker.origins.of(tls);
+                let pool = origin.pool(&worker.plain);
+                send_plain(pool, caller, hop.address, version, head, body).await
+            };
+            return Box::pin(sent).await;
+        }
         Reach::HandedOver(load) => {
             let workload = worker.local.hand_over(&load.endpoint)?;
             let peer = Peer::Mesh(source.identity.clone());
@@ -471,15 +487,29 @@ async fn send(
     Ok(response)
 }
 
+/// What is in TLS has the scheme for that, in HTTP/2 (RFC 9113, section 8.3.1).
+#[cold]
+fn in_https(head: &mut Parts) {
+    let mut parts = head.uri.clone().into_parts();
+    // CONNECT has none.
+    if parts.scheme.is_some() && parts.authority.is_some() {
+        parts.scheme = Some(http::uri::Scheme::HTTPS);
+        if let Ok(uri) = parts.try_into() {
+            head.uri = uri;
+        }
+    }
+}
+
+/// Makes one attempt on a connection of a pool.
 async fn send_plain(
-    worker: &Rc<Worker>,
+    pool: &AppPool,
     caller: &Caller,
     address: SocketAddr,
     version: AppVersion,
     head: &Parts,
     body: Body,
 ) -> Result<Response<Body>, UpstreamError> {
-    let mut response = worker.plain.request(address, version, head, body, caller).await?;
+    let mut response = pool.request(address, version, head, body, caller).await?;
     let status = response.status();
     headers::normalize_response(status, response.headers_mut())
         .map_err(|problem| UpstreamError::bad_answer(problem.0))?;

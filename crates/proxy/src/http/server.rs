@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use http::{HeaderValue, Method, Response, StatusCode, Version, request};
+use tulle_model::egress::originated::Onward;
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::Known;
 
@@ -303,8 +304,9 @@ pub(super) async fn answer(
                     let message = Message { head, body, written };
                     match (wish, target) {
                         // Boxed, as all that is rare: every connection has room for what is not.
-                        (wish, Target::Outside { place, .. }) => {
-                            Box::pin(leave(cx, &mut exchange, message, place, &caller, wish)).await.map(
+                        (wish, Target::Outside { place, onward, .. }) => {
+                            let to = (place, onward);
+                            Box::pin(leave(cx, &mut exchange, message, to, &caller, wish)).await.map(
                                 |(response, switched)| {
                                     passing = switched;
                                     response
@@ -347,14 +349,14 @@ async fn leave(
     cx: &Rc<ConnectionContext>,
     exchange: &mut Exchange,
     message: Message<'_>,
-    place: Rc<OutsidePlace>,
+    (place, onward): (Rc<OutsidePlace>, Onward),
     caller: &Caller,
     wish: Option<Wish>,
 ) -> Result<(Response<Body>, Option<Box<Passing>>), Refused> {
     let (worker, source) = (&cx.worker, &cx.workload);
     let shown = WasShown::request(&worker.local.view().snapshot, source, &place, message.head);
-    let mut withdrawal = Withdrawal::of(&worker.local, source, place.clone(), shown);
-    let target = Target::Outside { place, carries: false };
+    let mut withdrawal = Withdrawal::of(&worker.local, source, place.clone(), shown, onward.clone());
+    let target = Target::Outside { place, carries: false, onward };
     let answered = async {
         match wish {
             Some(wish) => upgrade::forward(cx, exchange, message, target, caller, wish).await,

@@ -239,15 +239,15 @@ pub(super) async fn tunnel(
     enter: Enter,
 ) -> Result<Response<Body>, Box<Exchange>> {
     let inside = match target {
-        Target::Outside { place, carries: true } => {
+        Target::Outside { place, carries: true, .. } => {
             // As with a port that may carry HTTP.
             exchange.forget();
             Inside::Any(TunnelEnd::Outside(place))
         }
-        Target::Outside { place, carries: false } => {
-            let addresses = place.addresses.clone();
-            let opened = opaque::open_outside(worker, source, exchange, addresses).await?;
-            Inside::Outside(opened, Withdrawal::of(&worker.local, source, place, WasShown::Bytes))
+        Target::Outside { place, carries: false, onward } => {
+            let opened = opaque::open_outside(worker, source, exchange, &place, onward.clone()).await?;
+            let withdrawal = Withdrawal::of(&worker.local, source, place, WasShown::Bytes, onward);
+            Inside::Outside(opened, withdrawal)
         }
         Target::Service { service, port } => {
             let Ok(config) = config_of(worker, &mut exchange, &service).await else { return Err(exchange) };

@@ -12,6 +12,7 @@ use futures_util::future::{Either, LocalBoxFuture, select};
 use http::HeaderName;
 use http::request::Parts;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tulle_model::egress::originated::Onward;
 use tulle_model::egress::{self, Leave, ListedBy};
 use tulle_model::snapshot::{MeshSettings, Snapshot, WorkloadConfig};
 
@@ -88,12 +89,13 @@ impl LastSaid {
 pub(crate) struct Withdrawal(LocalBoxFuture<'static, Withdrawn>);
 
 impl Withdrawal {
-    /// Of what was let out.
+    /// Of what was let out, and goes on so; what would go on otherwise now is withdrawn, too.
     pub fn of(
         local: &Rc<Local>,
         source: &Arc<LocalWorkload>,
         place: Rc<OutsidePlace>,
         shown: WasShown,
+        onward: Onward,
     ) -> Self {
         let (local, source) = (local.clone(), source.clone());
         let withdrawn = async move {
@@ -103,12 +105,16 @@ impl Withdrawal {
                 changes.mark_unchanged();
                 let view = local.view();
                 let now = LastSaid::of(&view.snapshot, &source);
-                if last.as_ref().is_none_or(|last| !last.is(&now))
-                    && let Err(refused) = admit(&view.snapshot, &source, &place, shown.seen(), None)
-                {
-                    let decision = &refused.decision;
-                    tracing::debug!(workload = %source.name, %place, "to be ended outside of the mesh: {decision}");
-                    return Withdrawn::Outside;
+                if last.as_ref().is_none_or(|last| !last.is(&now)) {
+                    let why = match admit(&view.snapshot, &source, &place, shown.seen(), None) {
+                        Ok(now) if now.onward == onward => None,
+                        Ok(_) => Some("it would go on otherwise now".to_owned()),
+                        Err(refused) => Some(refused.decision.to_string()),
+                    };
+                    if let Some(why) = why {
+                        tracing::debug!(workload = %source.name, %place, "to be ended outside of the mesh: {why}");
+                        return Withdrawn::Outside;
+                    }
                 }
                 last = Some(now);
                 drop(view);

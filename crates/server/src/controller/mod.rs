@@ -279,6 +279,9 @@ impl Controller {
                 KindId::HttpRoute | KindId::GrpcRoute | KindId::TlsRoute | KindId::TcpRoute => {
                     self.compiler.route_status(kind, name).map(|parents| Report::Route(parents.to_vec()))
                 }
+                KindId::BackendTlsPolicy => {
+                    self.compiler.tls_status(name).map(|targets| Report::Policy(targets.to_vec()))
+                }
                 KindId::AuthorizationPolicy => {
                     self.compiler.policy_status(name).map(|targets| Report::Policy(targets.to_vec()))
                 }

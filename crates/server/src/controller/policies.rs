@@ -87,6 +87,7 @@ fn together(nodes: &BTreeMap<&Arc<str>, NodeProgress>) -> Progress {
 
 #[cfg(test)]
 mod tests {
+    use tulle_model::compile::StatusTarget;
     use tulle_model::snapshot::WorkloadConfig;
 
     use super::*;
@@ -114,7 +115,7 @@ mod tests {
         let policy = || {
             let workloads = vec![(workload.clone(), "n1".into())];
             PolicyProgress::new(vec![TargetStatus {
-                target: Default::default(),
+                target: StatusTarget::Authorization(Default::default()),
                 workloads,
                 conditions: vec![],
             }])

@@ -1,4 +1,4 @@
-//! Writes the statuses of routes and AuthorizationPolicies: conditions as the compiler says, `Programmed` counted over the nodes
+//! Writes the statuses of routes and policies: conditions as the compiler says, `Programmed` counted over the nodes
 //! that use the parent of a route, or run what a policy says something of. Of other objects it says when they are refused.
 //!
 //! Changes are gathered for a tenth of a second and written together; a status that is already as it
@@ -41,7 +41,7 @@ type ObjectKey = (KindId, NamespacedName);
 pub enum Report {
     /// What became of a route, at each of its parents.
     Route(Vec<ParentStatus>),
-    /// What became of an AuthorizationPolicy, at each of its targets.
+    /// What became of an AuthorizationPolicy or BackendTLSPolicy, at each of its targets.
     Policy(Vec<TargetStatus>),
     /// What is wrong with an object of another kind; nothing (any more) where there is none.
     Accepted(Option<InvalidObject>),

@@ -306,7 +306,7 @@ mod tests {
             (json!({ "metadata": null }), None),
             (json!({ "kind": "Service" }), None),
             (json!([]), Some("must be an object of kind Service")),
-            (json!({ "apiVersion": "v1", "kind": "ConfigMap" }), Some("no matches for kind \"ConfigMap\"")),
+            (json!({ "apiVersion": "v1", "kind": "Pod" }), Some("no matches for kind \"Pod\"")),
             (mesh, Some("the apiVersion in the data (tulle.dev/v1alpha1) does not match")),
             (json!({ "kind": "Mesh" }), Some("the kind in the data (Mesh) does not match")),
             (json!({ "apiVersion": "v2" }), Some("the apiVersion in the data (v2) does not match")),

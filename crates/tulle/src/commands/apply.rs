@@ -93,9 +93,11 @@ fn explain(failure: Failure, manifest: &Manifest, done: usize, total: usize) -> 
 fn order(kind: &Kind) -> u8 {
     match kind.id {
         KindId::Namespace => 0,
-        // What may leave is listed before nothing else may.
-        KindId::ExternalService => 1,
-        KindId::Mesh | KindId::Service => 2,
+        // What goes in TLS does so before it may leave in plain; and what may leave is listed before nothing else may.
+        KindId::ConfigMap | KindId::Secret => 0,
+        KindId::BackendTlsPolicy => 1,
+        KindId::ExternalService => 2,
+        KindId::Mesh | KindId::Service => 3,
         KindId::EndpointSlice
         | KindId::Workload
         | KindId::AuthorizationPolicy
@@ -103,12 +105,11 @@ fn order(kind: &Kind) -> u8 {
         | KindId::Node
         | KindId::Event
         | KindId::EventV1
-        | KindId::Secret
         | KindId::Role
-        | KindId::ClusterRole => 3,
-        KindId::HttpRoute | KindId::GrpcRoute | KindId::TlsRoute | KindId::TcpRoute => 4,
+        | KindId::ClusterRole => 4,
+        KindId::HttpRoute | KindId::GrpcRoute | KindId::TlsRoute | KindId::TcpRoute => 5,
         // The rights that a binding gives have to be there to be looked at.
-        KindId::RoleBinding | KindId::ClusterRoleBinding => 5,
+        KindId::RoleBinding | KindId::ClusterRoleBinding => 6,
     }
 }
 

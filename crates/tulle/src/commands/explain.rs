@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::json;
+use serde_json::{Value, json};
 use tulle_model::explain::{Caller, End, Explanation, PHASES, explain, percent, snapshot};
 use tulle_model::legible::legible;
 use tulle_model::name::WorkloadName;
@@ -94,8 +94,8 @@ pub async fn run(args: ExplainArgs) -> Result<()> {
             .map_err(|_| Failure::input("there are more headers than any request has"))?;
     }
     let mut known = snapshot(&compiler);
-    if offline && !known.workloads.contains_key(&from) {
-        // One of its namespace, which the files do not have.
+    if !known.workloads.contains_key(&from) {
+        // One of its namespace, which the files do not have, or which no node runs.
         let external = compiler.external_services(&from.namespace);
         let config = WorkloadConfig { external, ..WorkloadConfig::new(from.clone()) };
         known.workloads.insert(from.clone(), Arc::new(config));
@@ -129,11 +129,37 @@ async fn of_server(args: &ExplainArgs) -> Result<(Vec<MeshObject>, String)> {
         KindId::Workload,
         KindId::Mesh,
         KindId::ExternalService,
+        KindId::BackendTlsPolicy,
+        KindId::ConfigMap,
         KindId::AuthorizationPolicy,
     ];
     let kinds = KINDS.iter().filter(|kind| kind.is_route() || decides.contains(&kind.id));
     let namespace = args.namespace.as_deref().unwrap_or(client.namespace()).to_owned();
-    Ok((fetch(&client, kinds, None).await?, namespace))
+    let mut objects = fetch(&client, kinds, None).await?;
+    objects.iter_mut().for_each(without_secrets);
+    Ok((objects, namespace))
+}
+
+/// Who asks need not be allowed to read Secrets: whether a BackendTLSPolicy has certificates from them, its status says. Which they are
+/// does not matter here.
+fn without_secrets((kind, object): &mut MeshObject) {
+    if kind.id != KindId::BackendTlsPolicy {
+        return;
+    }
+    let conditions = |ancestor: &Value| ancestor["conditions"].as_array().cloned().unwrap_or_default();
+    let ancestors = object.pointer("/status/ancestors").and_then(Value::as_array);
+    let is_resolved = ancestors
+        .into_iter()
+        .flatten()
+        .flat_map(conditions)
+        .any(|of| of["type"] == "ResolvedRefs" && of["status"] == "True");
+    let references = object.pointer("/spec/validation/caCertificateRefs").and_then(Value::as_array);
+    let names_secret = references.into_iter().flatten().any(|reference| reference["kind"] == "Secret");
+    if is_resolved && names_secret {
+        let validation = &mut Arc::make_mut(object)["spec"]["validation"];
+        validation["caCertificateRefs"] = json!([]);
+        validation["wellKnownCACertificates"] = json!("System");
+    }
 }
 
 fn of_files(args: &ExplainArgs) -> Result<(Vec<MeshObject>, String)> {

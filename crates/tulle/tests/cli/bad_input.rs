@@ -70,18 +70,18 @@ fn kinds_that_are_not_served() {
     let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: c}\nspec: {template: {}}\n";
     let account = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: c}\n";
     let list =
-        "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: ConfigMap, metadata: {name: s}}]\n";
+        "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: LimitRange, metadata: {name: s}}]\n";
     let folder = folder(&[("app.yaml", &format!("{service}---\n{deployment}---\n{account}---\n{list}"))]);
     let output = tulle(folder.path(), &["validate", "app.yaml"]);
     assert_eq!(
         (code(&output), stdout(&output).as_str()),
-        (0, "deployment.apps/c skipped\nserviceaccount/c skipped\nconfigmap/s skipped\n1 object valid\n")
+        (0, "deployment.apps/c skipped\nserviceaccount/c skipped\nlimitrange/s skipped\n1 object valid\n")
     );
     insta::assert_snapshot!("skipped", stderr(&output));
     let output = tulle(folder.path(), &["validate", "--strict", "app.yaml"]);
     assert_eq!((code(&output), stdout(&output).as_str()), (2, ""));
     assert!(stderr(&output).contains("no matches for kind \"Deployment\" in version \"apps/v1\""));
-    assert!(stderr(&output).contains("no matches for kind \"ConfigMap\" in version \"v1\""));
+    assert!(stderr(&output).contains("no matches for kind \"LimitRange\" in version \"v1\""));
     // Nothing is asked of a server for what is not for it.
     let alone = self::folder(&[("d.yaml", deployment)]);
     for line in ["apply -f d.yaml", "delete -f d.yaml"] {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tulle_model::snapshot::{
-    AccessPolicy, EgressPolicy, ExternalConfig, ExternalPort, OutsideProtocol, ServerName,
+    AccessPolicy, EgressPolicy, ExternalConfig, ExternalPort, OriginatedTls, OutsideProtocol, ServerName,
 };
 
-use super::{ConvertError, Result, error, list, object_name, port_number};
+use super::{ConvertError, Result, error, list, object_name, port_number, within};
 use crate::discovery as wire;
 
 pub(super) fn policy_message(policy: EgressPolicy) -> wire::EgressPolicy {
@@ -47,12 +47,16 @@ impl From<&ExternalConfig> for wire::ExternalService {
         let ExternalConfig { name, hosts, ranges, ports, policies } = service;
         let port = |port: &ExternalPort| wire::ExternalPort {
             number: port.number.into(),
-            protocol: match port.protocol {
-                OutsideProtocol::Http => wire::OutsideProtocol::Http,
-                OutsideProtocol::Tls => wire::OutsideProtocol::Tls,
-                OutsideProtocol::Bytes => wire::OutsideProtocol::Bytes,
+            protocol: match (port.protocol, &port.tls) {
+                (OutsideProtocol::Http, None) => wire::OutsideProtocol::Http,
+                (OutsideProtocol::Http, Some(_)) => wire::OutsideProtocol::HttpInTls,
+                (OutsideProtocol::Tls, _) => wire::OutsideProtocol::Tls,
+                (OutsideProtocol::Bytes, None) => wire::OutsideProtocol::Bytes,
+                (OutsideProtocol::Bytes, Some(_)) => wire::OutsideProtocol::BytesInTls,
             }
             .into(),
+            target_port: port.target_port.unwrap_or_default().into(),
+            tls: port.tls.as_deref().map(wire::OriginatedTls::from),
         };
         Self {
             namespace: name.namespace.to_string(),
@@ -85,14 +89,28 @@ impl TryFrom<wire::ExternalPort> for ExternalPort {
     type Error = ConvertError;
 
     fn try_from(port: wire::ExternalPort) -> Result<Self> {
-        let protocol = match port.protocol() {
-            wire::OutsideProtocol::Http => OutsideProtocol::Http,
-            wire::OutsideProtocol::Tls => OutsideProtocol::Tls,
-            wire::OutsideProtocol::Bytes => OutsideProtocol::Bytes,
+        let (protocol, in_tls) = match port.protocol() {
+            wire::OutsideProtocol::Http => (OutsideProtocol::Http, false),
+            wire::OutsideProtocol::HttpInTls => (OutsideProtocol::Http, true),
+            wire::OutsideProtocol::Tls => (OutsideProtocol::Tls, false),
+            wire::OutsideProtocol::Bytes => (OutsideProtocol::Bytes, false),
+            wire::OutsideProtocol::BytesInTls => (OutsideProtocol::Bytes, true),
             wire::OutsideProtocol::Unspecified => {
                 return Err(error("protocol", "is none that this node knows"));
             }
         };
-        Ok(Self { number: port_number("number", port.number)?, protocol })
+        if in_tls != port.tls.is_some() {
+            return Err(error(
+                "tls",
+                "it and the protocol do not fit: it would not be known whether it goes in plain",
+            ));
+        }
+        let target_port = match port.target_port {
+            0 => None,
+            number => Some(port_number("target_port", number)?),
+        };
+        let tls = port.tls.map(|tls| OriginatedTls::try_from(tls).map(Arc::new)).transpose();
+        let tls = tls.map_err(|e| within("tls", e))?;
+        Ok(Self { number: port_number("number", port.number)?, protocol, target_port, tls })
     }
 }

@@ -21,6 +21,9 @@ pub struct Mesh {
     /// Those with a policy of their own.
     #[prost(message, repeated, tag = "6")]
     pub egress_namespaces: ::prost::alloc::vec::Vec<NamespaceEgress>,
+    /// Whether TLS is originated for some workload: nothing of one leaves of which nothing has been said.
+    #[prost(bool, tag = "7")]
+    pub originates_tls: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NamespaceEgress {
@@ -445,12 +448,74 @@ pub struct ExternalService {
     #[prost(message, repeated, tag = "6")]
     pub policies: ::prost::alloc::vec::Vec<AuthorizationPolicy>,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExternalPort {
     #[prost(uint32, tag = "1")]
     pub number: u32,
     #[prost(enumeration = "OutsideProtocol", tag = "2")]
     pub protocol: i32,
+    /// Where it goes; 0: to the same.
+    #[prost(uint32, tag = "3")]
+    pub target_port: u32,
+    #[prost(message, optional, tag = "4")]
+    pub tls: ::core::option::Option<OriginatedTls>,
+}
+/// tulle_model::snapshot::OriginatedTls
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OriginatedTls {
+    #[prost(string, tag = "1")]
+    pub policy_namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub policy_name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub hostname: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "4")]
+    pub names: ::prost::alloc::vec::Vec<CertificateName>,
+    #[prost(oneof = "originated_tls::Roots", tags = "5, 6, 7")]
+    pub roots: ::core::option::Option<originated_tls::Roots>,
+}
+/// Nested message and enum types in `OriginatedTls`.
+pub mod originated_tls {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Roots {
+        #[prost(message, tag = "5")]
+        System(super::SystemRoots),
+        #[prost(message, tag = "6")]
+        Given(super::GivenRoots),
+        #[prost(message, tag = "7")]
+        Nobody(super::NobodyTrusted),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CertificateName {
+    #[prost(oneof = "certificate_name::Name", tags = "1, 2")]
+    pub name: ::core::option::Option<certificate_name::Name>,
+}
+/// Nested message and enum types in `CertificateName`.
+pub mod certificate_name {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Name {
+        #[prost(string, tag = "1")]
+        Host(::prost::alloc::string::String),
+        #[prost(string, tag = "2")]
+        Uri(::prost::alloc::string::String),
+    }
+}
+/// Whom the node's host trusts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SystemRoots {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GivenRoots {
+    /// DER.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub certificates: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NobodyTrusted {
+    #[prost(string, tag = "1")]
+    pub field: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
 }
 /// tulle_model::snapshot::AccessPolicy: an AuthorizationPolicy, as it applies to a workload.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -778,6 +843,9 @@ pub enum OutsideProtocol {
     Http = 1,
     Tls = 2,
     Bytes = 3,
+    /// The same where `tls` counts: a node that does not know it reads nothing of the workload, and sends nothing in plain.
+    HttpInTls = 4,
+    BytesInTls = 5,
 }
 impl OutsideProtocol {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -790,6 +858,8 @@ impl OutsideProtocol {
             Self::Http => "OUTSIDE_PROTOCOL_HTTP",
             Self::Tls => "OUTSIDE_PROTOCOL_TLS",
             Self::Bytes => "OUTSIDE_PROTOCOL_BYTES",
+            Self::HttpInTls => "OUTSIDE_PROTOCOL_HTTP_IN_TLS",
+            Self::BytesInTls => "OUTSIDE_PROTOCOL_BYTES_IN_TLS",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -799,6 +869,8 @@ impl OutsideProtocol {
             "OUTSIDE_PROTOCOL_HTTP" => Some(Self::Http),
             "OUTSIDE_PROTOCOL_TLS" => Some(Self::Tls),
             "OUTSIDE_PROTOCOL_BYTES" => Some(Self::Bytes),
+            "OUTSIDE_PROTOCOL_HTTP_IN_TLS" => Some(Self::HttpInTls),
+            "OUTSIDE_PROTOCOL_BYTES_IN_TLS" => Some(Self::BytesInTls),
             _ => None,
         }
     }

@@ -323,6 +323,8 @@ pub enum Security {
     Plaintext = 2,
     /// Nothing of it can have reached an endpoint.
     Unsent = 3,
+    /// To the outside of the mesh, where the node has originated it.
+    Tls = 4,
 }
 impl Security {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -335,6 +337,7 @@ impl Security {
             Self::SameNode => "SAME_NODE",
             Self::Plaintext => "PLAINTEXT",
             Self::Unsent => "UNSENT",
+            Self::Tls => "TLS",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -344,6 +347,7 @@ impl Security {
             "SAME_NODE" => Some(Self::SameNode),
             "PLAINTEXT" => Some(Self::Plaintext),
             "UNSENT" => Some(Self::Unsent),
+            "TLS" => Some(Self::Tls),
             _ => None,
         }
     }

@@ -69,7 +69,8 @@ fn each_target_has_its_own_status() {
     let counts = [0, 1, 2].map(|target| told(&compiler, target).1.len());
     assert_eq!(counts, [2, 1, 0]);
     let statuses = compiler.policy_status(&name("shop/p")).unwrap();
-    assert_eq!(statuses[1].target.selector.as_ref().unwrap().match_labels["app"], "x");
+    let StatusTarget::Authorization(target) = &statuses[1].target else { panic!("it is one") };
+    assert_eq!(target.selector.as_ref().unwrap().match_labels["app"], "x");
     assert_eq!(statuses[2].conditions[0].reason, "TargetNotFound");
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::form::ExternalForm;
+use super::form::{ExternalForm, ExternalPortForm};
 use crate::host::is_mesh_only;
 use crate::name::{NamespacedName, dns_label_problem, dns_subdomain_problem};
 use crate::snapshot::{ExternalPort, OutsideProtocol, ServerName};
@@ -75,7 +75,7 @@ fn check_range(range: &Field<'_>, errors: &mut Errors) -> Read<IpNet> {
     Err(Unreadable)
 }
 
-fn check_port(port: &Field<'_>, errors: &mut Errors) -> Read<ExternalPort> {
+fn check_port(port: &Field<'_>, errors: &mut Errors) -> Read<ExternalPortForm> {
     if let Some(name) = port.get("name")
         && let Some(problem) = name.str().and_then(dns_label_problem)
     {
@@ -94,5 +94,7 @@ fn check_port(port: &Field<'_>, errors: &mut Errors) -> Read<ExternalPort> {
         "tcp" => OutsideProtocol::Bytes,
         _ => return Err(Unreadable),
     };
-    Ok(ExternalPort { number, protocol })
+    let name = port.read_str("name")?.map(Into::into);
+    let target_port = port.read_port("targetPort")?;
+    Ok(ExternalPortForm { name, port: ExternalPort { target_port, ..ExternalPort::new(number, protocol) } })
 }

@@ -21,7 +21,11 @@ fn row(object: &Value, now: Timestamp) -> Vec<String> {
     let listed = |pointer| or_none(joined(items(object, pointer).filter_map(Value::as_str)));
     let ports = items(object, "/spec/ports").map(|port| {
         let protocol = string(port, "/appProtocol").unwrap_or_default();
-        format!("{}/{protocol}", port.get("port").and_then(Value::as_u64).unwrap_or_default())
+        let number = port.get("port").and_then(Value::as_u64).unwrap_or_default();
+        match port.get("targetPort").and_then(Value::as_u64) {
+            Some(target) => format!("{number}→{target}/{protocol}"),
+            None => format!("{number}/{protocol}"),
+        }
     });
     vec![name(object), listed("/spec/hosts"), listed("/spec/addresses"), joined(ports), age(object, now)]
 }

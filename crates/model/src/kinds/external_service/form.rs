@@ -1,5 +1,7 @@
 //! An ExternalService as it is compiled: without the policies that say who may use it.
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 
 use crate::name::{NamespacedName, SYSTEM_NAMESPACE};
@@ -10,7 +12,14 @@ pub(crate) struct ExternalForm {
     pub name: NamespacedName,
     pub hosts: Vec<ServerName>,
     pub ranges: Vec<IpNet>,
-    pub ports: Vec<ExternalPort>,
+    pub ports: Vec<ExternalPortForm>,
+}
+
+/// A port, without the TLS that is originated there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ExternalPortForm {
+    pub name: Option<Arc<str>>,
+    pub port: ExternalPort,
 }
 
 impl ExternalForm {

@@ -32,7 +32,8 @@ pub(crate) const KIND: Kind = Kind {
 };
 
 /// A destination outside of the mesh. It counts where the Mesh's egress policy is `Listed`: there workloads of its own namespace reach
-/// what it lists; those of all namespaces, where its own is `tulle-system`.
+/// what it lists; those of all namespaces, where its own is `tulle-system`. Where a BackendTLSPolicy is about it, what workloads send
+/// there goes in TLS, under `Allow`, too.
 pub type ExternalService = Stateless<ExternalServiceSpec>;
 
 /// What may be reached: by one of the names or addresses, at one of the ports.
@@ -63,11 +64,15 @@ pub struct ExternalServicePort {
     /// 1 to 65535.
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
-    /// Names the port, for people.
+    /// Names the port, for people, and for a BackendTLSPolicy that is about it alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub name: Option<String>,
-    /// What is spoken there, and so what is looked at. `http`, `http2`, `kubernetes.io/h2c` or `grpc`: HTTP in plain, each request by its
+    /// Where what is for the port goes, if that is another: `http://api.example.com` (80) to 443, in the TLS of a BackendTLSPolicy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub target_port: Option<u16>,
+    /// What clients speak there, and so what is looked at. `http`, `http2`, `kubernetes.io/h2c` or `grpc`: HTTP in plain, each request by its
     /// host. `https` or `tls`: TLS, by the server that the client names. `tcp`: bytes, by their address alone.
     #[schemars(extend("enum" = ["http", "http2", "kubernetes.io/h2c", "grpc", "https", "tls", "tcp"]))]
     pub app_protocol: String,

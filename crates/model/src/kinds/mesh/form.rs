@@ -62,7 +62,12 @@ impl MeshForm {
 }
 
 /// What holds for the whole mesh. `has_policies`: whether somebody may be held off by an AuthorizationPolicy.
-pub(crate) fn settings(policies: &Policies<MeshForm>, has_policies: bool) -> MeshSettings {
+/// `originates_tls`: whether a BackendTLSPolicy has something to say.
+pub(crate) fn settings(
+    policies: &Policies<MeshForm>,
+    has_policies: bool,
+    originates_tls: bool,
+) -> MeshSettings {
     let everywhere = [Target::Mesh];
     let default = MeshSettings::default();
     MeshSettings {
@@ -71,6 +76,7 @@ pub(crate) fn settings(policies: &Policies<MeshForm>, has_policies: bool) -> Mes
             .acting(&Target::Mesh)
             .map(|mesh| mesh.spec.egress_namespaces.clone())
             .unwrap_or_default(),
+        originates_tls,
         access_log: policies
             .decide(&everywhere, "spec.accessLog.enabled", |mesh| mesh.access_log, default.access_log)
             .value,

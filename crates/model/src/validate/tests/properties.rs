@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::good;
 use crate::kinds::{
-    authorization_policy, endpoint_slice, external_service, grpc_route, http_route, mesh, service, tcp_route,
-    tls_route, workload,
+    authorization_policy, backend_tls_policy, endpoint_slice, external_service, grpc_route, http_route, mesh,
+    service, tcp_route, tls_route, workload,
 };
 use crate::registry::{KINDS, KindId};
 use crate::validate::*;
@@ -21,6 +21,7 @@ fn has_form(kind: KindId, object: &Value) -> bool {
         | KindId::Event
         | KindId::EventV1
         | KindId::Secret
+        | KindId::ConfigMap
         | KindId::Role
         | KindId::ClusterRole
         | KindId::RoleBinding
@@ -32,6 +33,7 @@ fn has_form(kind: KindId, object: &Value) -> bool {
         KindId::TlsRoute => tls_route::check::check(&object, &mut errors).is_ok(),
         KindId::TcpRoute => tcp_route::check::check(&object, &mut errors).is_ok(),
         KindId::AuthorizationPolicy => authorization_policy::check::check(&object, &mut errors).is_ok(),
+        KindId::BackendTlsPolicy => backend_tls_policy::check::check(&object, &mut errors).is_ok(),
         KindId::ExternalService => external_service::check::check(&object, &mut errors).is_ok(),
         KindId::Mesh => mesh::check::check(&object, &mut errors).is_ok(),
         KindId::Workload => workload::check::check(&object, &mut errors).is_ok(),

@@ -27,7 +27,7 @@ impl Host {
         for (name, workload) in &mut state.workloads {
             let in_force = workload.in_force().is_some();
             let Some(opening) = &mut workload.opening else { continue };
-            let before = std::mem::replace(&mut opening.egress, destinations.egress.of_workload(name));
+            let before = std::mem::replace(&mut opening.egress, destinations.leaving(name));
             if in_force && opening.egress != before {
                 let member = rules::Member::Cgroup(&workload.cgroup);
                 rules::egress(&mut script, "delete", &self.table, member, before);

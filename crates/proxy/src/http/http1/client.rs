@@ -66,10 +66,6 @@ impl<IO> Http1Connection<IO> {
         Self(Box::new(Parts { io, input, output, charge, pieces: false, sweep, reading, writing }))
     }
 
-    pub fn io(&self) -> &IO {
-        &self.0.io
-    }
-
     pub fn io_mut(&mut self) -> &mut IO {
         &mut self.0.io
     }

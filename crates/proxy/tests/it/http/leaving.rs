@@ -27,7 +27,7 @@ fn external(port: u16, protocol: OutsideProtocol, policies: Vec<AccessPolicy>) -
         name: "default/ext".parse().unwrap(),
         hosts: vec![ServerName::new("*.example.com")],
         ranges: vec!["127.0.0.1/32".parse().unwrap()],
-        ports: vec![ExternalPort { number: port, protocol }],
+        ports: vec![ExternalPort::new(port, protocol)],
         policies: policies.into(),
     }
 }

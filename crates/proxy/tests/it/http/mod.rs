@@ -29,6 +29,7 @@ mod http2;
 mod leaving;
 mod mesh;
 mod mirrored;
+mod originated;
 mod recorded;
 mod rules;
 mod sessions;

@@ -1,4 +1,4 @@
-//! Kinds that say who may do what, reviews of that, and Secrets.
+//! Kinds that say who may do what, reviews of that, Secrets and ConfigMaps.
 
 use std::collections::BTreeMap;
 
@@ -82,6 +82,18 @@ struct SecretMessage {
     #[prost(btree_map = "string, string", tag = "4")]
     string_data: BTreeMap<String, String>,
     #[prost(bool, optional, tag = "5")]
+    immutable: Option<bool>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ConfigMapMessage {
+    #[prost(message, optional, tag = "1")]
+    metadata: Option<ObjectMeta>,
+    #[prost(btree_map = "string, string", tag = "2")]
+    data: BTreeMap<String, String>,
+    #[prost(btree_map = "string, bytes", tag = "3")]
+    binary_data: BTreeMap<String, Vec<u8>>,
+    #[prost(bool, optional, tag = "4")]
     immutable: Option<bool>,
 }
 
@@ -173,6 +185,17 @@ pub(super) fn read(kind: (&str, &str), raw: &[u8], object: &mut Value) -> Result
                 object["immutable"] = immutable.into();
             }
         }
+        ("v1", "ConfigMap") => {
+            let map = ConfigMapMessage::decode(raw)?;
+            let encoded = |(name, value)| (name, STANDARD.encode::<Vec<u8>>(value));
+            let binary: BTreeMap<_, _> = map.binary_data.into_iter().map(encoded).collect();
+            object["metadata"] = metadata(map.metadata.unwrap_or_default());
+            object["data"] = json!(map.data);
+            object["binaryData"] = json!(binary);
+            if let Some(immutable) = map.immutable {
+                object["immutable"] = immutable.into();
+            }
+        }
         (AUTHORIZATION, "SelfSubjectAccessReview" | "SubjectAccessReview") => {
             let spec = ReviewMessage::decode(raw)?.spec.unwrap_or_default();
             object["spec"] = json!({ "user": spec.user, "groups": spec.groups });
@@ -244,6 +267,10 @@ mod tests {
         let object = read(RBAC, "RoleBinding", binding);
         assert_eq!(object["subjects"], json!([{ "kind": "User", "name": "ann" }]));
         assert_eq!(object["roleRef"], json!({ "kind": "ClusterRole", "name": "view" }));
-        assert_eq!(read("v1", "ConfigMap", b"\xff"), json!({}));
+        let map = b"\x0a\x03\x0a\x01m\x12\x06\x0a\x01k\x12\x01v\x1a\x06\x0a\x01b\x12\x01v\x20\x01";
+        let object = read("v1", "ConfigMap", map);
+        assert_eq!((&object["data"]["k"], &object["binaryData"]["b"]), (&json!("v"), &json!("dg==")));
+        assert_eq!(object["immutable"], true);
+        assert_eq!(read("v1", "Pod", b"\xff"), json!({}));
     }
 }
