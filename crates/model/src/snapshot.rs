@@ -15,6 +15,7 @@ mod outside;
 mod places;
 mod route_index;
 mod session;
+mod shape;
 mod shown;
 mod spoken;
 mod tls_routes;
@@ -47,6 +48,7 @@ pub use self::outside::{EgressPolicy, ExternalConfig, ExternalPort, OutsideProto
 pub(crate) use self::places::{Place, earlier};
 use self::route_index::RouteIndex;
 pub use self::session::{Session, SessionCarrier, SessionKey};
+pub use self::shape::Shape;
 pub use self::spoken::Spoken;
 pub use self::tls_routes::{ServerName, TlsRouteEntry, TlsRouteTable};
 pub use self::workload::{Selected, ServedPort, Strictness, WorkloadConfig};
@@ -106,18 +108,6 @@ pub struct ServiceConfig {
     /// Ordered by port number, each number once.
     pub ports: Vec<PortConfig>,
     pub shape: Shape,
-}
-
-/// What the name of a service stands for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Shape {
-    /// One address, behind which its endpoints share the traffic.
-    #[default]
-    Balanced,
-    /// Its endpoints, each by itself ([`crate::apart`]).
-    Headless,
-    /// A name outside of the mesh, or another one in it.
-    Alias(Arc<str>),
 }
 
 impl ServiceConfig {

@@ -59,7 +59,7 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
             (1, "the node or the server does not take the workload"),
             (2, "wrong usage"),
             (3, "no node runs here, or it is another user's"),
-            (5, "a workload of that name runs here already"),
+            (5, "a workload of that name runs here already; with namespace capture, any other"),
             (126, "the command cannot be executed"),
             (127, "there is no such command"),
         ],
