@@ -39,7 +39,7 @@ struct Connected {
 pub enum Whose<'a> {
     /// Of processes in these cgroups ([`Cgroup::ids`](crate::cgroup::Cgroup::ids)).
     Cgroups(&'a BTreeSet<u64>),
-    /// Of this network namespace, but for sockets that have one of these marks.
+    /// Of this network namespace to others, but for sockets that have one of these marks.
     NotMarked(&'a [u32]),
 }
 
@@ -47,7 +47,10 @@ impl Whose<'_> {
     fn have(self, socket: &Connected) -> bool {
         match self {
             Self::Cgroups(cgroups) => socket.cgroup.is_some_and(|cgroup| cgroups.contains(&cgroup)),
-            Self::NotMarked(marks) => socket.mark.is_some_and(|mark| !marks.contains(&mark)),
+            Self::NotMarked(marks) => {
+                socket.mark.is_some_and(|mark| !marks.contains(&mark))
+                    && socket.remote.ip() != socket.local.ip()
+            }
         }
     }
 }
@@ -72,9 +75,7 @@ pub fn end(whose: Whose<'_>) -> io::Result<usize> {
             }
         }
     }
-    let leaves =
-        |socket: &Connected| !socket.remote.ip().is_loopback() && socket.remote.ip() != socket.local.ip();
-    found.retain(|socket| whose.have(socket) && leaves(socket));
+    found.retain(|socket| whose.have(socket) && !socket.remote.ip().is_loopback());
     if found.is_empty() {
         return Ok(0);
     }
@@ -165,7 +166,9 @@ mod tests {
             assert!(Whose::Cgroups(&[7].into()).have(&found) && !Whose::Cgroups(&[8].into()).have(&found));
             assert!(!Whose::NotMarked(&[]).have(&found), "nobody says which mark it has");
             let marked = Connected { mark: Some(5), ..found };
-            assert!(Whose::NotMarked(&[6]).have(&marked) && !Whose::NotMarked(&[5, 6]).have(&marked));
+            let leaves = marked.local.ip() != marked.remote.ip();
+            assert_eq!(Whose::NotMarked(&[6]).have(&marked), leaves);
+            assert!(!Whose::NotMarked(&[5, 6]).have(&marked));
         }
         let none = message(libc::AF_INET, &[10, 0, 0, 1], &[192, 0, 2, 7], None);
         let whole = messages(&none).next().unwrap();

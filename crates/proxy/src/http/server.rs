@@ -304,24 +304,14 @@ pub(super) async fn answer(
                     let message = Message { head, body, written };
                     match (wish, target) {
                         // Boxed, as all that is rare: every connection has room for what is not.
-                        (wish, Target::Outside { place, onward, .. }) => {
-                            let to = (place, onward);
-                            Box::pin(leave(cx, &mut exchange, message, to, &caller, wish)).await.map(
-                                |(response, switched)| {
-                                    passing = switched;
-                                    response
-                                },
-                            )
+                        (wish, target) if wish.is_some() || matches!(target, Target::Outside { .. }) => {
+                            let rare = rare(cx, &mut exchange, message, target, &caller, wish);
+                            Box::pin(rare).await.map(|(response, switched)| {
+                                passing = switched;
+                                response
+                            })
                         }
-                        (Some(wish), target) => {
-                            Box::pin(upgrade::forward(cx, &mut exchange, message, target, &caller, wish))
-                                .await
-                                .map(|(response, switched)| {
-                                    passing = switched;
-                                    response
-                                })
-                        }
-                        (None, target) => {
+                        (_, target) => {
                             match Route::find(&cx.worker, &cx.workload, &mut exchange, message.head, target)
                                 .await
                             {
@@ -344,28 +334,23 @@ pub(super) async fn answer(
     response
 }
 
-/// Answers a request that leaves the mesh, for as long as it may.
-async fn leave(
+/// Answers a request that leaves HTTP, or the mesh.
+async fn rare(
     cx: &Rc<ConnectionContext>,
     exchange: &mut Exchange,
     message: Message<'_>,
-    (place, onward): (Rc<OutsidePlace>, Onward),
+    target: Target,
     caller: &Caller,
     wish: Option<Wish>,
 ) -> Result<(Response<Body>, Option<Box<Passing>>), Refused> {
-    let (worker, source) = (&cx.worker, &cx.workload);
-    let shown = WasShown::request(&worker.local.view().snapshot, source, &place, message.head);
-    let mut withdrawal = Withdrawal::of(&worker.local, source, place.clone(), shown, onward.clone());
-    let target = Target::Outside { place, carries: false, onward };
-    let answered = async {
-        match wish {
-            Some(wish) => upgrade::forward(cx, exchange, message, target, caller, wish).await,
-            None => {
-                let mut route = Route::find(worker, source, exchange, message.head, target).await?;
-                Ok((forward::forward(cx, exchange, message, &mut route, caller).await?, None))
-            }
-        }
+    let Target::Outside { place, onward, .. } = &target else {
+        return pass_on(cx, exchange, message, target, caller, wish).await;
     };
+    // It is out there for as long as it may.
+    let (worker, source) = (&cx.worker, &cx.workload);
+    let shown = WasShown::request(&worker.local.view().snapshot, source, place, message.head);
+    let mut withdrawal = Withdrawal::of(&worker.local, source, place.clone(), shown, onward.clone());
+    let answered = pass_on(cx, exchange, message, target, caller, wish);
     match withdrawal.unless_withdrawn(answered).await {
         Ok(Ok((response, Some(passing)))) => Ok((response, Some(Box::new(passing.until(withdrawal))))),
         Ok(Ok((mut response, None))) => {
@@ -375,6 +360,21 @@ async fn leave(
         Ok(Err(refused)) => Err(refused),
         Err(withdrawn) => Err(exchange.refuse(Reason::Withdrawn, withdrawn.to_string())),
     }
+}
+
+async fn pass_on(
+    cx: &Rc<ConnectionContext>,
+    exchange: &mut Exchange,
+    message: Message<'_>,
+    target: Target,
+    caller: &Caller,
+    wish: Option<Wish>,
+) -> Result<(Response<Body>, Option<Box<Passing>>), Refused> {
+    let Some(wish) = wish else {
+        let mut route = Route::find(&cx.worker, &cx.workload, exchange, message.head, target).await?;
+        return Ok((forward::forward(cx, exchange, message, &mut route, caller).await?, None));
+    };
+    upgrade::forward(cx, exchange, message, target, caller, wish).await
 }
 
 /// What is known of a request besides its inner form.
