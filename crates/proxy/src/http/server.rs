@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use http::{HeaderValue, Method, Response, StatusCode, Version, request};
-use tulle_model::egress::originated::Onward;
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::Known;
 
@@ -302,16 +301,8 @@ pub(super) async fn answer(
                     watch(&mut exchange, &mut body);
                     let caller = Caller { account: cx.account.clone(), asker };
                     let message = Message { head, body, written };
-                    match (wish, target) {
-                        // Boxed, as all that is rare: every connection has room for what is not.
-                        (wish, target) if wish.is_some() || matches!(target, Target::Outside { .. }) => {
-                            let rare = rare(cx, &mut exchange, message, target, &caller, wish);
-                            Box::pin(rare).await.map(|(response, switched)| {
-                                passing = switched;
-                                response
-                            })
-                        }
-                        (_, target) => {
+                    match wish {
+                        None if !matches!(target, Target::Outside { .. }) => {
                             match Route::find(&cx.worker, &cx.workload, &mut exchange, message.head, target)
                                 .await
                             {
@@ -320,6 +311,14 @@ pub(super) async fn answer(
                                 }
                                 Err(refused) => Err(refused),
                             }
+                        }
+                        // Boxed, as all that is rare: every connection has room for what is not.
+                        wish => {
+                            let rare = rare(cx, &mut exchange, message, target, &caller, wish);
+                            Box::pin(rare).await.map(|(response, switched)| {
+                                passing = switched;
+                                response
+                            })
                         }
                     }
                 }
