@@ -1,6 +1,7 @@
 //! Shares the traffic of a Service out among Services, by weight: the route that does it, for `tulle split`.
 
 mod derive;
+mod overlap;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +11,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 pub use self::derive::Missing;
+use self::overlap::Part;
+pub use self::overlap::{Overlap, Shared};
 use crate::compile::{Change, Compiler};
 use crate::identity::TrustDomain;
 use crate::name::{NamespacedName, ServiceName};
@@ -98,6 +101,8 @@ pub enum SplitError {
     /// With the Services that would do.
     #[error("there is no Service {}", list(.0.iter().map(|missing| &missing.name)))]
     Missing(Vec<Missing>),
+    #[error("{0}")]
+    Overlap(Overlap),
     #[error("{} is there already for port {port} of Service {service}, and not made by `tulle split`", list(.routes))]
     Foreign { service: ServiceName, port: u16, routes: Vec<String> },
     #[error("{route} shares out all ports of Service {service}, as it had one once")]
@@ -249,7 +254,8 @@ fn resolve(
     port: &PortConfig,
 ) -> Result<Vec<(ServiceName, u16, u32)>, SplitError> {
     let parent = asked.service;
-    let (mut found, mut missing): (Vec<(ServiceName, u16, u32)>, Vec<Missing>) = (Vec::new(), Vec::new());
+    let mut found: Vec<(ServiceName, u16, u32)> = Vec::new();
+    let mut absent: Vec<(ServiceName, u16)> = Vec::new();
     for side in asked.sides {
         let short = beside(parent, &side.name);
         let prefix = format!("{}-", parent.name);
@@ -257,10 +263,10 @@ fn resolve(
         let known = [&short, &long].into_iter().find_map(|name| services.service(name));
         let Some(service) = known else {
             let name = if side.name.starts_with(&prefix) { short } else { long };
-            if missing.iter().any(|other| other.name == name) {
+            if absent.iter().any(|(other, _)| *other == name) {
                 return Err(SplitError::Twice(name));
             }
-            missing.push(derive::missing(find(objects, parent), name, objects));
+            absent.push((name, side.port.unwrap_or(port.number)));
             continue;
         };
         if found.iter().any(|(name, ..)| *name == service.name) {
@@ -277,7 +283,19 @@ fn resolve(
         })?;
         found.push((service.name.clone(), number, side.weight));
     }
-    if missing.is_empty() { Ok(found) } else { Err(SplitError::Missing(missing)) }
+    let mut parts: Vec<Part> =
+        found.iter().filter_map(|(name, port, _)| Part::of(objects, name, *port)).collect();
+    let mut missing = Vec::new();
+    for (name, port) in absent {
+        let derived = derive::missing(find(objects, parent), name, objects, &parts);
+        parts.extend(Part::of_missing(&derived, port));
+        missing.push(derived);
+    }
+    match overlap::find(objects, &parts) {
+        Some(overlap) => Err(SplitError::Overlap(overlap)),
+        None if missing.is_empty() => Ok(found),
+        None => Err(SplitError::Missing(missing)),
+    }
 }
 
 /// Another object of its namespace.

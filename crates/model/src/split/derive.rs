@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
+use super::overlap::Part;
 use super::{MeshObject, name_of, namespace_of};
+use crate::kinds::service::form::Labels;
 use crate::name::ServiceName;
 use crate::registry::KindId;
 
@@ -19,8 +21,8 @@ pub struct Missing {
 const COPIED: [&str; 5] = ["name", "port", "targetPort", "protocol", "appProtocol"];
 
 /// The Service of that name that would do beside `parent`: with its ports, for those Workloads of it that are of that
-/// version.
-pub(super) fn missing(parent: &Value, name: ServiceName, objects: &[MeshObject]) -> Missing {
+/// version, or for others where `sides` select these already.
+pub(super) fn missing(parent: &Value, name: ServiceName, objects: &[MeshObject], sides: &[Part]) -> Missing {
     let port = |port: &Value| {
         let fields =
             COPIED.into_iter().filter_map(|field| Some((field.to_owned(), port.get(field)?.clone())));
@@ -33,7 +35,7 @@ pub(super) fn missing(parent: &Value, name: ServiceName, objects: &[MeshObject])
         Value::Object(fields)
     };
     let ports: Vec<_> = parent["spec"]["ports"].as_array().into_iter().flatten().map(port).collect();
-    let (selector, selects) = selector(parent, &name, objects);
+    let (selector, selects) = selector(parent, &name, objects, sides);
     let mut service = json!({
         "apiVersion": "v1",
         "kind": "Service",
@@ -53,8 +55,14 @@ pub(super) fn missing(parent: &Value, name: ServiceName, objects: &[MeshObject])
 }
 
 /// What it selects: the parent's Workloads with a label that says the version, as they have it, or else the Workloads that are
-/// called so, or else what the former would be. Whether there is such a Workload.
-fn selector(parent: &Value, name: &ServiceName, objects: &[MeshObject]) -> (Map<String, Value>, bool) {
+/// called so, or else what the former would be; the first of these that no other side selects. Whether there is such a
+/// Workload.
+fn selector(
+    parent: &Value,
+    name: &ServiceName,
+    objects: &[MeshObject],
+    sides: &[Part],
+) -> (Map<String, Value>, bool) {
     let of_parent = parent["spec"]["selector"].as_object().cloned().unwrap_or_default();
     let prefix = format!("{}-", name_of(parent).name);
     let version = name.name.strip_prefix(&prefix).unwrap_or(&name.name);
@@ -71,18 +79,26 @@ fn selector(parent: &Value, name: &ServiceName, objects: &[MeshObject]) -> (Map<
             labels.iter().filter(|(key, value)| **value == version && !of_parent.contains_key(*key));
         keys.next().map(|(key, _)| key.clone())
     };
-    let with = |key: &str, value: &str| {
+    let with = |key: &str| {
         let mut selector = of_parent.clone();
-        selector.insert(key.to_owned(), value.into());
+        selector.insert(key.to_owned(), version.into());
         selector
     };
     workloads.sort_by_key(|labels| labels.get("version").is_none());
-    if let Some(key) = workloads.iter().filter(selects).find_map(says) {
-        return (with(&key, version), true);
-    }
+    let labelled = workloads.iter().filter(selects).find_map(says).map(|key| (with(&key), true));
     let called = Map::from_iter([("app".to_owned(), Value::from(&*name.name))]);
-    if workloads.iter().any(|labels| labels.get("app") == Some(&Value::from(&*name.name))) {
-        return (called, true);
-    }
-    if of_parent.is_empty() { (called, false) } else { (with("version", version), false) }
+    let is_there = workloads.iter().any(|labels| labels.get("app") == called.get("app"));
+    let imagined = (!of_parent.is_empty()).then(|| (with("version"), false));
+    let candidates: Vec<_> = labelled
+        .into_iter()
+        .chain(is_there.then(|| (called.clone(), true)))
+        .chain(imagined)
+        .chain([(called.clone(), is_there)])
+        .collect();
+    let free = candidates.iter().find(|(selector, _)| {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let labels: Labels = selector.iter().map(|(key, value)| (key.clone(), text(value))).collect();
+        sides.iter().all(|side| !side.covers(&labels) && !side.is_within(&labels))
+    });
+    free.or(candidates.first()).cloned().unwrap_or((called, is_there))
 }

@@ -207,3 +207,74 @@ fn a_missing_service_is_made_of_its_parent() {
     let others = workload("a", json!({ "app": "other", "version": "v1" }));
     assert_eq!(derived(&[others]), (json!({ "app": "web", "version": "v1" }), false));
 }
+
+fn selecting(name: &str, selector: Value, target: Value) -> MeshObject {
+    object(json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": name, "namespace": "shop" },
+        "spec": { "selector": selector, "ports": [{ "port": 80, "appProtocol": "http", "targetPort": target }] },
+    }))
+}
+
+fn running(name: &str, labels: Value, ports: Value) -> MeshObject {
+    let (kind, mut workload) = workload(name, labels);
+    Arc::make_mut(&mut workload)["spec"] = json!({ "address": "192.0.2.1", "ports": ports });
+    (kind, workload)
+}
+
+#[test]
+fn sides_that_select_the_same_are_refused() {
+    let number = || json!(8080);
+    let web = || selecting(WEB, json!({ "app": "web" }), number());
+    let v2 = |target| selecting("web-v2", json!({ "app": "web", "version": "v2" }), target);
+    let nested = "Service shop/web selects all that Service shop/web-v2 selects (app=web,version=v2), which would take \
+                  of both shares";
+    for sides in [&["web=90", "v2=10"], &["v2=10", "web=90"], &["web=1", "v2=0"]] {
+        let error = split(&[web(), v2(number())], None, sides).unwrap_err();
+        assert_eq!(error.to_string(), nested);
+    }
+    let same = selecting("web-v1", json!({ "app": "web" }), number());
+    let error = split(&[same, web()], None, &["v1=1", "web=1"]).unwrap_err();
+    assert!(error.to_string().contains("shop/web-v1 selects all that Service shop/web "), "{error}");
+    // One process that has a port for each version.
+    assert!(split(&[web(), v2(json!(8081))], None, &["web=90", "v2=10"]).is_ok());
+    // The parent is no side: that is what it is for.
+    let v1 = selecting("web-v1", json!({ "app": "web", "version": "v1" }), number());
+    assert!(split(&[web(), v1, v2(number())], None, &["v1=90", "v2=10"]).is_ok());
+    // A process may be of both, and one is.
+    let canary = || selecting("web-v2", json!({ "track": "canary" }), json!("http"));
+    assert!(split(&[web(), canary()], None, &["web=90", "v2=10"]).is_ok());
+    let both = |ports| running("w-1", json!({ "app": "web", "track": "canary" }), ports);
+    let objects = [web(), canary(), both(json!([{ "name": "http", "port": 8080 }]))];
+    let error = split(&objects, None, &["web=90", "v2=10"]).unwrap_err();
+    let of_both = "Service shop/web and Service shop/web-v2 both select Workload shop/w-1, which would take of both shares";
+    assert_eq!(error.to_string(), of_both);
+    let ports = json!([{ "name": "http", "port": 8081 }, { "port": 8080 }]);
+    assert!(split(&[web(), canary(), both(ports)], None, &["web=90", "v2=10"]).is_ok());
+}
+
+#[test]
+fn a_missing_service_is_apart_from_the_sides_that_are_there() {
+    let derived = |services: &[MeshObject], sides: &[&str]| {
+        let missing = match split(services, None, sides) {
+            Err(SplitError::Missing(missing)) => missing,
+            other => panic!("{other:?}"),
+        };
+        missing.iter().map(|of| (of.service["spec"]["selector"].clone(), of.selects)).collect::<Vec<_>>()
+    };
+    let sides = ["web=90", "v2=10"];
+    assert_eq!(derived(&[http(WEB)], &sides), [(json!({ "app": "web-v2" }), false)]);
+    let of_web = workload("a", json!({ "app": "web", "version": "v2" }));
+    assert_eq!(derived(&[http(WEB), of_web], &sides), [(json!({ "app": "web-v2" }), false)]);
+    let called = workload("a", json!({ "app": "web-v2" }));
+    assert_eq!(derived(&[http(WEB), called], &sides), [(json!({ "app": "web-v2" }), true)]);
+    // Another side selects all of the parent's.
+    let whole = selecting("web-v1", json!({ "app": "web" }), json!(8080));
+    assert_eq!(derived(&[http(WEB), whole], &["v1=1", "v2=1"]), [(json!({ "app": "web-v2" }), false)]);
+    // Two that are missing, beside a parent that is a side.
+    let expected = [(json!({ "app": "web-v1" }), false), (json!({ "app": "web-v2" }), false)];
+    assert_eq!(derived(&[http(WEB)], &["web=1", "v1=1", "v2=1"]), expected);
+    // Nothing is left to tell them apart by.
+    let other = selecting("x", json!({ "app": "web-v2" }), json!(8080));
+    let error = split(&[http(WEB), other], None, &["web=1", "v2=1", "x=1"]).unwrap_err();
+    assert!(matches!(error, SplitError::Overlap(_)), "{error}");
+}

@@ -7,7 +7,7 @@ use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Value, json};
 use tulle_model::name::ServiceName;
 use tulle_model::registry::{KINDS, KindId};
-use tulle_model::split::{self, MeshObject, Missing, Plan, Side, SplitError, SplitRequest};
+use tulle_model::split::{self, MeshObject, Missing, Overlap, Plan, Side, SplitError, SplitRequest};
 
 use super::apply::apply_object;
 use super::get::{for_people, qualified_singular};
@@ -162,18 +162,39 @@ fn print_missing(args: &SplitArgs, missing: &[Missing]) -> Result<Failure> {
     let mut failure = Failure::new(format!("there is no Service {}; nothing was changed", names.join(", ")))
         .exit(Exit::NotFound)
         .help(format!("{it}, derived from Service {}: pass {them} to `tulle apply -f -`", args.service));
+    if args.sides.iter().any(|side| side.name == args.service) {
+        failure = failure.help(format!(
+            "Service {0} takes a share itself, and must not select the other's Workloads; a Service for each version keeps \
+             them apart, too: `tulle split {0} v1=90 v2=10`",
+            args.service
+        ));
+    }
     for Missing { name, service, .. } in missing.iter().filter(|missing| !missing.selects) {
         let labels = service["spec"]["selector"].as_object().into_iter().flatten();
         let labels: Vec<_> = labels
-            .map(|(key, value)| format!("--label {key}={}", value.as_str().unwrap_or_default()))
+            .map(|(key, value)| format!(" --label {key}={}", value.as_str().unwrap_or_default()))
+            .chain(ports_to_run(service))
             .collect();
+        let namespace = match &*name.namespace {
+            "default" => String::new(),
+            namespace => format!(" -n {namespace}"),
+        };
         failure = failure.help(format!(
-            "no Workload is of {name} yet: `tulle run {} {} -- …`, or labels of your own",
+            "no Workload is of {name} yet: `tulle run {}{namespace}{} -- …`, or labels of your own",
             name.name,
-            labels.join(" ")
+            labels.concat()
         ));
     }
     Ok(failure)
+}
+
+/// What `tulle run` is told of the ports that a Service asks its Workloads for.
+fn ports_to_run(service: &Value) -> impl Iterator<Item = String> {
+    let ports = service["spec"]["ports"].as_array().into_iter().flatten();
+    ports.map(|port| match (&port["targetPort"], &port["port"]) {
+        (Value::String(name), number) => format!(" --port {name}:{number}"),
+        (Value::Null, number) | (number, _) => format!(" --port {number}"),
+    })
 }
 
 /// The failure, with what to do next.
@@ -186,6 +207,20 @@ async fn refused(client: &Client, service: &ServiceName, error: SplitError) -> F
         },
         SplitError::WhichPort { .. } => failure.help("say which: `--port PORT`"),
         SplitError::WhichBackendPort { .. } => failure.help("say which: `NAME:PORT=WEIGHT`"),
+        SplitError::Overlap(overlap) => {
+            let Overlap { wide, narrow, .. } = &overlap;
+            let apart = match *wide == *service || *narrow == *service {
+                true => format!(
+                    "a Service for each version, whose labels the other's Workloads do not have, e.g. `tulle split {} \
+                     v1=90 v2=10`",
+                    service.name
+                ),
+                false => "each needs labels that the other's Workloads do not have".to_owned(),
+            };
+            failure.help(apart).help(format!(
+                "or change `spec.selector` of Service {wide} or Service {narrow}, and the labels of its Workloads"
+            ))
+        }
         SplitError::Foreign { .. } => failure
             .exit(Exit::Conflict)
             .help("change the weights in it, or delete it first: it is not touched"),

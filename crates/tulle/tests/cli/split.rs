@@ -90,6 +90,15 @@ fn traffic_is_shared_out_and_taken_back() {
     let (services, _) = mesh.ends("split web v3=1 -o json", 4);
     assert!(services.contains("\"kind\": \"List\"") && services.contains("\"web-v3\""), "{services}");
 
+    assert_eq!(mesh.prints("get services -o name"), "service/web\nservice/web-v1\nservice/web-v2\n");
+    // The Service itself as a side: it must not select the other's, of a Service that is missing or there.
+    let (services, said) = mesh.ends("split web web=90 v4=10", 4);
+    assert!(services.contains("selector:\n    app: web-v4\n"), "{services}");
+    assert!(said.contains("`tulle run web-v4 --label app=web-v4 --port 8080 -- …`"), "{said}");
+    let (_, said) = mesh.ends("split web web=90 v2=10", 2);
+    let expected = "Service default/web selects all that Service default/web-v2 selects (app=web,version=v2)";
+    assert!(said.contains(expected) && said.contains("v1=90 v2=10"), "{said}");
+
     // A dry run writes nothing; what it prints can be applied.
     let name = "httproute.gateway.networking.k8s.io/web-split";
     assert_eq!(mesh.prints("split web v1=90 v2=10 --dry-run"), format!("{name} created (dry run)\n"));
