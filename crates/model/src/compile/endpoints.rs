@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Compiler;
 use crate::identity::SpiffeId;
 use crate::kinds::endpoint_slice::form::SliceForm;
-use crate::kinds::service::form::{ServiceForm, ServicePortForm};
+use crate::kinds::service::form::{ServiceForm, ServicePortForm, TargetPort};
 use crate::kinds::workload::form::WorkloadForm;
 use crate::name::{ServiceName, WorkloadName};
 use crate::snapshot::{Endpoint, EndpointSet, PortMapping};
@@ -167,11 +167,25 @@ fn ports_of_slice(service: &ServiceForm, slice: &SliceForm) -> Vec<PortMapping> 
 
 /// Which ports of the service a workload offers, and where; of one without ports, all that it has.
 pub(super) fn ports_of_workload(service: &ServiceForm, workload: &WorkloadForm) -> Vec<PortMapping> {
+    mapped(service, workload, WorkloadForm::port)
+}
+
+/// The same, and of a workload that says no ports those that it is not asked for, but might listen at: what is said of the
+/// service's ports, who may enter for instance, holds there as well.
+pub(super) fn ports_meant(service: &ServiceForm, workload: &WorkloadForm) -> Vec<PortMapping> {
+    mapped(service, workload, WorkloadForm::port_meant)
+}
+
+fn mapped(
+    service: &ServiceForm,
+    workload: &WorkloadForm,
+    port_of: impl Fn(&WorkloadForm, &TargetPort) -> Option<u16>,
+) -> Vec<PortMapping> {
     if service.is_portless() {
         return workload.own_ports();
     }
     let mapping = |port: &ServicePortForm| {
-        let target_port = workload.port(&port.target)?;
+        let target_port = port_of(workload, &port.target)?;
         Some(PortMapping { service_port: port.number, target_port })
     };
     service.ports.iter().filter_map(mapping).collect()

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::coverage::{Enforcer, TargetPlace};
-use super::endpoints::ports_of_workload;
+use super::endpoints::ports_meant;
 use super::{Compiler, Dirty, Effects};
 use crate::identity::SpiffeId;
 use crate::kinds::authorization_policy::form::{AuthorizationForm, TargetForm};
@@ -199,7 +199,7 @@ fn served<'s>(services: &'s [Selected], service: &ServiceName) -> Option<&'s [Se
 }
 
 fn served_ports(service: &ServiceForm, workload: &WorkloadForm) -> Vec<ServedPort> {
-    let served = ports_of_workload(service, workload).into_iter().map(|mapping| {
+    let served = ports_meant(service, workload).into_iter().map(|mapping| {
         // A service without ports declares nothing of those that its workloads have.
         let declared = service.port(mapping.service_port);
         ServedPort {

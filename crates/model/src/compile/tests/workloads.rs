@@ -103,3 +103,30 @@ fn what_is_attached_to_the_mesh_applies_to_each_workload() {
     let closed = WorkloadConfig { inbound_capture: true, ..WorkloadConfig::new(name("shop/c-1")) };
     assert!(inbound_capture(&compiler.mesh(), Some(&closed)).is_some());
 }
+
+/// A node refuses what is for a port of which nothing was said: nobody is sent there. What is said of the service's ports
+/// holds at the process's port of that number all the same.
+#[test]
+fn a_workload_of_a_node_without_ports_takes_none() {
+    let of_c = |name: &str, node: Value| {
+        let metadata =
+            json!({ "namespace": "shop", "name": name, "labels": { "app": "c", "part-of": "shop" } });
+        let spec = json!({ "address": "192.0.2.7", "ports": [], "node": node });
+        let ready = json!({ "type": "Ready", "status": "True", "reason": "Probe", "message": "", "lastTransitionTime": "" });
+        let status = json!({ "conditions": [ready] });
+        put(KindId::Workload, json!({ "metadata": metadata, "spec": spec, "status": status }))
+    };
+    let mut compiler = compiler();
+    compiler.apply(service("c", json!({ "port": 80, "targetPort": 8080 })));
+    compiler.apply(of_c("c-1", json!({ "name": "n1", "linkAddress": "192.0.2.1:15008" })));
+    assert_eq!(compiler.endpoints(&name("shop/c")).unwrap().endpoints.len(), 0);
+    assert_eq!(told_of(&compiler, "shop/c-1").unwrap().1, ["shop/c 80->8080 Detect"]);
+    let standing = compiler.standing(&name("shop/c")).unwrap();
+    assert_eq!(
+        (standing.ready(), &*standing.unoffered),
+        (0, &["port 80: no workload has a port 8080".to_owned()][..])
+    );
+    // One that no node runs says no more than its address.
+    compiler.apply(of_c("c-1", Value::Null));
+    assert_eq!(compiler.endpoints(&name("shop/c")).unwrap().endpoints.len(), 1);
+}

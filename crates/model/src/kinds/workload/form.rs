@@ -13,7 +13,7 @@ pub(crate) struct WorkloadForm {
     pub ready: bool,
     /// Always there when it is ready.
     pub address: Option<IpAddr>,
-    /// Empty: whatever a service asks for.
+    /// Empty: none where a node runs it, which knows its ports; else whatever a service asks for.
     pub ports: Vec<WorkloadPortForm>,
     pub node: Option<PeerNode>,
     pub account: ServiceAccount,
@@ -42,6 +42,13 @@ impl WorkloadForm {
 
     /// The port that answers for a service's port with that target.
     pub(crate) fn port(&self, target: &TargetPort) -> Option<u16> {
+        // What a node says of its own processes is all that they have.
+        let says = !self.ports.is_empty() || self.node.is_none();
+        says.then(|| self.port_meant(target)).flatten()
+    }
+
+    /// The port that would be meant by that target: of a workload that says no ports, the one of that number.
+    pub(crate) fn port_meant(&self, target: &TargetPort) -> Option<u16> {
         let of = |found: Option<&WorkloadPortForm>| found.map(|p| p.port);
         match target {
             TargetPort::Number(n) if self.ports.is_empty() => Some(*n),

@@ -40,7 +40,8 @@ pub struct WorkloadSpec {
     /// The IP address at which it is reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// The ports that it listens at.
+    /// The ports that it listens at. Where none are given, one that a node runs has none, and any other takes whatever
+    /// numbers Services ask for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 256),
