@@ -14,6 +14,7 @@ pub use self::derive::Missing;
 use self::overlap::Part;
 pub use self::overlap::{Overlap, Shared};
 use crate::compile::{Change, Compiler};
+use crate::explain::percent;
 use crate::identity::TrustDomain;
 use crate::name::{NamespacedName, ServiceName};
 use crate::registry::{Kind, KindId};
@@ -156,6 +157,7 @@ pub fn plan(
     let replaces = own.iter().filter(|(of, _)| *of != kind);
     let mut warnings = Vec::new();
     warnings.extend(undeclared(&service, port));
+    warnings.extend(nobody_there(domain, objects, kind, &sides));
     warnings.extend(consumers.iter().map(|(kind, route)| {
         let route = name_of(route);
         format!("the workloads of namespace {} go by {kind} {route} instead", route.namespace)
@@ -407,4 +409,30 @@ fn undeclared(service: &ServiceConfig, port: &PortConfig) -> Option<String> {
          HTTP {becomes}",
         port.number, service.name
     ))
+}
+
+/// The sides whose share would fail, as nobody is there to take it.
+fn nobody_there(
+    domain: &TrustDomain,
+    objects: &[MeshObject],
+    kind: &Kind,
+    sides: &[(ServiceName, u16, u32)],
+) -> Vec<String> {
+    let where_it_runs = [KindId::Service, KindId::Workload, KindId::EndpointSlice];
+    let compiler = compiled(domain, objects, |kind| where_it_runs.contains(&kind.id));
+    let total: f64 = sides.iter().map(|(.., weight)| f64::from(*weight)).sum();
+    let (what, how) = match kind.id {
+        KindId::TcpRoute => ("connections", ""),
+        KindId::GrpcRoute => ("calls", " (UNAVAILABLE)"),
+        _ => ("requests", " (503)"),
+    };
+    let of_side = |(name, port, weight): &(ServiceName, u16, u32)| {
+        let endpoints = compiler.endpoints(name).filter(|_| *weight > 0)?;
+        let is_there = endpoints.endpoints.iter().any(|endpoint| endpoint.target_port(*port).is_some());
+        let share = percent(f64::from(*weight) / total);
+        (!is_there).then(|| {
+            format!("Service {name} has no endpoint that is ready at port {port}: its {share} of {what} will fail{how}")
+        })
+    };
+    sides.iter().filter_map(of_side).collect()
 }

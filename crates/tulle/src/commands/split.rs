@@ -75,9 +75,9 @@ pub async fn run(args: SplitArgs) -> Result<()> {
     }
 }
 
-/// The Services and Workloads that may be meant, and all routes.
+/// The Services that may be meant and where they run, and all routes.
 async fn of_services(client: &Client, service: &ServiceName) -> Result<Vec<MeshObject>> {
-    let namespaced = [KindId::Service, KindId::Workload].map(KindId::kind);
+    let namespaced = [KindId::Service, KindId::Workload, KindId::EndpointSlice].map(KindId::kind);
     let mut objects = fetch(client, namespaced, Some(&service.namespace)).await?;
     objects.extend(fetch(client, KINDS.iter().filter(|kind| kind.is_route()), None).await?);
     Ok(objects)
