@@ -12,7 +12,7 @@ use crate::{code, stderr, stdout, tulle};
 fn a_request_is_explained_with_a_server_and_without() {
     let mesh = Mesh::start();
     let workload = "{apiVersion: tulle.dev/v1alpha1, kind: Workload, metadata: {name: client}, spec: {address: 192.0.2.1}}";
-    mesh.apply(&[WEB, &WEB.replace("name: web", "name: web-v1"), workload].join("\n---\n"));
+    mesh.apply(&[WEB, &WEB.replace(": web}", ": web-v1}"), workload].join("\n---\n"));
     mesh.prints("split web v1=90 web=10");
     let (printed, said) = mesh.ends("explain --from clinet http://web/", 4);
     assert!(printed.is_empty() && said.contains("did you mean `default/client`"), "{said}");
