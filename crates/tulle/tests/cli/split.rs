@@ -105,7 +105,10 @@ fn traffic_is_shared_out_and_taken_back() {
     let route = mesh.prints("split web v1=90 v2=10 --dry-run -o yaml");
     assert!(route.contains("weight: 90") && !route.contains("uid"), "{route}");
     assert_eq!(mesh.prints("get httproutes -o name"), "");
-    assert_eq!(mesh.prints("split web v1=90 v2=10"), format!("{name} created\n"));
+    let (printed, said) = mesh.ends("split web v1=90 v2=10", 0);
+    assert_eq!(printed, format!("{name} created\n"));
+    let nobody = "warning: Service default/web-v2 has no endpoint that is ready at port 80";
+    assert!(said.contains(nobody) && said.contains("10% of requests"), "{said}");
     assert_eq!(mesh.prints("split web v1=90 v2=10"), format!("{name} unchanged\n"));
     let written = mesh.prints("split web web-v1=2 v2=1 -o json");
     assert!(written.contains("\"uid\"") && !written.contains("managedFields"), "{written}");
@@ -165,4 +168,41 @@ fn what_others_wrote_stays() {
         let (printed, stderr) = mesh.ends(command, expected);
         assert!(printed.is_empty() && stderr.contains(said), "`{command}`: {printed}{stderr}");
     }
+}
+
+#[test]
+fn tls_goes_by_host_names() {
+    let mesh = Mesh::start();
+    let service = |name: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}, spec: {{selector: {{app: {name}}}, ports: \
+             [{{port: 443, appProtocol: tls}}]}}}}\n---\n"
+        )
+    };
+    let route = |name: &str, hostnames: &str, backends: &str| {
+        format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1, kind: TLSRoute, metadata: {{name: {name}}}, spec: {{parentRefs: \
+             [{{group: '', kind: Service, name: web, port: 443}}], hostnames: [{hostnames}], rules: [{{backendRefs: \
+             [{backends}]}}]}}}}\n---\n"
+        )
+    };
+    let tenants = route(
+        "tenants",
+        "b.example.com, '*.big.example.com'",
+        "{name: web-v1, port: 443, weight: 3}, {name: web-v2, port: 443}",
+    );
+    let rest = route("rest", "'*.example.com'", "{name: web, port: 443}");
+    mesh.apply(&[service("web"), service("web-v1"), service("web-v2"), tenants, rest].concat());
+    let shown = mesh.prints("split web");
+    assert_eq!(
+        line(&shown, "web-v1:443")[..7],
+        ["tenants", "0", "b.example.com,", "*.big.example.com", "web-v1:443", "3", "75%"],
+        "{shown}"
+    );
+    assert_eq!(line(&shown, "web:443")[..4], ["rest", "0", "*.example.com", "web:443"], "{shown}");
+    let shown: serde_json::Value = serde_json::from_str(&mesh.prints("split web -o json")).unwrap();
+    let rules = &shown["ports"][0]["rules"];
+    assert_eq!(rules[0]["route"], "TLSRoute/default/tenants", "{shown}");
+    assert_eq!(rules[0]["matches"], serde_json::json!(["b.example.com", "*.big.example.com"]), "{shown}");
+    assert_eq!(rules[1]["backends"][0]["name"], "web", "{shown}");
 }

@@ -227,6 +227,20 @@ fn rules(
             }),
         }
     }
+    for entry in port.tls_routes.entries() {
+        let route = format!("{}/{}", KindId::TlsRoute.kind(), entry.rule.route);
+        let hostname = entry.name.to_string();
+        match rules.iter_mut().find(|rule| rule.route.as_ref() == Some(&route)) {
+            Some(rule) => rule.matches.push(hostname),
+            None => rules.push(RuleView {
+                index: 0,
+                matches: vec![hostname],
+                redirect: None,
+                backends: backends(&route, 0, &entry.rule.backends),
+                route: Some(route),
+            }),
+        }
+    }
     if let Some(rule) = &port.tcp_route {
         let route = format!("{}/{}", KindId::TcpRoute.kind(), rule.route);
         let (matches, backends) = (vec!["all".to_owned()], backends(&route, 0, &rule.backends));
