@@ -59,6 +59,11 @@ impl Manifest {
         self.value["metadata"]["namespace"].as_str().filter(|namespace| !namespace.is_empty())
     }
 
+    /// The file that it is in, however that was named.
+    pub fn file(&self) -> Option<PathBuf> {
+        std::fs::canonicalize(&self.source.name).ok()
+    }
+
     /// `HTTPRoute shop/split`
     pub fn describe(&self) -> String {
         match self.namespace() {
@@ -253,6 +258,13 @@ pub fn load(args: &FileArgs) -> Result<ManifestSet> {
     }
     diagnostics.into_result()?;
     Ok(set)
+}
+
+/// Whether a folder has files of objects, beside its tulle.yaml.
+pub fn has_files(folder: &Path, recursive: bool) -> bool {
+    let mut files = Vec::new();
+    expand(folder, recursive, &mut files, &mut Diagnostics::default());
+    folder.is_dir() && !files.is_empty()
 }
 
 fn expand(path: &Path, recursive: bool, files: &mut Vec<PathBuf>, diagnostics: &mut Diagnostics) {
@@ -463,6 +475,17 @@ pub fn find_unreached(
         let manifest = &manifests[index];
         let title = format!("{}: {field}: {why}", manifest.describe());
         warnings.push(manifest.diagnostic(title, &field.pointer(), "never decides").into_warning());
+    }
+}
+
+/// Warns of what is valid, and nothing good comes of: what the API warns of.
+pub fn find_ignored(manifests: &[Manifest], warnings: &mut Diagnostics) {
+    for manifest in manifests {
+        for warning in validate::warnings(manifest.kind, &manifest.value) {
+            let title = format!("{}: {} {}", manifest.describe(), warning.path, warning.message);
+            let label = "valid, and to be looked at";
+            warnings.push(manifest.diagnostic(title, &warning.path.pointer(), label).into_warning());
+        }
     }
 }
 

@@ -1263,10 +1263,12 @@ fn what_nothing_comes_of_is_said() {
     };
     let ignored = "spec.hostnames is ignored: the route takes the requests of its parent Services, whatever host they \
                    name; leave it out";
-    assert_eq!(said(KindId::HttpRoute, json!({ "hostnames": ["a.b"] })), [ignored]);
-    assert!(said(KindId::HttpRoute, json!({ "hostnames": [] })).is_empty());
+    let rules = || json!([{ "backendRefs": [{ "name": "c", "port": 80 }] }]);
+    assert_eq!(said(KindId::HttpRoute, json!({ "hostnames": ["a.b"], "rules": rules() })), [ignored]);
+    assert!(said(KindId::HttpRoute, json!({ "hostnames": [], "rules": rules() })).is_empty());
     let headers: Vec<_> = ["X", "y", "x"].iter().map(|name| json!({ "name": name, "value": "1" })).collect();
-    let rules = json!({ "rules": [{ "matches": [{ "headers": headers[..2] }, { "headers": headers }] }] });
+    let matches = json!([{ "headers": headers[..2] }, { "headers": headers }]);
+    let rules = json!({ "rules": [{ "matches": matches, "backendRefs": [{ "name": "c", "port": 80 }] }] });
     let second = "spec.rules[0].matches[1].headers[2] is ignored: of several conditions on one header the first counts";
     assert_eq!(said(KindId::HttpRoute, rules.clone()), [second]);
     assert_eq!(said(KindId::GrpcRoute, rules), [second]);
@@ -1284,6 +1286,39 @@ fn what_nothing_comes_of_is_said() {
         said(KindId::Service, is_name),
         ["spec.selector is ignored when spec.type is \"ExternalName\""]
     );
+}
+
+#[test]
+fn rules_that_nothing_gets_through_are_said() {
+    let said = |id: KindId, spec: Value| -> Vec<String> {
+        let warnings = warnings(id.kind(), &object(id, spec));
+        warnings.iter().map(|warning| format!("{} {}", warning.path, warning.message)).collect()
+    };
+    let backend = |weight: u32| json!({ "name": "c", "port": 80, "weight": weight });
+    let fails = "every request that it takes would be answered with 500";
+    let redirect = json!({ "type": "RequestRedirect", "requestRedirect": { "hostname": "a.b" } });
+    let rules = json!({ "rules": [
+        { "backendRefs": [backend(0), backend(0)] },
+        { "backendRefs": [backend(0), backend(1)] },
+        { "backendRefs": [{ "name": "c", "port": 80 }] },
+        { "filters": [redirect] },
+        { "matches": [] },
+    ] });
+    let expected = [
+        format!("spec.rules[0] has no backend with a weight above 0: {fails}"),
+        format!("spec.rules[4] has no backendRefs: {fails}"),
+    ];
+    assert_eq!(said(KindId::HttpRoute, rules.clone()), expected);
+    assert_eq!(said(KindId::GrpcRoute, rules), expected);
+    let none = ["spec has no rules: every request would be answered with 500"];
+    assert_eq!(said(KindId::HttpRoute, json!({ "parentRefs": [] })), none);
+    let bytes = |weight| json!({ "rules": [{ "backendRefs": [backend(weight)] }] });
+    for kind in [KindId::TcpRoute, KindId::TlsRoute] {
+        let expected =
+            "spec.rules[0] has no backend with a weight above 0: every connection that it takes fails";
+        assert_eq!(said(kind, bytes(0)), [expected]);
+        assert!(said(kind, bytes(1)).is_empty());
+    }
 }
 
 #[test]

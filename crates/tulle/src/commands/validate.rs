@@ -1,5 +1,6 @@
 //! `tulle validate`: looks for errors in files, with no server.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -8,14 +9,14 @@ use tulle_model::name::ServiceName;
 use super::apply::print_skipped;
 use crate::diagnostic::Diagnostics;
 use crate::exit::{Failure, Result};
-use crate::manifest::{self, FileArgs, UP_FILE};
+use crate::manifest::{self, FileArgs, Manifest, UP_FILE};
 use crate::output::{note, print};
 use crate::up::config;
 
 #[derive(Debug, Args)]
 pub struct ValidateArgs {
-    /// Files and folders; a folder with a tulle.yaml is checked as `tulle up` does it; - is stdin
-    /// [default: .]
+    /// Files and folders; a folder with a tulle.yaml is checked as `tulle up` does it, with -f its other
+    /// files, too; - is stdin [default: .]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
     #[command(flatten)]
@@ -26,12 +27,17 @@ pub struct ValidateArgs {
 }
 
 pub fn run(mut args: ValidateArgs) -> Result<()> {
+    // `tulle apply -f` takes the objects that are there beside a tulle.yaml. What else is in the folder of a project is none.
+    let beside = args.files.filename.iter().filter(|path| is_mesh(path));
+    let beside: Vec<_> =
+        beside.filter(|path| manifest::has_files(path, args.files.recursive)).cloned().collect();
     args.files.filename.extend(args.paths);
     if args.files.filename.is_empty() {
         args.files.filename.push(".".into());
     }
-    let (mut meshes, files): (Vec<_>, Vec<_>) =
+    let (mut meshes, mut files): (Vec<_>, Vec<_>) =
         args.files.filename.into_iter().partition(|path| is_mesh(path));
+    files.extend(beside);
     if args.files.recursive {
         files.iter().for_each(|path| find_meshes(path, &mut meshes));
     }
@@ -41,13 +47,18 @@ pub fn run(mut args: ValidateArgs) -> Result<()> {
     for config in &meshes {
         count += config.services.len() + config.resources.len();
         manifest::find_unreached(&config.resources, |name| config.ports_of(name), &mut warnings);
+        manifest::find_ignored(&config.resources, &mut warnings);
         match &config.skipped {
             Some(line) if args.files.strict => return Err(Failure::input(format!("resources: {line}"))),
             skipped => skipped.iter().for_each(|line| note(line)),
         }
     }
     if !files.is_empty() {
-        let set = manifest::load(&FileArgs { filename: files, ..args.files })?;
+        let mut set = manifest::load(&FileArgs { filename: files, ..args.files })?;
+        // Those that a tulle.yaml names are checked with it.
+        let resources = meshes.iter().flat_map(|mesh| &mesh.resources);
+        let checked: HashSet<_> = resources.filter_map(Manifest::file).collect();
+        set.manifests.retain(|manifest| manifest.file().is_none_or(|file| !checked.contains(&file)));
         print_skipped(&set)?;
         let mut diagnostics = Diagnostics::default();
         let known = |name: &ServiceName| meshes.iter().find_map(|mesh| mesh.ports_of(name));
@@ -55,6 +66,7 @@ pub fn run(mut args: ValidateArgs) -> Result<()> {
         manifest::check_references(&set.manifests, known, missing, &mut diagnostics);
         diagnostics.into_result()?;
         manifest::find_unreached(&set.manifests, known, &mut warnings);
+        manifest::find_ignored(&set.manifests, &mut warnings);
         count += set.manifests.len();
     }
     if !warnings.is_empty() {

@@ -236,7 +236,8 @@ fn matches_that_come_too_late() {
     let route = |name: &str, matches: &str| {
         format!(
             "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}}}\nspec:\n  \
-             parentRefs: [{{group: \"\", kind: Service, name: c, port: 80}}]\n  rules:\n  - matches:\n{matches}"
+             parentRefs: [{{group: \"\", kind: Service, name: c, port: 80}}]\n  rules:\n  - matches:\n{matches}    \
+             backendRefs: [{{name: c, port: 80}}]\n"
         )
     };
     let service = format!("{SERVICE}  ports: [{{port: 80}}]\n");
@@ -253,4 +254,36 @@ fn matches_that_come_too_late() {
     assert_eq!(said.matches("warning").count(), 1, "{said}");
     let output = tulle(folder.path(), &["validate", "--partial", "part.yaml"]);
     assert_eq!((code(&output), stderr(&output).as_str()), (0, ""));
+}
+
+/// Valid, and nothing gets through: that is said, as the API says it.
+#[test]
+fn rules_that_answer_by_500() {
+    let route = ROUTE.replace("{name: nowhere, port: 80}", "{name: c, port: 80, weight: 0}");
+    let folder = folder(&[("all.yaml", &format!("{SERVICE}  ports: [{{port: 80}}]\n---\n{route}"))]);
+    let output = tulle(folder.path(), &["validate", "all.yaml"]);
+    assert_eq!((code(&output), stdout(&output).as_str()), (0, "2 objects valid\n"));
+    let said = stderr(&output);
+    let warning = "warning: HTTPRoute r: spec.rules[0] has no backend with a weight above 0: every request that it \
+                   takes would be answered with 500\n";
+    assert!(said.starts_with(warning), "{said}");
+}
+
+/// What `tulle apply -f` takes of a folder, `tulle validate -f` looks at, also where there is a tulle.yaml.
+#[test]
+fn files_beside_a_mesh_are_checked() {
+    let mesh = "services:\n  c: {command: x, port: 80}\nresources: [./named.yaml]\n";
+    let fits = ROUTE.replace("nowhere", "c");
+    let other = fits.replace("name: r}", "name: s}");
+    let files =
+        [("m/tulle.yaml", mesh), ("m/named.yaml", &*fits), ("m/other.yaml", &*other), ("n/tulle.yaml", mesh)];
+    let folder = folder(&[&files[..], &[("n/named.yaml", &*fits), ("n/wrong.yaml", ROUTE)]].concat());
+    let output = tulle(folder.path(), &["validate", "-f", "m"]);
+    assert_eq!((code(&output), stdout(&output).as_str()), (0, "3 objects valid\n"), "{}", stderr(&output));
+    let output = tulle(folder.path(), &["validate", "-f", "n"]);
+    assert_eq!(code(&output), 2, "{}", stdout(&output));
+    assert!(stderr(&output).contains("n/wrong.yaml"), "{}", stderr(&output));
+    // As `tulle up` does it: what else lies in a project is none of its objects.
+    let output = tulle(folder.path(), &["validate", "n"]);
+    assert_eq!((code(&output), stdout(&output).as_str()), (0, "2 objects valid\n"), "{}", stderr(&output));
 }

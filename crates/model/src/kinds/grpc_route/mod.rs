@@ -20,7 +20,10 @@ use crate::schema::structural::derived;
 pub(crate) const KIND: Kind = Kind {
     categories: &["gateway-api"],
     check: |object, errors| drop(check::check(object, errors)),
-    warn: super::http_route::check::warn,
+    warn: |route, warnings| {
+        super::http_route::check::warn(route, warnings);
+        super::route::fails::warn(KindId::GrpcRoute, route, warnings);
+    },
     ..Kind::new(
         KindId::GrpcRoute,
         GATEWAY,

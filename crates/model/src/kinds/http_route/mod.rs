@@ -23,7 +23,10 @@ use crate::schema::structural::derived;
 pub(crate) const KIND: Kind = Kind {
     categories: &["gateway-api"],
     check: |object, errors| drop(check::check(object, errors)),
-    warn: check::warn,
+    warn: |route, warnings| {
+        check::warn(route, warnings);
+        super::route::fails::warn(KindId::HttpRoute, route, warnings);
+    },
     ..Kind::new(
         KindId::HttpRoute,
         GATEWAY,

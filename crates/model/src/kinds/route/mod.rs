@@ -2,6 +2,7 @@
 
 pub(super) mod check;
 pub(super) mod columns;
+pub(in crate::kinds) mod fails;
 pub(crate) mod form;
 pub mod session;
 

@@ -16,6 +16,7 @@ use crate::schema::structural::derived;
 pub(crate) const KIND: Kind = Kind {
     categories: &["gateway-api"],
     check: |object, errors| drop(check::check(object, errors)),
+    warn: |route, warnings| super::route::fails::warn(KindId::TlsRoute, route, warnings),
     ..Kind::new(
         KindId::TlsRoute,
         GATEWAY,
