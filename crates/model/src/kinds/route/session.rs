@@ -237,6 +237,7 @@ mod tests {
             for (rule, paths) in route["spec"]["rules"].as_array_mut().unwrap().iter_mut().zip(paths) {
                 let path = |path: &&str| json!({ "path": { "value": path } });
                 rule["matches"] = paths.iter().map(path).collect();
+                rule["backendRefs"] = json!([{ "name": "c", "port": 80 }]);
             }
             let found = warnings(KindId::HttpRoute.kind(), &route);
             assert_eq!(found.len(), expected, "{sessions:?}");
