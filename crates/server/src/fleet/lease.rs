@@ -210,7 +210,6 @@ impl NodeTask {
             held: held.names().map(|name| (name, None)).collect(),
             refused: Vec::new(),
             foreign: HashSet::new(),
-            ran: HashMap::new(),
             unfinished: false,
             clock: NodeClocks::default(),
             retry_at: Instant::now(),

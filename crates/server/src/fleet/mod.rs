@@ -309,10 +309,8 @@ struct NodeTask {
     held: HashMap<WorkloadName, Option<(Workload, String)>>,
     /// What of the latest report is not taken.
     refused: Vec<RefusedWorkload>,
-    /// What it has told of namespaces of others.
+    /// Namespaces of others of which it has told.
     foreign: HashSet<String>,
-    /// Namespaces in which it runs workloads, or did so lately, and the second when it last did.
-    ran: HashMap<Arc<str>, u64>,
     /// Whether the objects are not yet what was reported: the next report tries again.
     unfinished: bool,
     clock: NodeClocks,
@@ -419,7 +417,9 @@ impl NodeTask {
             self.update(|record| record.clock_ahead = Some(ahead));
         }
         if let Some(telemetry) = report.telemetry {
-            self.take_told(telemetry.edges, telemetry.summaries);
+            let second = self.fleet.second();
+            self.fleet.roll_up.lock().take(&self.node, &self.instance, &telemetry.edges, second);
+            self.take_summaries(telemetry.summaries, second);
             self.update(|record| {
                 record.config_age_seconds = telemetry.config_age_seconds;
                 record.config_generation = telemetry.config_generation;

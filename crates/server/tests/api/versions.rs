@@ -29,6 +29,10 @@ fn object(kind: &str) -> Value {
             "from": [{ "group": GROUP, "kind": "HTTPRoute", "namespace": "shop" }],
             "to": [{ "group": "", "kind": "Service", "name": "c" }],
         }),
+        "BackendTLSPolicy" => json!({
+            "targetRefs": [{ "group": "tulle.dev", "kind": "ExternalService", "name": "c" }],
+            "validation": { "hostname": "c.test", "wellKnownCACertificates": "System" },
+        }),
         "TLSRoute" => json!({
             "parentRefs": parents(), "hostnames": ["c.test"], "rules": [{ "backendRefs": backends }],
         }),
