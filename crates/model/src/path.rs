@@ -19,54 +19,57 @@ pub use self::ambiguity::{Ambiguities, Ambiguity, ambiguity};
 /// [`normal_form`] say more.
 #[inline]
 pub(crate) fn is_plain(path: &str) -> bool {
-    // What may not come next.
-    let mut barred = 0;
-    path.starts_with('/')
-        && path.bytes().all(|byte| {
-            let class = CLASSES[usize::from(byte)];
-            let is_so = class != 0 && barred & class == 0;
-            barred = (class & SLASH) << 1;
-            is_so
-        })
+    path.starts_with('/') && all_stand(path, &READ_ALIKE)
 }
 
-/// Of each byte: nothing where it does not stand for itself in a path, or ends a segment for some; whether it is a slash, and
-/// whether none may be before it.
-const CLASSES: [u8; 256] = {
+/// The normal form of a path without its query. A path that is in it already costs one look through.
+pub fn normal_form(path: &str) -> Cow<'_, str> {
+    if is_normal(path) { Cow::Borrowed(path) } else { Cow::Owned(normalize(path)) }
+}
+
+/// Whether nothing has to be done: there is neither a `%` nor what should be one, and no segment begins with a
+/// dot.
+fn is_normal(path: &str) -> bool {
+    all_stand(path, &NORMAL)
+}
+
+/// Whether all bytes of a path may stand where they do, by their classes.
+#[inline(always)]
+fn all_stand(path: &str, classes: &[u8; 256]) -> bool {
+    // What may not come next.
+    let mut barred = 0;
+    path.bytes().all(|byte| {
+        let class = classes[usize::from(byte)];
+        let is_so = class != 0 && barred & class == 0;
+        barred = (class & SLASH) << 1;
+        is_so
+    })
+}
+
+/// Of each byte: nothing where it does not stand for itself in a path; whether it is a slash, and whether none may be before it.
+const NORMAL: [u8; 256] = classes(false);
+/// The same of paths that all servers read alike: some end a segment at `;`, or take two slashes for one.
+const READ_ALIKE: [u8; 256] = classes(true);
+
+const PLAIN: u8 = 1;
+const SLASH: u8 = 2;
+const NO_FIRST: u8 = SLASH << 1;
+
+const fn classes(read_alike: bool) -> [u8; 256] {
     let mut classes = [0; 256];
     let mut byte = 0;
     while byte < 256 {
         classes[byte] = match byte as u8 {
-            b'/' => SLASH | NO_FIRST,
+            b'/' if read_alike => SLASH | NO_FIRST,
+            b'/' => SLASH,
             b'.' => NO_FIRST,
-            b';' => 0,
+            b';' if read_alike => 0,
             other if may_be_plain(other) => PLAIN,
             _ => 0,
         };
         byte += 1;
     }
     classes
-};
-const PLAIN: u8 = 1;
-const SLASH: u8 = 2;
-const NO_FIRST: u8 = SLASH << 1;
-
-/// The normal form of a path without its query. A path that is in it already costs one look through.
-pub fn normal_form(path: &str) -> Cow<'_, str> {
-    if is_normal(path.as_bytes()) { Cow::Borrowed(path) } else { Cow::Owned(normalize(path)) }
-}
-
-/// Whether nothing has to be done: there is neither a `%` nor what should be one, and no segment begins with a
-/// dot.
-fn is_normal(path: &[u8]) -> bool {
-    let mut slash = false;
-    for &byte in path {
-        if !may_be_plain(byte) || (slash && byte == b'.') {
-            return false;
-        }
-        slash = byte == b'/';
-    }
-    true
 }
 
 #[cold]
