@@ -176,6 +176,25 @@ pub struct Stateless<S> {
     pub spec: S,
 }
 
+/// The form of kinds that need a `spec`, and have a status. What the spec is, its own type says.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Specified<S, T> {
+    /// The group and version of the kind.
+    #[serde(default)]
+    pub api_version: String,
+    /// The kind of the object.
+    #[serde(default)]
+    pub kind: String,
+    /// Standard object metadata.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    pub spec: S,
+    /// What is; set by the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<T>,
+}
+
 /// The form of most kinds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -28,4 +28,5 @@ pub mod secret;
 pub mod service;
 pub mod tcp_route;
 pub mod tls_route;
+mod values;
 pub mod workload;

@@ -76,14 +76,7 @@ impl Resolver {
         }
         answer
     }
-}
 
-/// Whether something goes in TLS to that name which all else passes by.
-fn in_tls(snapshot: &Snapshot, workload: &WorkloadName, name: &str) -> bool {
-    originated(snapshot, workload).is_some_and(|listed| listed.lists_name(name))
-}
-
-impl Resolver {
     /// The state, once the server has said what may leave of the caller: a workload that has just come asks at once.
     async fn told_of(&self, caller: &Caller) -> Arc<NodeState> {
         let cell = self.addresses.state.cell();
@@ -106,6 +99,11 @@ impl Resolver {
         };
         timeout(TOLD_DEADLINE, told).await.unwrap_or_else(|_| now())
     }
+}
+
+/// Whether something goes in TLS to that name which all else passes by.
+fn in_tls(snapshot: &Snapshot, workload: &WorkloadName, name: &str) -> bool {
+    originated(snapshot, workload).is_some_and(|listed| listed.lists_name(name))
 }
 
 /// The addresses that an answer has for a name, by whatever that stands for, and how long they last.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::http_route::HTTPValueMatch;
 use super::id::KindId;
 use super::kind::{Kind, TULLE};
-use super::meta::{Condition, ObjectMeta};
+use super::meta::{Condition, Specified};
 use crate::schema::structural::derived;
 
 pub use crate::name::SYSTEM_NAMESPACE;
@@ -52,23 +52,7 @@ pub(crate) const KIND: Kind = Kind {
 };
 
 /// Who may enter workloads, decided by the node that runs them.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct AuthorizationPolicy {
-    /// The group and version of the kind.
-    #[serde(default)]
-    pub api_version: String,
-    /// The kind of the object.
-    #[serde(default)]
-    pub kind: String,
-    /// Standard object metadata.
-    #[serde(default)]
-    pub metadata: ObjectMeta,
-    pub spec: AuthorizationPolicySpec,
-    /// What is; set by the server.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<AuthorizationPolicyStatus>,
-}
+pub type AuthorizationPolicy = Specified<AuthorizationPolicySpec, AuthorizationPolicyStatus>;
 
 /// What became of a policy (Gateway API, PolicyStatus).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

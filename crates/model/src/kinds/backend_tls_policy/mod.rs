@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::KindId;
 use super::kind::{GATEWAY, Kind};
-use super::meta::{Condition, ObjectMeta};
+use super::meta::{Condition, Specified};
 use super::route::ParentReference;
 use crate::schema::structural::derived;
 
@@ -35,23 +35,7 @@ pub(crate) const KIND: Kind = Kind {
 };
 
 /// In which TLS nodes speak to an ExternalService that workloads speak to in plain.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct BackendTLSPolicy {
-    /// The group and version of the kind.
-    #[serde(default)]
-    pub api_version: String,
-    /// The kind of the object.
-    #[serde(default)]
-    pub kind: String,
-    /// Standard object metadata.
-    #[serde(default)]
-    pub metadata: ObjectMeta,
-    pub spec: BackendTLSPolicySpec,
-    /// What is; set by the server.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<PolicyStatus>,
-}
+pub type BackendTLSPolicy = Specified<BackendTLSPolicySpec, PolicyStatus>;
 
 /// What is spoken to, and whom the other end has to be.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -2,12 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
 
+use crate::kinds::values::{LARGEST, NO_NAME, is_immutable, is_name};
 use crate::validate::field::{Code, Errors, Field};
-
-/// How many bytes all values together may have.
-const LARGEST: usize = 1 << 20;
 
 pub(super) fn check(map: &Field<'_>, errors: &mut Errors) {
     let mut size = 0;
@@ -35,15 +32,12 @@ pub(super) fn check(map: &Field<'_>, errors: &mut Errors) {
 }
 
 fn check_name(name: &str, value: &Field<'_>, errors: &mut Errors) {
-    let good = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
-    if name.is_empty() || name.len() > 253 || !name.bytes().all(good) || name == "." || name == ".." {
-        errors.invalid(value, "is no name of a value: letters, digits, `-`, `_` and `.` are");
+    if !is_name(name) {
+        errors.invalid(value, NO_NAME);
     }
 }
 
 pub(super) fn check_update(old: &Field<'_>, new: &Field<'_>, errors: &mut Errors) {
-    let is_immutable =
-        |of: &Field<'_>| of.value.get("immutable").and_then(Value::as_bool).unwrap_or_default();
     if !is_immutable(old) {
         return;
     }
@@ -59,7 +53,7 @@ pub(super) fn check_update(old: &Field<'_>, new: &Field<'_>, errors: &mut Errors
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use crate::registry::KindId;
     use crate::validate::{validate, validate_update};

@@ -4,10 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
+use crate::kinds::values::{LARGEST, NO_NAME, is_immutable, is_name};
 use crate::validate::field::{Code, Errors, Field, FieldError};
-
-/// How many bytes all values together may have.
-const LARGEST: usize = 1 << 20;
 
 pub(super) fn check(secret: &Field<'_>, errors: &mut Errors) {
     let mut size = 0;
@@ -18,9 +16,8 @@ pub(super) fn check(secret: &Field<'_>, errors: &mut Errors) {
         let mut refuse = |code, message: &str| {
             errors.0.push(FieldError { path: path.clone(), code, message: message.to_owned(), value: None });
         };
-        let good = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
-        if name.is_empty() || name.len() > 253 || !name.bytes().all(good) || name == "." || name == ".." {
-            refuse(Code::Invalid, "is no name of a value: letters, digits, `-`, `_` and `.` are");
+        if !is_name(name) {
+            refuse(Code::Invalid, NO_NAME);
         }
         match value.as_str().map(|text| STANDARD.decode(text)) {
             Some(Ok(bytes)) => size += bytes.len(),
@@ -43,7 +40,6 @@ pub(super) fn check(secret: &Field<'_>, errors: &mut Errors) {
 }
 
 pub(super) fn check_update(old: &Field<'_>, new: &Field<'_>, errors: &mut Errors) {
-    let immutable = |of: &Field<'_>| of.value.get("immutable").and_then(Value::as_bool).unwrap_or_default();
     let mut refuse = |name: &'static str, message: &str| {
         let path = new.path.field(name);
         errors.0.push(FieldError { path, code: Code::Forbidden, message: message.to_owned(), value: None });
@@ -51,10 +47,10 @@ pub(super) fn check_update(old: &Field<'_>, new: &Field<'_>, errors: &mut Errors
     if old.get_str("type") != new.get_str("type") {
         refuse("type", "cannot change: delete the Secret, and make another");
     }
-    if immutable(old) && !immutable(new) {
+    if is_immutable(old) && !is_immutable(new) {
         refuse("immutable", "cannot be taken back");
     }
-    if immutable(old) && old.value.get("data") != new.value.get("data") {
+    if is_immutable(old) && old.value.get("data") != new.value.get("data") {
         refuse("data", "cannot change, as `immutable` is set");
     }
 }
