@@ -169,9 +169,7 @@ impl<'a> Listed<'a> {
         let Some(services) = self.services else { return false };
         match self.only_originated {
             false => services.list_host(&folded(name)),
-            true => services
-                .by_host(&folded(name))
-                .any(|(service, _)| service.ports.iter().any(|port| port.tls.is_some())),
+            true => services.by_host(&folded(name)).any(|(service, _)| service.originates_tls()),
         }
     }
 

@@ -7,6 +7,22 @@ use std::sync::Arc;
 use crate::kinds::service::form::Labels;
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 
+/// Has a map say that of a key, or nothing; whether it said something else before.
+pub(super) fn renew<K: Clone + Eq + Hash, V: PartialEq>(
+    map: &mut HashMap<K, V>,
+    key: &K,
+    now: Option<V>,
+) -> bool {
+    if map.get(key) == now.as_ref() {
+        return false;
+    }
+    match now {
+        Some(now) => map.insert(key.clone(), now),
+        None => map.remove(key),
+    };
+    true
+}
+
 /// Several values a key.
 #[derive(Debug)]
 pub(super) struct MultiMap<K, V> {

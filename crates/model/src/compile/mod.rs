@@ -32,7 +32,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use self::coverage::Coverage;
-use self::index::{MultiMap, SelectorIndex};
+use self::index::{MultiMap, SelectorIndex, renew};
 use self::originated::TlsPolicies;
 use self::port::{Attached, compile_port};
 use self::route::{Explained, RouteKey, attach, parents_of, resolve};
@@ -501,12 +501,8 @@ impl Compiler {
         }
         for key in dirty.route_statuses {
             let status = self.compile_status(&key);
-            if self.statuses.get(&key) != status.as_ref() {
-                dirty.statuses.insert((key.kind, key.name.clone()));
-                match status {
-                    Some(status) => self.statuses.insert(key, status),
-                    None => self.statuses.remove(&key),
-                };
+            if renew(&mut self.statuses, &key, status) {
+                dirty.statuses.insert((key.kind, key.name));
             }
         }
         effects.statuses = dirty.statuses.into_iter().map(|(kind, name)| (kind.kind(), name)).collect();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use x509_parser::pem::Pem;
 
+use super::index::renew;
 use super::policy_status::TargetStatus;
 use super::{Compiler, Dirty, Refused};
 use crate::decision::Decider;
@@ -208,13 +209,9 @@ impl Compiler {
     /// Takes in what certificates a ConfigMap or Secret has. Nothing else of it is kept.
     pub(super) fn set_bundle(&mut self, key: BundleKey, object: Option<&Value>, dirty: &mut Dirty) {
         let bundle = object.map(|object| bundle(key.0, object));
-        if self.tls.bundles.get(&key) == bundle.as_ref() {
+        if !renew(&mut self.tls.bundles, &key, bundle) {
             return;
         }
-        match bundle {
-            Some(bundle) => self.tls.bundles.insert(key.clone(), bundle),
-            None => self.tls.bundles.remove(&key),
-        };
         let referring = self.tls.referring_to(&key);
         dirty.tls_policies.extend(referring.iter().map(|form| form.name.clone()));
         let services = referring.iter().flat_map(|form| form.services().cloned());

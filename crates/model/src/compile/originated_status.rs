@@ -1,9 +1,11 @@
 //! What became of a BackendTLSPolicy at each of its targets (Gateway API, PolicyAncestorStatus; GEP-1897).
 
 use super::Compiler;
+use super::index::renew;
 use super::policy_status::{StatusTarget, TargetStatus};
 use super::status::StatusCondition;
 use crate::kinds::backend_tls_policy::form::{BackendTlsForm, RootsForm, TlsTarget};
+use crate::kinds::route::ParentReference;
 use crate::name::NamespacedName;
 use crate::policy::Target;
 use crate::registry::KindId;
@@ -18,14 +20,7 @@ impl Compiler {
     /// Whether something else is true of a policy than before.
     pub(super) fn settle_tls_status(&mut self, name: &NamespacedName) -> bool {
         let status = self.compile_tls_status(name);
-        if self.tls.statuses.get(name) == status.as_ref() {
-            return false;
-        }
-        match status {
-            Some(status) => self.tls.statuses.insert(name.clone(), status),
-            None => self.tls.statuses.remove(name),
-        };
-        true
+        renew(&mut self.tls.statuses, name, status)
     }
 
     fn compile_tls_status(&self, name: &NamespacedName) -> Option<Vec<TargetStatus>> {
@@ -41,7 +36,7 @@ impl Compiler {
                 observed_generation: refused.generation,
                 ..no("Accepted", "Invalid", message)
             };
-            let status = |target: &crate::kinds::route::ParentReference| TargetStatus {
+            let status = |target: &ParentReference| TargetStatus {
                 target: StatusTarget::Parent(target.clone()),
                 workloads: Vec::new(),
                 conditions: vec![invalid.clone()],

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::coverage::Enforcer;
+use super::index::renew;
 use super::status::StatusCondition;
 use super::{Compiler, Refused};
 use crate::kinds::authorization_policy::AuthorizationTarget;
@@ -48,14 +49,7 @@ impl Compiler {
     pub(super) fn settle_policy_status(&mut self, name: &NamespacedName) -> bool {
         self.work.policy_statuses += 1;
         let status = self.compile_policy_status(name);
-        if self.policy_statuses.get(name) == status.as_ref() {
-            return false;
-        }
-        match status {
-            Some(status) => self.policy_statuses.insert(name.clone(), status),
-            None => self.policy_statuses.remove(name),
-        };
-        true
+        renew(&mut self.policy_statuses, name, status)
     }
 
     fn compile_policy_status(&self, name: &NamespacedName) -> Option<Vec<TargetStatus>> {

@@ -47,7 +47,7 @@ impl From<Vec<Arc<ExternalConfig>>> for ExternalServices {
                 }
             }
         }
-        let originates_tls = all.iter().any(|service| service.ports.iter().any(|port| port.tls.is_some()));
+        let originates_tls = all.iter().any(|service| service.originates_tls());
         Self(Arc::new(ExternalIndex { all, originates_tls, ..index }))
     }
 }

@@ -71,6 +71,11 @@ impl ExternalPort {
 }
 
 impl ExternalConfig {
+    /// Whether TLS is originated at some port of it.
+    pub fn originates_tls(&self) -> bool {
+        self.ports.iter().any(|port| port.tls.is_some())
+    }
+
     pub fn port(&self, number: u16) -> Option<&ExternalPort> {
         self.ports.iter().find(|port| port.number == number)
     }
