@@ -30,6 +30,8 @@ pub(crate) struct Porter {
     open: BTreeMap<WorkloadName, Vec<SocketAddr>>,
     /// What the rules were told last, if anything: where they divert nothing, that there are no entrances.
     told: Option<Option<Entrances>>,
+    /// Whether it was said last that something is captured.
+    is_on: bool,
     /// Workloads whose gate could not be opened, which was said.
     shut: BTreeSet<WorkloadName>,
 }
@@ -37,8 +39,15 @@ pub(crate) struct Porter {
 impl Porter {
     /// Has the rules be as the node's state asks for.
     pub async fn start(rules: Rules, state: Arc<StateCell>, proxy: Arc<Proxy>) -> Self {
-        let mut porter =
-            Self { rules, state, proxy, open: BTreeMap::new(), told: None, shut: BTreeSet::new() };
+        let mut porter = Self {
+            rules,
+            state,
+            proxy,
+            open: BTreeMap::new(),
+            told: None,
+            is_on: false,
+            shut: BTreeSet::new(),
+        };
         porter.follow().await;
         porter
     }
@@ -60,6 +69,10 @@ impl Porter {
 
     /// `false` where something could not be done.
     async fn follow(&mut self) -> bool {
+        if self.state.load().snapshot.mesh_untold {
+            // Who is to be held off has not been said yet: everybody is, until then.
+            return self.tell(Some(Entrances::new()), None).await;
+        }
         let (by, workloads) = asked(&self.state.load());
         let mut good = true;
         self.shut.retain(|name| workloads.get(name) == Some(&true));
@@ -114,7 +127,7 @@ impl Porter {
             }
             Err(_) => return false,
         }
-        let was_on = matches!(self.told, Some(Some(_)));
+        let was_on = std::mem::replace(&mut self.is_on, by.is_some());
         match by {
             Some(by) if !was_on => tracing::info!("inbound capture is on ({by})"),
             None if was_on => tracing::info!("inbound capture is off"),
