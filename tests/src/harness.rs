@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -434,7 +435,9 @@ pub struct Hosts {
 
 impl Hosts {
     pub fn new() -> Self {
-        let id = std::process::id();
+        // Two tests may have theirs at once.
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let id = format!("{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         let names = [format!("tulle-{id}-1"), format!("tulle-{id}-2")];
         let addresses = ["10.99.0.1", "10.99.0.2"];
         let ip = |line: &str| run(Command::new("ip").args(line.split(' '))).ok();
