@@ -17,6 +17,7 @@ pub mod egress;
 pub mod explain;
 pub mod exposition;
 pub mod fair_share;
+pub mod flow;
 pub mod fnv;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
