@@ -1,4 +1,8 @@
 //! Flows: workflows of the Serverless Workflow DSL whose tasks are calls of services.
 
+pub mod duration;
 pub mod expression;
+pub mod fault;
+pub mod run;
+pub mod scope;
 pub mod workflow;

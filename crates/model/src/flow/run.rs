@@ -1,0 +1,327 @@
+//! The core: one run of a workflow, as far as its history goes. No clock and no I/O: who carries it out tells it what has
+//! happened ([`Event`]), answers what it asks ([`Question`]), and does what it wants done ([`Order`]).
+//!
+//! The same workflow, [`RunInfo`] and history lead to the same state, whenever and wherever. Time goes on with history alone:
+//! between two of its entries it stands still. Questions are asked one at a time, and all are answered before the next event
+//! is taken: their answers follow from what is known, so that they are in no history.
+
+mod activation;
+mod advance;
+mod catch;
+mod composite;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use self::activation::AskId;
+use self::activation::{Activation, ActivationId, Ask, Body, Purpose, Stage};
+use super::expression::{Expression, Template};
+use super::fault::Fault;
+use super::scope::{Locals, Millis, RunInfo, Scope};
+use super::workflow::{SchemaSource, TaskId, Workflow};
+
+/// A run.
+#[derive(Debug)]
+pub struct Run {
+    workflow: Arc<Workflow>,
+    info: Arc<RunInfo>,
+    state: RunState,
+    orders: Vec<Order>,
+    /// `None`: nobody wants to know.
+    steps: Option<Vec<Step>>,
+}
+
+/// What a checkpoint keeps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct RunState {
+    /// The time of the last entry.
+    now: Millis,
+    context: Arc<Value>,
+    activations: BTreeMap<ActivationId, Activation>,
+    asks: BTreeMap<AskId, Ask>,
+    /// What is to go on, in this order.
+    ready: VecDeque<ActivationId>,
+    /// Whose question is to be answered.
+    asking: Option<ActivationId>,
+    next_activation: u32,
+    next_ask: u32,
+    /// How many tasks have begun.
+    tasks: u32,
+    phase: Phase,
+    /// What has happened since it was suspended.
+    held: Vec<(Millis, Event)>,
+}
+
+/// The state of a run (dsl.md, "Status Phases"). One that waits is `Running` here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Phase {
+    Running,
+    Suspended,
+    Completed(Arc<Value>),
+    Faulted(Fault),
+    Cancelled,
+}
+
+/// What has happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// A call is over.
+    Answered {
+        ask: AskId,
+        result: Result<Arc<Value>, Fault>,
+    },
+    /// The time of a timer has come.
+    Fired {
+        ask: AskId,
+    },
+    Suspended,
+    Resumed,
+    Cancelled,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone)]
+pub enum Order {
+    Call(Call),
+    Timer {
+        ask: AskId,
+        due: Millis,
+    },
+    /// Nobody waits for it any more.
+    Forget(AskId),
+}
+
+/// A call of a task. Its arguments are evaluated by who makes it: they are not kept, as secrets may be among them.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub ask: AskId,
+    pub task: TaskId,
+    /// Which of the run's calls it is: the same for each attempt, another one in each turn of a loop.
+    pub path: Arc<str>,
+    pub scope: Scope,
+}
+
+/// What is to be evaluated, or checked.
+#[derive(Debug)]
+pub struct Question<'r> {
+    pub asked: Asked<'r>,
+    pub scope: Scope,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Asked<'r> {
+    Expression(&'r Expression),
+    Template(&'r Template),
+    /// Whether what the scope is about is as the schema says; the answer's value is not looked at.
+    Schema(&'r SchemaSource),
+}
+
+/// What a run has gone through, for who looks at it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    pub task: TaskId,
+    /// As that of [`Call`].
+    pub path: Arc<str>,
+    pub at: Millis,
+    pub what: StepKind,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum StepKind {
+    Began {
+        raw_input: Arc<Value>,
+    },
+    /// Its `if` does not hold.
+    Skipped,
+    /// By this call or timer.
+    Asked {
+        ask: AskId,
+        input: Arc<Value>,
+    },
+    Retrying {
+        fault: Fault,
+        due: Millis,
+    },
+    Caught {
+        fault: Fault,
+    },
+    Ended {
+        output: Arc<Value>,
+    },
+    Faulted {
+        fault: Fault,
+    },
+    /// It was under way when something around it ended.
+    Stopped,
+}
+
+impl Run {
+    /// A run that begins. There are questions to be answered, perhaps.
+    pub fn begin(workflow: Arc<Workflow>, info: Arc<RunInfo>) -> Self {
+        let root = Activation {
+            parent: None,
+            started: info.started,
+            raw_input: info.input.clone(),
+            input: info.input.clone(),
+            raw_output: None,
+            output: None,
+            locals: Locals::default(),
+            stage: Stage::Condition,
+            body: Body::None,
+            then: None,
+        };
+        let state = RunState {
+            now: info.started,
+            context: Arc::new(Value::Object(serde_json::Map::new())),
+            activations: BTreeMap::from([(ActivationId(0), root)]),
+            asks: BTreeMap::new(),
+            ready: VecDeque::from([ActivationId(0)]),
+            asking: None,
+            next_activation: 1,
+            next_ask: 0,
+            tasks: 0,
+            phase: Phase::Running,
+            held: Vec::new(),
+        };
+        let mut run = Self { workflow, info, state, orders: Vec::new(), steps: None };
+        run.drive();
+        run
+    }
+
+    /// From now on it is told what the run goes through ([`Run::take_steps`]).
+    pub fn watch(&mut self) {
+        self.steps.get_or_insert_default();
+    }
+
+    pub fn take_steps(&mut self) -> Vec<Step> {
+        self.steps.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    pub fn phase(&self) -> &Phase {
+        &self.state.phase
+    }
+
+    /// All that has come of the history up to now; `None` while there is a question. It is as secret as the history.
+    pub fn checkpoint(&self) -> Option<Vec<u8>> {
+        let is_still = self.state.asking.is_none() && self.state.ready.is_empty();
+        is_still.then(|| serde_json::to_vec(&self.state).ok()).flatten()
+    }
+
+    /// The run as it was at a checkpoint. What it waits for is in [`Run::orders_again`].
+    pub fn restore(
+        workflow: Arc<Workflow>,
+        info: Arc<RunInfo>,
+        checkpoint: &[u8],
+    ) -> Result<Self, serde_json::Error> {
+        let state = serde_json::from_slice(checkpoint)?;
+        Ok(Self { workflow, info, state, orders: Vec::new(), steps: None })
+    }
+
+    /// How many tasks have begun.
+    pub fn tasks(&self) -> u32 {
+        self.state.tasks
+    }
+
+    /// Whether it waits for calls: they are to be made again if nobody knows of them.
+    pub fn is_calling(&self) -> bool {
+        self.state.asks.values().any(|ask| ask.purpose == Purpose::Call)
+    }
+
+    /// What is to be evaluated next. Until it is answered nothing else happens.
+    pub fn question(&self) -> Option<Question<'_>> {
+        let id = self.state.asking?;
+        Some(Question { asked: self.asked(id)?, scope: self.scope(id)? })
+    }
+
+    /// The answer to [`Run::question`]. A fault is of the task that has asked.
+    pub fn answer(&mut self, answer: Result<Value, Fault>) {
+        let Some(id) = self.state.asking.take() else { return };
+        match answer {
+            Ok(value) => self.answered(id, value),
+            Err(fault) => self.fault(id, fault),
+        }
+        self.drive();
+    }
+
+    /// Takes what has happened at a time. What was asked by nobody, or by who does not wait for it any more, changes nothing.
+    /// To be called when there is no question.
+    pub fn take(&mut self, at: Millis, event: Event) {
+        debug_assert!(self.state.asking.is_none());
+        match (&self.state.phase, event) {
+            (Phase::Running, event) => self.happen(at, event),
+            (Phase::Suspended, Event::Resumed) => {
+                self.state.phase = Phase::Running;
+                self.state.now = self.state.now.max(at);
+            }
+            (Phase::Suspended, Event::Cancelled) => self.happen(at, Event::Cancelled),
+            (Phase::Suspended, Event::Suspended) => {}
+            (Phase::Suspended, event) => self.state.held.push((at, event)),
+            (Phase::Completed(_) | Phase::Faulted(_) | Phase::Cancelled, _) => {}
+        }
+        self.drive();
+    }
+
+    fn happen(&mut self, at: Millis, event: Event) {
+        self.state.now = self.state.now.max(at);
+        match event {
+            Event::Answered { ask, result } => {
+                let is_call = |found: &&Ask| found.purpose == Purpose::Call;
+                let Some(Ask { activation, .. }) = self.state.asks.get(&ask).filter(is_call).copied() else {
+                    return;
+                };
+                self.state.asks.remove(&ask);
+                match result {
+                    Ok(output) => self.body_done(activation, output),
+                    Err(fault) => self.fault(activation, fault),
+                }
+            }
+            Event::Fired { ask } => {
+                let is_timer = |found: &&Ask| found.purpose != Purpose::Call;
+                let found = self.state.asks.get(&ask).filter(is_timer).copied();
+                let Some(Ask { activation, purpose, .. }) = found else { return };
+                self.state.asks.remove(&ask);
+                self.fired(activation, purpose);
+            }
+            Event::Suspended => self.state.phase = Phase::Suspended,
+            Event::Resumed => {}
+            Event::Cancelled => self.over(Phase::Cancelled),
+        }
+    }
+
+    /// What is to be done since this was called last.
+    pub fn take_orders(&mut self) -> Vec<Order> {
+        std::mem::take(&mut self.orders)
+    }
+
+    /// All that it waits for, as if it were ordered now: for who takes over the run from somebody else.
+    pub fn orders_again(&self) -> Vec<Order> {
+        let order = |(id, ask): (&AskId, &Ask)| match ask.purpose {
+            Purpose::Call => self.call(*id, ask.activation).map(Order::Call),
+            _ => Some(Order::Timer { ask: *id, due: ask.due }),
+        };
+        self.state.asks.iter().filter_map(order).collect()
+    }
+
+    /// It is over: nothing is waited for.
+    fn over(&mut self, phase: Phase) {
+        self.stop(ActivationId(0));
+        self.state.ready.clear();
+        self.state.asking = None;
+        self.state.held.clear();
+        self.state.phase = phase;
+    }
+
+    fn note(&mut self, id: ActivationId, what: StepKind) {
+        if self.steps.is_none() {
+            return;
+        }
+        let Some(task) = self.task_of(id) else { return };
+        let step = Step { task, path: self.path(id), at: self.state.now, what };
+        self.steps.get_or_insert_default().push(step);
+    }
+}
