@@ -62,6 +62,8 @@ async fn conforms(make: impl Fn() -> StoreUnderTest) {
     a_watch_goes_on_from_where_another_was(&make().store).await;
     a_batch_is_what_is_there(&make().store).await;
     a_watch_that_is_not_waited_for_loses_nothing(&make().store).await;
+    records_are_written_whole_or_not_at_all(&make().store).await;
+    records_are_no_revisions(&make().store).await;
 }
 
 fn value(text: &str) -> Bytes {
@@ -481,4 +483,78 @@ async fn leases_are_one_names_and_write_nothing(store: &Store) {
     assert_eq!(seconds_until_end(store, "n1").await, 0.0);
     assert_eq!(seconds_until_end(store, "n2").await, 10.0);
     assert_eq!(store.revision().await.unwrap(), revision);
+}
+
+fn bytes(text: &'static str) -> Bytes {
+    Bytes::from_static(text.as_bytes())
+}
+
+async fn record_keys(store: &Store, from: &str, until: &str, limit: usize) -> Vec<String> {
+    let records = store.records(from.as_bytes(), until.as_bytes(), limit).await.unwrap();
+    records.into_iter().map(|(key, _)| String::from_utf8(key.to_vec()).unwrap()).collect()
+}
+
+async fn records_are_written_whole_or_not_at_all(store: &Store) {
+    assert_eq!(store.record(b"a").await.unwrap(), None);
+    assert_eq!(record_keys(store, "", "z", 9).await, [""; 0]);
+    let put = ["a1", "a2", "a3", "b1", "c"].map(|key| (bytes(key), bytes("1"))).to_vec();
+    store.write_records(RecordWrite { put, ..RecordWrite::default() }).await.unwrap();
+    for (from, until, limit, expected) in [
+        ("a", "b", 9, &["a1", "a2", "a3"][..]),
+        ("a2", "b1", 9, &["a2", "a3"]),
+        ("a", "z", 2, &["a1", "a2"]),
+        ("b", "a", 9, &[]),
+    ] {
+        assert_eq!(record_keys(store, from, until, limit).await, expected, "{from} {until}");
+    }
+    // One of two is otherwise than expected: nothing is written, whichever it is.
+    for (expected, text) in [
+        (vec![(bytes("a1"), Some(bytes("1"))), (bytes("a2"), Some(bytes("2")))], "a2"),
+        (vec![(bytes("new"), None), (bytes("a1"), None)], "a1"),
+        (vec![(bytes("gone"), Some(bytes("1")))], "gone"),
+    ] {
+        let write = RecordWrite {
+            expected,
+            cleared: vec![(bytes("a"), bytes("b"))],
+            deleted: vec![bytes("c")],
+            put: vec![(bytes("new"), bytes("2"))],
+        };
+        let refused = store.write_records(write).await;
+        assert_eq!(refused, Err(StoreError::RecordChanged(text.to_owned())));
+        assert_eq!(record_keys(store, "", "z", 9).await, ["a1", "a2", "a3", "b1", "c"]);
+    }
+    // What is cleared or deleted can be put again in the same transaction.
+    let write = RecordWrite {
+        expected: vec![(bytes("a1"), Some(bytes("1"))), (bytes("new"), None)],
+        cleared: vec![(bytes("a"), bytes("b"))],
+        deleted: vec![bytes("c"), bytes("gone")],
+        put: vec![(bytes("a2"), bytes("2")), (bytes("c"), bytes("2"))],
+    };
+    store.write_records(write).await.unwrap();
+    assert_eq!(record_keys(store, "", "z", 9).await, ["a2", "b1", "c"]);
+    assert_eq!(store.record(b"a2").await.unwrap(), Some(bytes("2")));
+    // Of writers that expect the same one is first.
+    let claim = |by: &'static str| {
+        store.write_records(RecordWrite {
+            expected: vec![(bytes("owner"), None)],
+            put: vec![(bytes("owner"), bytes(by))],
+            ..RecordWrite::default()
+        })
+    };
+    let claims = futures_util::future::join_all(["1", "2", "3"].map(claim)).await;
+    assert_eq!(claims.iter().filter(|claim| claim.is_ok()).count(), 1, "{claims:?}");
+}
+
+async fn records_are_no_revisions(store: &Store) {
+    let before = put(store, "/x/a", "1").await;
+    let mut watch = store.watch("", before).await.unwrap();
+    let write = RecordWrite { put: vec![(bytes("/x/b"), bytes("1"))], ..RecordWrite::default() };
+    store.write_records(write).await.unwrap();
+    assert_eq!(store.revision().await.unwrap(), before);
+    assert_eq!(store.get("/x/b").await.unwrap(), None);
+    assert_eq!(keys(&store.list("/x/", None, 9).await.unwrap()), ["/x/a"]);
+    // The first that the watch sees is what is written afterwards.
+    let after = put(store, "/x/c", "1").await;
+    let event = watch.next().await.unwrap();
+    assert_eq!((event.revision, &*event.key), (after, "/x/c"));
 }

@@ -11,6 +11,8 @@ pub enum StoreError {
     Conflict { key: String, revision: u64 },
     #[error("the key {0} that the write depends on has changed, or is not there")]
     RequirementChanged(String),
+    #[error("the record {0} that the write depends on is another one by now")]
+    RecordChanged(String),
     #[error("revision {revision} is no longer in the log, which starts after revision {compacted}")]
     Compacted { revision: u64, compacted: u64 },
     #[error("revision {revision} is newer than the latest, {latest}")]
@@ -38,7 +40,11 @@ impl StoreError {
     pub(super) fn is_precondition(&self) -> bool {
         matches!(
             self,
-            Self::AlreadyExists(_) | Self::NotFound(_) | Self::Conflict { .. } | Self::RequirementChanged(_)
+            Self::AlreadyExists(_)
+                | Self::NotFound(_)
+                | Self::Conflict { .. }
+                | Self::RequirementChanged(_)
+                | Self::RecordChanged(_)
         )
     }
 }

@@ -2,15 +2,17 @@
 //! embedded one does not: revisions skip numbers, and the writes of one transaction share theirs.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::event::Reading;
 use super::lease::LeaseTable;
 use super::transaction::{KeyOperation, Write};
-use super::{Event, List, StoreError, Stored, WriteOutcome};
+use super::{Event, List, RecordWrite, StoreError, Stored, WriteOutcome};
 
 /// How many writes are remembered.
 const REMEMBERED: usize = 10_000;
@@ -29,6 +31,7 @@ pub struct Memory {
 #[derive(Debug, Default)]
 struct Contents {
     now: BTreeMap<String, Stored>,
+    records: BTreeMap<Bytes, Bytes>,
     log: VecDeque<Logged>,
     revision: u64,
     /// The highest revision that is forgotten.
@@ -78,6 +81,30 @@ impl Memory {
         let written = self.contents.lock().write(write)?;
         self.written.send_replace(());
         Ok(written)
+    }
+
+    pub(super) fn record(&self, key: &[u8]) -> Option<Bytes> {
+        self.contents.lock().records.get(key).cloned()
+    }
+
+    pub(super) fn records(&self, from: &[u8], until: &[u8], limit: usize) -> Vec<(Bytes, Bytes)> {
+        let contents = self.contents.lock();
+        let range =
+            contents.records.range::<[u8], _>((Bound::Included(from), Bound::Excluded(until.max(from))));
+        range.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    pub(super) fn write_records(&self, write: RecordWrite) -> Result<(), StoreError> {
+        let records = &mut self.contents.lock().records;
+        for (key, expected) in &write.expected {
+            RecordWrite::check(key, expected.as_deref(), records.get(key).map(|found| &**found))?;
+        }
+        for (from, until) in &write.cleared {
+            records.retain(|key, _| key < from || key >= until);
+        }
+        write.deleted.iter().for_each(|key| drop(records.remove(key)));
+        records.extend(write.put);
+        Ok(())
     }
 
     pub(super) fn compact(&self, revision: u64) {

@@ -10,6 +10,7 @@
 //! - Whoever stops waiting for a write does not know whether it happens.
 //! - Old revisions are forgotten after a while. A list or a watch that needs one gets
 //!   [`StoreError::Compacted`] and must start over.
+//! - Records ([`records`]) are beside all that: they have no revisions, and no watch sees them.
 //! - A lease ends when it was not kept alive for its time, when it is taken back, or when its name is leased anew. It
 //!   is no key: what stands in the store says nothing of it.
 //! - Any call may wait, be it for a disk or for a network.
@@ -25,6 +26,7 @@ mod error;
 mod event;
 mod lease;
 mod memory;
+mod records;
 mod transaction;
 mod watch;
 
@@ -40,6 +42,7 @@ pub use self::error::StoreError;
 pub use self::event::Event;
 pub use self::lease::Lease;
 use self::memory::Memory;
+pub use self::records::RecordWrite;
 use self::transaction::{KeyOperation, Write};
 pub use self::transaction::{Precondition, WriteOutcome};
 pub use self::watch::Watch;
@@ -190,6 +193,35 @@ impl Store {
         match self {
             Self::Embedded(embedded) => embedded.write(write).await,
             Self::Memory(memory) => memory.write(write),
+        }
+    }
+
+    /// A record's value.
+    pub async fn record(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        match self {
+            Self::Embedded(embedded) => embedded.record(key).await,
+            Self::Memory(memory) => Ok(memory.record(key)),
+        }
+    }
+
+    /// The first `limit` records from one key (itself included) up to another (itself not), in the order of their keys.
+    pub async fn records(
+        &self,
+        from: &[u8],
+        until: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        match self {
+            Self::Embedded(embedded) => embedded.records(from, until, limit).await,
+            Self::Memory(memory) => Ok(memory.records(from, until, limit)),
+        }
+    }
+
+    /// Writes records. What is there otherwise than expected is [`StoreError::RecordChanged`].
+    pub async fn write_records(&self, write: RecordWrite) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(embedded) => embedded.write_records(write).await,
+            Self::Memory(memory) => memory.write_records(write),
         }
     }
 

@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 use super::super::transaction::{KeyOperation, Write};
 use super::read::stored;
 use super::{
-    COMPACTED, Event, Inner, KV, LOG, LOG_KEPT, LogRow, META, REVISION, Row, StoreError, WriteOutcome,
-    prefix_end,
+    COMPACTED, Event, Inner, KV, LOG, LOG_KEPT, LogRow, META, RECORDS, REVISION, RecordWrite, Row,
+    StoreError, WriteOutcome, prefix_end,
 };
 
 /// The room that a commit may need: in all, for each write, and for each byte of a value (it is kept as
@@ -25,6 +25,10 @@ pub(super) enum Request {
     Write {
         write: Write,
         reply: oneshot::Sender<Result<WriteOutcome, StoreError>>,
+    },
+    Records {
+        write: RecordWrite,
+        reply: oneshot::Sender<Result<(), StoreError>>,
     },
     /// What is before a revision is forgotten.
     Compact {
@@ -46,6 +50,7 @@ impl Request {
             Self::Write { write: Write { operation: KeyOperation::Put { value, .. }, .. }, .. } => {
                 value.len()
             }
+            Self::Records { write, .. } => write.size(),
             _ => 0,
         }
     }
@@ -56,6 +61,9 @@ impl Request {
             Self::Write { write: Write { operation: KeyOperation::Put { value, .. }, .. }, .. } => {
                 ROOM_OF_A_WRITE + ROOM_OF_A_BYTE * value.len() as u64
             }
+            Self::Records { write, .. } if !write.put.is_empty() => {
+                ROOM_OF_A_WRITE + ROOM_OF_A_BYTE * write.size() as u64
+            }
             _ => 0,
         }
     }
@@ -64,7 +72,9 @@ impl Request {
         // A caller that is gone needs no answer.
         match self {
             Self::Write { reply, .. } => drop(reply.send(Err(error.clone()))),
-            Self::Compact { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Self::Records { reply, .. } | Self::Compact { reply, .. } => {
+                drop(reply.send(Err(error.clone())));
+            }
             Self::Reopen { .. } => {}
         }
     }
@@ -108,7 +118,8 @@ pub(super) fn trim(database: &Database, keep: u64) -> Result<(), StoreError> {
 /// What to tell a caller once the transaction is durable.
 enum Answer {
     Write(oneshot::Sender<Result<WriteOutcome, StoreError>>, Result<WriteOutcome, StoreError>),
-    Compact(oneshot::Sender<Result<(), StoreError>>, Result<(), StoreError>),
+    /// Of records, or of a compaction.
+    Done(oneshot::Sender<Result<(), StoreError>>, Result<(), StoreError>),
 }
 
 impl Answer {
@@ -117,8 +128,8 @@ impl Answer {
         match (self, failure) {
             (Self::Write(reply, result), None) => drop(reply.send(result)),
             (Self::Write(reply, _), Some(error)) => drop(reply.send(Err(error.clone()))),
-            (Self::Compact(reply, result), None) => drop(reply.send(result)),
-            (Self::Compact(reply, _), Some(error)) => drop(reply.send(Err(error.clone()))),
+            (Self::Done(reply, result), None) => drop(reply.send(result)),
+            (Self::Done(reply, _), Some(error)) => drop(reply.send(Err(error.clone()))),
         }
     }
 }
@@ -128,18 +139,19 @@ impl Answer {
 pub(super) fn commit(inner: &Inner, batch: Vec<Request>, log: Log) -> Result<u64, StoreError> {
     let mut answers = Vec::with_capacity(batch.len());
     let mut events = Vec::with_capacity(batch.len());
-    let failure = transact(inner, batch, log, &mut answers, &mut events).err();
-    let mut left = 0;
-    if failure.is_none()
+    let done = transact(inner, batch, log, &mut answers, &mut events);
+    if done.is_ok()
         && let Some(last) = events.last()
     {
-        left = events.iter().map(weight).sum();
         inner.revision.store(last.revision, Ordering::Release);
+        let left: u64 = events.iter().map(weight).sum();
         // No watch is open if this fails.
         let _ = inner.events.send(events.into());
+        answers.into_iter().for_each(|answer| answer.send(None));
+        return done.map(|recorded| recorded + left);
     }
-    answers.into_iter().for_each(|answer| answer.send(failure.as_ref()));
-    failure.map_or(Ok(left), Err)
+    answers.into_iter().for_each(|answer| answer.send(done.as_ref().err()));
+    done
 }
 
 fn weight(event: &Event) -> u64 {
@@ -153,7 +165,7 @@ fn transact(
     log: Log,
     answers: &mut Vec<Answer>,
     events: &mut Vec<Event>,
-) -> Result<(), StoreError> {
+) -> Result<u64, StoreError> {
     // The writer waits for nobody: only it could open again what is broken.
     let begun = inner.database.blocking_read().database.begin_write().map_err(StoreError::database);
     let transaction = match begun {
@@ -164,9 +176,10 @@ fn transact(
             return Err(error);
         }
     };
-    apply(&transaction, batch, log, answers, events)?;
+    let recorded = apply(&transaction, batch, log, answers, events)?;
     // Dropped instead, it has done nothing.
-    transaction.commit().map_err(StoreError::database)
+    transaction.commit().map_err(StoreError::database)?;
+    Ok(recorded)
 }
 
 fn apply(
@@ -175,7 +188,7 @@ fn apply(
     log: Log,
     answers: &mut Vec<Answer>,
     events: &mut Vec<Event>,
-) -> Result<(), StoreError> {
+) -> Result<u64, StoreError> {
     let mut forgotten = 0;
     let mut tables = match Tables::open(transaction) {
         Ok(tables) => tables,
@@ -198,19 +211,25 @@ fn apply(
                 failure = result.as_ref().err().filter(|error| !error.is_precondition()).cloned();
                 answers.push(Answer::Write(reply, result));
             }
+            Request::Records { write, reply } => {
+                let result = tables.write_records(write);
+                failure = result.as_ref().err().filter(|error| !error.is_precondition()).cloned();
+                answers.push(Answer::Done(reply, result));
+            }
             Request::Compact { revision, reply } => {
                 forgotten = forgotten.max(revision);
-                answers.push(Answer::Compact(reply, Ok(())));
+                answers.push(Answer::Done(reply, Ok(())));
             }
             Request::Reopen { .. } => {}
         }
     }
-    failure.map_or_else(|| tables.finish(log.keep, forgotten), Err)
+    failure.map_or_else(|| tables.finish(log.keep, forgotten).map(|()| tables.recorded), Err)
 }
 
 /// The tables of one write transaction, and the counters as they will be after it.
 struct Tables<'t> {
     kv: Table<'t, &'static str, Row<'static>>,
+    records: Table<'t, &'static [u8], &'static [u8]>,
     log: Table<'t, u64, LogRow<'static>>,
     meta: Table<'t, &'static str, u64>,
     revision: u64,
@@ -218,18 +237,21 @@ struct Tables<'t> {
     /// How many bytes of writes the log takes; with less than it needs it is dropped.
     log_room: u64,
     logged: u64,
+    /// How many bytes of records were written, or left behind.
+    recorded: u64,
 }
 
 impl<'t> Tables<'t> {
     fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
         let kv = transaction.open_table(KV).map_err(StoreError::database)?;
+        let records = transaction.open_table(RECORDS).map_err(StoreError::database)?;
         let log = transaction.open_table(LOG).map_err(StoreError::database)?;
         let meta = transaction.open_table(META).map_err(StoreError::database)?;
         let counter = |name: &str| -> Result<u64, StoreError> {
             Ok(meta.get(name).map_err(StoreError::database)?.map_or(0, |value| value.value()))
         };
         let (revision, compacted) = (counter(REVISION)?, counter(COMPACTED)?);
-        Ok(Self { kv, log, meta, revision, compacted, log_room: u64::MAX, logged: 0 })
+        Ok(Self { kv, records, log, meta, revision, compacted, log_room: u64::MAX, logged: 0, recorded: 0 })
     }
 
     fn write(&mut self, write: Write, events: &mut Vec<Event>) -> Result<WriteOutcome, StoreError> {
@@ -263,6 +285,30 @@ impl<'t> Tables<'t> {
             }
         }
         Ok(WriteOutcome { revision: self.revision, previous: current })
+    }
+
+    fn write_records(&mut self, write: RecordWrite) -> Result<(), StoreError> {
+        for (key, expected) in &write.expected {
+            let found = self.records.get(&**key).map_err(StoreError::database)?;
+            RecordWrite::check(key, expected.as_deref(), found.as_ref().map(|found| found.value()))?;
+        }
+        for (from, until) in &write.cleared {
+            let range = from.as_ref()..until.max(from).as_ref();
+            let cleared = self.records.extract_from_if(range, |_, _| true).map_err(StoreError::database)?;
+            for entry in cleared {
+                let (key, value) = entry.map_err(StoreError::database)?;
+                self.recorded += (key.value().len() + value.value().len()) as u64;
+            }
+        }
+        for key in &write.deleted {
+            let before = self.records.remove(&**key).map_err(StoreError::database)?;
+            self.recorded += before.map_or(0, |before| before.value().len() as u64);
+        }
+        self.recorded += write.size() as u64;
+        for (key, value) in &write.put {
+            self.records.insert(&**key, &**value).map_err(StoreError::database)?;
+        }
+        Ok(())
     }
 
     fn keys(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
@@ -341,9 +387,19 @@ mod tests {
         let delete = request(KeyOperation::Delete { prefixes: Vec::new() });
         let (reply, _) = oneshot::channel();
         let compact = Request::Compact { revision: 0, reply };
-        for (request, size, room) in
-            [(put(0), 0, 16_384), (put(10), 10, 16_444), (delete, 0, 0), (compact, 0, 0)]
-        {
+        let records = |put: &'static [u8]| {
+            let (reply, _) = oneshot::channel();
+            let put = if put.is_empty() { vec![] } else { vec![(Bytes::from_static(b"k"), put.into())] };
+            Request::Records { write: RecordWrite { put, ..RecordWrite::default() }, reply }
+        };
+        for (request, size, room) in [
+            (put(0), 0, 16_384),
+            (put(10), 10, 16_444),
+            (delete, 0, 0),
+            (compact, 0, 0),
+            (records(b"123456789"), 10, 16_444),
+            (records(b""), 0, 0),
+        ] {
             assert_eq!((request.size(), request.room()), (size, room));
         }
         assert_eq!(ROOM, 262_144);

@@ -35,6 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use redb::{Database, TableDefinition};
 use tokio::sync::{broadcast, mpsc, oneshot, watch as channel};
@@ -46,12 +47,14 @@ pub use self::open::OpenError;
 use self::open::Opened;
 use super::lease::LeaseTable;
 use super::transaction::Write;
-use super::{Event, List, StoreError, Stored, WriteOutcome};
+use super::{Event, List, RecordWrite, StoreError, Stored, WriteOutcome};
 
 /// Current values: key → (revision of the last write, revision of the creation, value).
 const KV: TableDefinition<&str, Row<'static>> = TableDefinition::new("kv");
 /// Recent writes: revision → (key, new value or none if deleted, what was there before).
 const LOG: TableDefinition<u64, LogRow<'static>> = TableDefinition::new("log");
+/// What has no revisions.
+const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 /// Counters: [`REVISION`] and [`COMPACTED`].
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
@@ -246,6 +249,26 @@ impl Embedded {
     pub(super) async fn write(&self, write: Write) -> Result<WriteOutcome, StoreError> {
         let (reply, answer) = oneshot::channel();
         let request = commit::Request::Write { write, reply };
+        self.writes.send(request).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    pub(super) async fn record(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.inner.read(|database| read::record(database, key)).await
+    }
+
+    pub(super) async fn records(
+        &self,
+        from: &[u8],
+        until: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.inner.read(|database| read::records(database, from, until, limit)).await
+    }
+
+    pub(super) async fn write_records(&self, write: RecordWrite) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let request = commit::Request::Records { write, reply };
         self.writes.send(request).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }

@@ -5,9 +5,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{Database, ReadTransaction, ReadableDatabase};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableError};
 
-use super::{COMPACTED, Event, KV, LOG, List, META, REVISION, Row, StoreError, Stored, prefix_end};
+use super::{COMPACTED, Event, KV, LOG, List, META, RECORDS, REVISION, Row, StoreError, Stored, prefix_end};
 
 /// The latest revision; an error where the tables are not there.
 pub(super) fn latest(database: &Database) -> Result<u64, StoreError> {
@@ -24,6 +24,41 @@ pub(super) fn get(database: &Database, key: &str) -> Result<Option<Stored>, Stor
     let table = transaction.open_table(KV).map_err(StoreError::database)?;
     let row = table.get(key).map_err(StoreError::database)?;
     Ok(row.map(|row| stored(row.value())))
+}
+
+type RecordTable = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+/// `None` where no server that has records has written yet.
+fn records_of(transaction: &ReadTransaction) -> Result<Option<RecordTable>, StoreError> {
+    match transaction.open_table(RECORDS) {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(StoreError::database(error)),
+    }
+}
+
+pub(super) fn record(database: &Database, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    let transaction = database.begin_read().map_err(StoreError::database)?;
+    let Some(table) = records_of(&transaction)? else { return Ok(None) };
+    let value = table.get(key).map_err(StoreError::database)?;
+    Ok(value.map(|value| Bytes::copy_from_slice(value.value())))
+}
+
+pub(super) fn records(
+    database: &Database,
+    from: &[u8],
+    until: &[u8],
+    limit: usize,
+) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    let transaction = database.begin_read().map_err(StoreError::database)?;
+    let Some(table) = records_of(&transaction)? else { return Ok(Vec::new()) };
+    let range = table.range::<&[u8]>(from..until.max(from)).map_err(StoreError::database)?;
+    let copied = |entry: Result<_, redb::StorageError>| {
+        let (key, value): (redb::AccessGuard<'_, &'static [u8]>, redb::AccessGuard<'_, &'static [u8]>) =
+            entry.map_err(StoreError::database)?;
+        Ok((Bytes::copy_from_slice(key.value()), Bytes::copy_from_slice(value.value())))
+    };
+    range.take(limit).map(copied).collect()
 }
 
 /// The latest revision and the highest one dropped from the log.
