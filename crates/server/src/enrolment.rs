@@ -152,6 +152,14 @@ impl Grant {
         })
     }
 
+    /// Whether the node may have the identity of some service account of that namespace.
+    pub fn permits_some_of(&self, namespace: &str) -> bool {
+        self.identities.iter().any(|pattern| match pattern.split_once('/') {
+            None => pattern == "*",
+            Some((of, _)) => of == namespace,
+        })
+    }
+
     /// With what certificates of the node are signed.
     pub fn stamp(&self, node: &str) -> Stamp {
         match self.joinings.first() {

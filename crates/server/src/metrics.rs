@@ -49,6 +49,7 @@ pub struct Metrics {
     pub signatures_refused: Counter,
     pub reports: Counter,
     pub workloads_refused: Counter,
+    pub edges_refused: Counter,
     pub leases_expired: Counter,
     pub nodes_fenced: Counter,
     pub discovery_responses: Counter,
@@ -64,8 +65,13 @@ pub struct Metrics {
 
 impl Metrics {
     /// Names, descriptions and values of the counters.
-    pub fn counters(&self) -> [(&'static str, &'static str, u64); 14] {
+    pub fn counters(&self) -> [(&'static str, &'static str, u64); 15] {
         [
+            (
+                "tulle_server_edges_refused_total",
+                "Edges that nodes reported of namespaces of which they may run nothing.",
+                self.edges_refused.get(),
+            ),
             ("tulle_server_joins_total", "Nodes that joined.", self.joins.get()),
             ("tulle_server_joins_refused_total", "Joins that were refused.", self.joins_refused.get()),
             (

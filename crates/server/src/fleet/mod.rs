@@ -309,7 +309,7 @@ struct NodeTask {
     held: HashMap<WorkloadName, Option<(Workload, String)>>,
     /// What of the latest report is not taken.
     refused: Vec<RefusedWorkload>,
-    /// Namespaces of others of which it has told.
+    /// What it has told of namespaces of others.
     foreign: HashSet<String>,
     /// Whether the objects are not yet what was reported: the next report tries again.
     unfinished: bool,
@@ -418,7 +418,7 @@ impl NodeTask {
         }
         if let Some(telemetry) = report.telemetry {
             let second = self.fleet.second();
-            self.fleet.roll_up.lock().take(&self.node, &self.instance, &telemetry.edges, second);
+            self.take_edges(telemetry.edges, second).await;
             self.take_summaries(telemetry.summaries, second);
             self.update(|record| {
                 record.config_age_seconds = telemetry.config_age_seconds;

@@ -347,7 +347,7 @@ async fn a_workload_that_runs_comes_back_when_its_object_is_deleted() {
 async fn edges_and_metrics_show_what_nodes_count() {
     let server = TestServer::start().await;
     server.put(KindId::Service, "shop", service("shop", "cart", 80)).await;
-    let node = server.node("n1", &["*"]).await;
+    let node = server.node("n1", &["shop/*"]).await;
     let mut reports = node.report(Vec::new()).await;
     let telemetry = |requests: u64| {
         let mut latency_buckets = vec![0; LATENCY_BUCKETS];
@@ -363,7 +363,11 @@ async fn edges_and_metrics_show_what_nodes_count() {
             latency_buckets,
             ..Default::default()
         };
-        let edges = if requests == 0 { Vec::new() } else { vec![edge] };
+        // Of what it may not run it is not believed, nor of what comes from outside to others.
+        let outside = Edge { source: "external".to_owned(), source_namespace: String::new(), ..edge.clone() };
+        let of_bank = Edge { source_namespace: "bank".to_owned(), ..edge.clone() };
+        let to_bank = Edge { destination_namespace: "bank".to_owned(), ..outside };
+        let edges = if requests == 0 { Vec::new() } else { vec![edge, of_bank, to_bank] };
         let telemetry =
             Telemetry { edges, config_age_seconds: 5, config_generation: 7, ..Default::default() };
         NodeReport { telemetry: Some(telemetry), ..Default::default() }
@@ -376,6 +380,7 @@ async fn edges_and_metrics_show_what_nodes_count() {
     }
     let edges = serde_json::to_value(server.server.views().edges()).unwrap();
     assert_eq!(edges["windowSeconds"], 10);
+    assert_eq!(edges["edges"].as_array().map(Vec::len), Some(1), "{edges}");
     let edge = &edges["edges"][0];
     assert_eq!(edge["source"], json!({ "namespace": "shop", "name": "web" }));
     assert_eq!((edge["requests"].as_u64(), edge["successRate"].as_f64()), (Some(50), Some(0.9)));
@@ -385,6 +390,7 @@ async fn edges_and_metrics_show_what_nodes_count() {
     let metrics = server.server.views().metrics().await;
     assert!(metrics.contains("\ntulle_server_nodes_connected 1\n"), "{metrics}");
     assert!(metrics.contains("\ntulle_server_joins_total 1\n"), "{metrics}");
+    assert!(metrics.contains("\ntulle_server_edges_refused_total 4\n"), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
