@@ -163,6 +163,15 @@ pub enum StepKind {
 impl Run {
     /// A run that begins. There are questions to be answered, perhaps.
     pub fn begin(workflow: Arc<Workflow>, info: Arc<RunInfo>) -> Self {
+        Self::begin_telling(workflow, info, None)
+    }
+
+    /// One that tells what it goes through ([`Run::take_steps`]).
+    pub fn begin_watched(workflow: Arc<Workflow>, info: Arc<RunInfo>) -> Self {
+        Self::begin_telling(workflow, info, Some(Vec::new()))
+    }
+
+    fn begin_telling(workflow: Arc<Workflow>, info: Arc<RunInfo>, steps: Option<Vec<Step>>) -> Self {
         let root = Activation {
             parent: None,
             started: info.started,
@@ -188,16 +197,12 @@ impl Run {
             phase: Phase::Running,
             held: Vec::new(),
         };
-        let mut run = Self { workflow, info, state, orders: Vec::new(), steps: None };
+        let mut run = Self { workflow, info, state, orders: Vec::new(), steps };
         run.drive();
         run
     }
 
-    /// From now on it is told what the run goes through ([`Run::take_steps`]).
-    pub fn watch(&mut self) {
-        self.steps.get_or_insert_default();
-    }
-
+    /// What it has gone through since this was called last; nothing where it is not watched.
     pub fn take_steps(&mut self) -> Vec<Step> {
         self.steps.as_mut().map(std::mem::take).unwrap_or_default()
     }
