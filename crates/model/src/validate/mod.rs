@@ -7,7 +7,7 @@
 pub(crate) mod field;
 pub(crate) mod metadata;
 mod references;
-mod structure;
+pub(crate) mod structure;
 pub mod suggest;
 pub(crate) mod syntax;
 

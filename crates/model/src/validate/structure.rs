@@ -37,9 +37,11 @@ fn wrong_type(schema: &Value, value: &Value) -> Option<String> {
         "object" => (value.is_object(), "an object"),
         _ => return None,
     };
-    if fits {
-        return None;
-    }
+    (!fits).then(|| mismatch(expected, value))
+}
+
+/// What to say where something else than `expected` was found: "a text", "a whole number", "true or false", "a list", "an object".
+pub(crate) fn mismatch(expected: &str, value: &Value) -> String {
     let advice = match (expected, value) {
         ("a text", Value::Bool(_) | Value::Number(_)) => format!("; write it in quotes: \"{value}\""),
         ("a whole number", Value::String(text)) if text.parse::<i64>().is_ok() => {
@@ -51,7 +53,7 @@ fn wrong_type(schema: &Value, value: &Value) -> Option<String> {
         ("a list", Value::Object(_)) => "; start each item with `- `".to_owned(),
         _ => String::new(),
     };
-    Some(format!("expected {expected}, found {}{advice}", described(value)))
+    format!("expected {expected}, found {}{advice}", described(value))
 }
 
 /// A value with its type, for messages.
@@ -219,7 +221,7 @@ pub(super) fn unknown(schema: &Value, path: &FieldPath, value: &Value, found: &m
                     found.push(FieldError {
                         path: path.field(name.clone()),
                         code: Code::Unknown,
-                        message: unknown_field(name, properties, fields),
+                        message: unknown_field(name, properties.keys().map(String::as_str), fields),
                         value: Some(value.clone()),
                     });
                 }
@@ -230,13 +232,17 @@ pub(super) fn unknown(schema: &Value, path: &FieldPath, value: &Value, found: &m
     }
 }
 
-fn unknown_field(name: &str, known: &Map<String, Value>, present: &Map<String, Value>) -> String {
+/// What to say of a field of another name than those that are `known`.
+pub(crate) fn unknown_field<'a>(
+    name: &str,
+    known: impl Iterator<Item = &'a str> + Clone,
+    present: &Map<String, Value>,
+) -> String {
     // What is there already is not what was meant.
-    let missing = known.keys().map(String::as_str).filter(|key| !present.contains_key(*key));
-    if let Some(meant) = closest(name, missing) {
+    if let Some(meant) = closest(name, known.clone().filter(|key| !present.contains_key(*key))) {
         return format!("there is no field `{name}` here; did you mean `{meant}`?");
     }
-    let names: Vec<Cow<'_, str>> = known.keys().map(|key| format!("`{key}`").into()).collect();
+    let names: Vec<Cow<'_, str>> = known.map(|key| format!("`{key}`").into()).collect();
     format!("there is no field `{name}` here; expected one of {}", names.join(", "))
 }
 
