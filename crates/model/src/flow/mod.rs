@@ -5,4 +5,6 @@ pub mod expression;
 pub mod fault;
 pub mod run;
 pub mod scope;
+pub mod unsupported;
+mod uri_template;
 pub mod workflow;
