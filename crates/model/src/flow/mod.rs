@@ -3,8 +3,11 @@
 pub mod duration;
 pub mod expression;
 pub mod fault;
+mod read;
 pub mod run;
 pub mod scope;
 pub mod unsupported;
 mod uri_template;
 pub mod workflow;
+
+pub use self::read::{MOST_TASKS, parse};

@@ -177,7 +177,7 @@ pub enum Backoff {
     Exponential,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum DurationValue {
     Constant(Duration),
     /// Evaluates to what [`super::duration::read`] reads.
@@ -253,7 +253,8 @@ pub enum Credentials {
 
 #[derive(Debug)]
 pub struct OAuth2 {
-    pub authority: Uri,
+    /// `None`: what the client's Secret says.
+    pub authority: Option<Uri>,
     /// The path of the token endpoint at the authority; `None`: where the authority's metadata say (OpenID Connect Discovery 1.0).
     pub token_path: Option<Arc<str>>,
     /// `id` and `secret` of the client, scopes and audiences: as the document has them, or a Secret.
