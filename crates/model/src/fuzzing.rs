@@ -1,4 +1,4 @@
-//! The fuzz target of the documents that people write: docs/fuzzing.md.
+//! The fuzz targets of the documents that people write: docs/fuzzing.md.
 
 use std::sync::Arc;
 
@@ -6,6 +6,8 @@ use serde_json::Value;
 
 use crate::compile::{Change, Compiler};
 use crate::document::{self, Document, Span};
+use crate::flow;
+use crate::flow::workflow::{Directive, TaskKind, TaskList, Workflow};
 use crate::identity::TrustDomain;
 use crate::name::NamespacedName;
 use crate::registry;
@@ -114,8 +116,71 @@ fn object(text: &str, document: &Document, compiler: &mut Compiler) -> Option<Ch
     Some(Change::Delete(kind, name))
 }
 
+/// A workflow: it is read, or refused at places that can be pointed at.
+///
+/// # Panics
+/// Where a place is none, where what is read has a task that is not there, or leads to one.
+pub fn flows(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(documents) = document::parse(text) else { return };
+    for document in &documents {
+        match flow::parse(&document.value) {
+            Ok(workflow) => {
+                assert!(workflow.tasks.len() <= flow::MOST_TASKS);
+                for task in &workflow.tasks {
+                    assert!(
+                        document.value.pointer(&task.reference).is_some(),
+                        "{} is nowhere",
+                        task.reference
+                    );
+                    tasks_of(&task.kind).into_iter().for_each(|list| leads_on(&workflow, list));
+                }
+                leads_on(&workflow, &workflow.steps);
+            }
+            Err(problems) => {
+                assert!(!problems.is_empty());
+                for problem in &problems {
+                    within(text, document.span_of(problem));
+                }
+            }
+        }
+    }
+}
+
+/// The lists of tasks of a task.
+fn tasks_of(kind: &TaskKind) -> Vec<&TaskList> {
+    match kind {
+        TaskKind::Do(list) => vec![list],
+        TaskKind::For(each) => vec![&each.body],
+        TaskKind::Fork(fork) => vec![&fork.branches],
+        TaskKind::Try(attempt) => std::iter::once(&attempt.body).chain(&attempt.catch.handler).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// All tasks of a list are there, and lead to places in it.
+fn leads_on(workflow: &Workflow, list: &TaskList) {
+    let is_place = |directive: &Directive| !matches!(directive, Directive::To(place) if *place >= list.len());
+    for id in list.iter() {
+        let task = workflow.task(*id);
+        assert!(is_place(&task.then), "{}", task.reference);
+        match &task.kind {
+            TaskKind::Switch(cases) => {
+                assert!(cases.iter().all(|case| is_place(&case.then)), "{}", task.reference)
+            }
+            TaskKind::Function { task, .. } => assert!(workflow.tasks.len() > task.0 as usize),
+            _ => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn workflows_are_read_or_refused_at_a_place() {
+        tulle_fuzz::check("flows", super::flows);
+    }
+
     #[test]
     fn what_is_in_documents_has_a_place_and_is_judged() {
         tulle_fuzz::check("documents", super::documents);
