@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::flow::unsupported::Unsupported;
 
 #[test]
 fn headings() {
@@ -720,4 +721,16 @@ fn all_that_is_wrong_is_found_at_once_and_no_more_than_anybody_reads() {
     let mut many = document("do: []");
     many["do"] = (0..500).map(|i| json!({ format!("t{i}"): {} })).collect();
     assert_eq!(problems(&many).len(), 100);
+}
+
+#[test]
+fn what_is_not_supported_is_what_the_documentation_says() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/flows.md");
+    let text = std::fs::read_to_string(file).expect(file);
+    for what in Unsupported::ALL {
+        let row = format!("| {} | {} |", what.construct(), what.reason());
+        assert!(text.contains(&row), "docs/flows.md has no row\n{row}");
+    }
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| :")).count();
+    assert!(rows >= Unsupported::ALL.len(), "{rows}");
 }
