@@ -111,6 +111,13 @@ fn name_problem(name: &str) -> Option<&'static str> {
     (!name.chars().all(good)).then_some("which is no name of a field: letters, digits, `_`, `-` and `.` are")
 }
 
+/// A text, with all percent-encoded that is not unreserved.
+pub(super) fn encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    push_encoded(&mut encoded, text);
+    encoded
+}
+
 /// Appends a text, with all percent-encoded that is not unreserved (RFC 6570, section 3.2.1).
 fn push_encoded(uri: &mut String, text: &str) {
     for byte in text.bytes() {
