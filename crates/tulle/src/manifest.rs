@@ -464,17 +464,17 @@ pub fn check_references(
     }
 }
 
-/// Warns of the matches of routes that no request reaches; see [`check_references`].
-pub fn find_unreached(
+/// Warns of what nothing comes of in routes: parents, and matches that no request reaches; see [`check_references`].
+pub fn find_idle(
     manifests: &[Manifest],
     known: impl Fn(&ServiceName) -> Option<Vec<OfferedPort>>,
     warnings: &mut Diagnostics,
 ) {
     let objects: Vec<(&Kind, &Value)> = manifests.iter().map(|m| (m.kind, &m.value)).collect();
-    for (index, field, why) in compile::find_unreached(&objects, known) {
+    for (index, field, why) in compile::find_idle(&objects, known) {
         let manifest = &manifests[index];
         let title = format!("{}: {field}: {why}", manifest.describe());
-        warnings.push(manifest.diagnostic(title, &field.pointer(), "never decides").into_warning());
+        warnings.push(manifest.diagnostic(title, &field.pointer(), "nothing comes of it").into_warning());
     }
 }
 

@@ -11,6 +11,7 @@
 mod coverage;
 mod endpoints;
 mod external;
+mod foretold;
 mod index;
 mod originated;
 mod originated_status;
@@ -61,9 +62,10 @@ use crate::validate::field::{Errors, Field, Read, Unreadable};
 use crate::validate::validate;
 
 pub use self::external::KeySources;
+pub use self::foretold::{foretell, services_of_route};
 pub use self::policy_status::{StatusTarget, TargetStatus};
 pub use self::status::{ParentStatus, StatusCondition};
-pub use self::unreached::find_unreached;
+pub use self::unreached::find_idle;
 pub use self::workloads::LocalWorkload;
 
 /// A change of one object. Names of cluster-wide objects have an empty namespace.

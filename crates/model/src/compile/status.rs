@@ -108,19 +108,15 @@ impl Compiler {
         if route.hostnames {
             message.push_str(&format!("; warning: spec.hostnames {HOSTNAMES_IGNORED}"));
         }
-        let attached =
-            attach(route, parent, parent.service.as_ref().and_then(|name| self.services.get(name)));
-        let others = attached.unwrap_or_default().into_iter().filter(|port| !ports.contains(port));
-        for why in others.filter_map(|port| self.conflict(route, parent, port)) {
-            message.push_str(&format!("; warning: not at all of its ports: {why}"));
-        }
+        let idle = self.not_there(route, parent, ports);
+        idle.into_iter().for_each(|why| message.push_str(&format!("; warning: {why}")));
         message.push_str(&self.unreached_there(route, parent, ports));
         let Some(config) = parent.service.as_ref().and_then(|name| self.configs.get(name)) else {
             return message;
         };
         let namespace = &route.name.namespace;
-        let views = || ports.iter().filter_map(|&port| Some(config.port(port)?.seen_from(namespace)));
-        let open = views().filter(|p| p.protocol == AppProtocol::Detect && !p.http_only);
+        let views = ports.iter().filter_map(|&port| Some(config.port(port)?.seen_from(namespace)));
+        let open = views.filter(|p| p.protocol == AppProtocol::Detect && !p.http_only);
         let open: Vec<_> = open.map(|port| port.number.to_string()).collect();
         if route.kind.routes_requests() && !open.is_empty() {
             let (ports, service) = (open.join(", "), &config.name);
@@ -130,15 +126,26 @@ impl Compiler {
                  (`parentRefs[].port` or `sectionName`)"
             ));
         }
-        let lost = views().flat_map(|port| lost_names(route, port).into_iter().map(move |lost| (port, lost)));
-        for (port, (name, holder)) in lost.take(MOST_LOST) {
-            let port = port.number;
-            let lost = format!(
-                "; warning: {name} is for TLSRoute {holder} on port {port}, which is older, or first by name"
-            );
-            message.push_str(&lost);
-        }
         message
+    }
+
+    /// Where a route does not act that its parent reference means: other ports than these, on which it does, and host names
+    /// of a TLSRoute.
+    pub(super) fn not_there(&self, route: &RouteForm, parent: &ParentForm, ports: &[u16]) -> Vec<String> {
+        let service = parent.service.as_ref();
+        let attached = attach(route, parent, service.and_then(|name| self.services.get(name)));
+        let others = attached.unwrap_or_default().into_iter().filter(|port| !ports.contains(port));
+        let conflicts = others.filter_map(|port| self.conflict(route, parent, port));
+        let mut idle: Vec<_> = conflicts.map(|why| format!("not at all of its ports: {why}")).collect();
+        let Some(config) = service.and_then(|name| self.configs.get(name)) else { return idle };
+        let namespace = &route.name.namespace;
+        let views = ports.iter().filter_map(|&port| Some(config.port(port)?.seen_from(namespace)));
+        let lost = views.flat_map(|port| lost_names(route, port).into_iter().map(move |lost| (port, lost)));
+        idle.extend(lost.take(MOST_LOST).map(|(port, (name, holder))| {
+            let port = port.number;
+            format!("{name} is for TLSRoute {holder} on port {port}, which is older, or first by name")
+        }));
+        idle
     }
 
     /// Warns of the matches that no request reaches.

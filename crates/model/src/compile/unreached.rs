@@ -117,16 +117,16 @@ pub(super) fn sentences(
     ports_of.into_iter().map(sentence).collect()
 }
 
-/// Finds the matches of routes among `objects` that no request reaches, as far as these routes tell. Each comes with
-/// the index of its object, the field, and why. `known`: the ports of Services that are elsewhere; of one that nothing
+/// Finds what nothing comes of in the routes among `objects`, as far as these tell: parents at which they do nothing, and
+/// matches that no request reaches. Each comes with the index of its object, the field, and why. `known`: the ports of Services that are elsewhere; of one that nothing
 /// is known of, the ports are those that routes name.
-pub fn find_unreached<K: Borrow<Kind>, V: Borrow<Value>>(
+pub fn find_idle<K: Borrow<Kind>, V: Borrow<Value>>(
     objects: &[(K, V)],
     known: impl Fn(&ServiceName) -> Option<Vec<OfferedPort>>,
 ) -> Vec<(usize, FieldPath, String)> {
     let Ok(domain) = TrustDomain::new("validate") else { return Vec::new() };
     let mut compiler = Compiler::new(domain);
-    let relevant = |kind: &Kind| kind.id == KindId::Service || is_route(kind.id);
+    let relevant = |kind: &Kind| kind.id == KindId::Service || kind.id.is_route();
     let given = objects.iter().filter(|(kind, _)| relevant(kind.borrow()));
     compiler.apply_all(given.map(|(kind, object)| {
         let object: &Value = object.borrow();
@@ -139,21 +139,17 @@ pub fn find_unreached<K: Borrow<Kind>, V: Borrow<Value>>(
     let mut found = Vec::new();
     for (index, (kind, object)) in objects.iter().enumerate() {
         let kind = kind.borrow();
-        if is_route(kind.id) {
+        if kind.id.is_route() {
             let key = RouteKey { kind: kind.id, name: super::name_of(object.borrow(), kind.namespaced) };
-            found.extend(compiler.unreached_of(&key).into_iter().map(|(path, text)| (index, path, text)));
+            found.extend(compiler.losses_of(&key).into_iter().map(|(path, text)| (index, path, text)));
         }
     }
     found
 }
 
-fn is_route(kind: KindId) -> bool {
-    matches!(kind, KindId::HttpRoute | KindId::GrpcRoute)
-}
-
 impl Compiler {
     /// What no request reaches of a route, by all its parents; each once.
-    fn unreached_of(&self, key: &RouteKey) -> Vec<(FieldPath, String)> {
+    pub(super) fn unreached_of(&self, key: &RouteKey) -> Vec<(FieldPath, String)> {
         let Some(form) = self.routes.get(key).and_then(|state| state.form.as_ref()) else {
             return Vec::new();
         };

@@ -1255,12 +1255,17 @@ fn rules_do_not_go_by_what_is_the_connections() {
     }
 }
 
+/// What is warned of in an object; a route has a parent where it does not say.
+fn said(id: KindId, mut spec: Value) -> Vec<String> {
+    if id.is_route() && spec["parentRefs"].is_null() {
+        spec["parentRefs"] = json!([{ "group": "", "kind": "Service", "name": "c" }]);
+    }
+    let warnings = warnings(id.kind(), &object(id, spec));
+    warnings.iter().map(|warning| format!("{} {}", warning.path, warning.message)).collect()
+}
+
 #[test]
 fn what_nothing_comes_of_is_said() {
-    let said = |id: KindId, spec: Value| -> Vec<String> {
-        let warnings = warnings(id.kind(), &object(id, spec));
-        warnings.iter().map(|warning| format!("{} {}", warning.path, warning.message)).collect()
-    };
     let ignored = "spec.hostnames is ignored: the route takes the requests of its parent Services, whatever host they \
                    name; leave it out";
     let rules = || json!([{ "backendRefs": [{ "name": "c", "port": 80 }] }]);
@@ -1290,10 +1295,6 @@ fn what_nothing_comes_of_is_said() {
 
 #[test]
 fn rules_that_nothing_gets_through_are_said() {
-    let said = |id: KindId, spec: Value| -> Vec<String> {
-        let warnings = warnings(id.kind(), &object(id, spec));
-        warnings.iter().map(|warning| format!("{} {}", warning.path, warning.message)).collect()
-    };
     let backend = |weight: u32| json!({ "name": "c", "port": 80, "weight": weight });
     let fails = "every request that it takes would be answered with 500";
     let redirect = json!({ "type": "RequestRedirect", "requestRedirect": { "hostname": "a.b" } });
@@ -1311,13 +1312,17 @@ fn rules_that_nothing_gets_through_are_said() {
     assert_eq!(said(KindId::HttpRoute, rules.clone()), expected);
     assert_eq!(said(KindId::GrpcRoute, rules), expected);
     let none = ["spec has no rules: every request would be answered with 500"];
-    assert_eq!(said(KindId::HttpRoute, json!({ "parentRefs": [] })), none);
+    assert_eq!(said(KindId::HttpRoute, json!({})), none);
     let bytes = |weight| json!({ "rules": [{ "backendRefs": [backend(weight)] }] });
     for kind in [KindId::TcpRoute, KindId::TlsRoute] {
         let expected =
             "spec.rules[0] has no backend with a weight above 0: every connection that it takes fails";
         assert_eq!(said(kind, bytes(0)), [expected]);
         assert!(said(kind, bytes(1)).is_empty());
+        let mut of_nobody = bytes(1);
+        of_nobody["parentRefs"] = json!([]);
+        let expected = "spec has no parentRefs: it is the route of no Service, and nothing comes of it";
+        assert_eq!(said(kind, of_nobody), [expected]);
     }
 }
 

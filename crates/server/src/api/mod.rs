@@ -9,6 +9,7 @@ mod body;
 mod caller;
 mod delete_options;
 mod discovery;
+mod foretold;
 mod history;
 mod nodes;
 mod openapi;

@@ -2,12 +2,12 @@
 
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
-use tulle_model::kinds::authorization_policy::unmatched;
 use tulle_model::registry::{Kind, KindId};
 
 use super::body;
 use super::caller::{Caller, named_by_selector};
 use super::delete_options;
+use super::foretold;
 use super::path::{Query, Target};
 use super::render::Rendering;
 use super::reply::{self, Reply};
@@ -152,8 +152,8 @@ impl WriteRequest<'_> {
             self.caller.wrote(self.target, &written.object).await;
         }
         let mut warnings = written.warnings;
-        if self.target.kind.id == KindId::AuthorizationPolicy && !self.target.status {
-            warnings.extend(self.unmatched_targets(&written.object).await);
+        if !self.target.status {
+            warnings.extend(self.foretold(&written.object).await);
         }
         let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
         let name = written.object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
@@ -163,15 +163,16 @@ impl WriteRequest<'_> {
         response
     }
 
-    /// What of a policy finds nothing to act on, as far as that can be said now.
-    async fn unmatched_targets(&self, policy: &Value) -> Vec<String> {
-        let namespace = policy["metadata"]["namespace"].as_str();
-        let all = async |kind: KindId| self.objects.list(kind.kind(), namespace).await.map(|list| list.items);
-        match (all(KindId::Service).await, all(KindId::Workload).await) {
-            (Ok(services), Ok(workloads)) => unmatched(policy, &services, &workloads),
-            // It is written, whatever cannot be said of it.
-            _ => Vec::new(),
-        }
+    /// What is to be told of an object beside others. Nothing is where these cannot be read: it is written all the same.
+    async fn foretold(&self, object: &Value) -> Vec<String> {
+        let told = match self.target.kind.id {
+            KindId::AuthorizationPolicy => foretold::of_policy(self.objects, object).await,
+            KindId::HttpRoute | KindId::GrpcRoute | KindId::TlsRoute | KindId::TcpRoute => {
+                foretold::of_route(self.objects, self.target.kind, object).await
+            }
+            _ => return Vec::new(),
+        };
+        told.unwrap_or_default()
     }
 
     fn options(&self) -> Result<WriteOptions, Failure> {

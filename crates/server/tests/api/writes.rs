@@ -58,6 +58,7 @@ async fn what_is_invalid_is_refused_with_its_field() {
     assert_eq!(status["details"]["kind"], "HTTPRoute");
     assert_eq!(status["details"]["causes"][0]["field"], "spec.rules[0].backendRefs[0].port");
 
+    api.post(SERVICES, &service("c")).await.expect(201);
     let mut unknown = route();
     unknown["spec"]["ruls"] = json!([]);
     let strict =
@@ -474,6 +475,7 @@ async fn events_are_shown_in_both_groups() {
 #[tokio::test]
 async fn what_nothing_comes_of_is_said() {
     let api = TestApi::start().await;
+    api.post(SERVICES, &service("c")).await.expect(201);
     let mut named = route();
     named["spec"]["hostnames"] = json!(["a.example"]);
     let answer = api.post(ROUTES, &named).await;
@@ -483,7 +485,7 @@ async fn what_nothing_comes_of_is_said() {
     let answer =
         api.patch(&format!("{ROUTES}/r"), "merge-patch", &json!({ "spec": { "hostnames": null } })).await;
     assert!(answer.headers.get("warning").is_none());
-    let mut other = service("c");
+    let mut other = service("d");
     other["spec"]["externalName"] = "a.example".into();
     let answer = api.post(SERVICES, &other).await;
     assert_eq!(

@@ -46,7 +46,7 @@ pub fn run(mut args: ValidateArgs) -> Result<()> {
     let meshes = meshes.iter().map(|mesh| config::load(mesh)).collect::<Result<Vec<_>>>()?;
     for config in &meshes {
         count += config.services.len() + config.resources.len();
-        manifest::find_unreached(&config.resources, |name| config.ports_of(name), &mut warnings);
+        manifest::find_idle(&config.resources, |name| config.ports_of(name), &mut warnings);
         manifest::find_ignored(&config.resources, &mut warnings);
         match &config.skipped {
             Some(line) if args.files.strict => return Err(Failure::input(format!("resources: {line}"))),
@@ -65,7 +65,7 @@ pub fn run(mut args: ValidateArgs) -> Result<()> {
         let missing = (!args.partial).then_some("name the file that has it, too, or say --partial");
         manifest::check_references(&set.manifests, known, missing, &mut diagnostics);
         diagnostics.into_result()?;
-        manifest::find_unreached(&set.manifests, known, &mut warnings);
+        manifest::find_idle(&set.manifests, known, &mut warnings);
         manifest::find_ignored(&set.manifests, &mut warnings);
         count += set.manifests.len();
     }

@@ -256,6 +256,31 @@ fn matches_that_come_too_late() {
     assert_eq!((code(&output), stderr(&output).as_str()), (0, ""));
 }
 
+/// Files say what the API does when they are applied.
+#[test]
+fn routes_that_do_nothing() {
+    let headless = format!("{SERVICE}  clusterIP: None\n  ports: [{{port: 80}}]\n---\n");
+    let bytes = format!("{SERVICE}  ports: [{{port: 80, appProtocol: tcp}}]\n---\n");
+    let route = ROUTE.replace("nowhere", "c");
+    let without = route.replace("parentRefs: [{group: '', kind: Service, name: c}]", "parentRefs: []");
+    for (text, expected) in [
+        (
+            headless + &route,
+            "warning: HTTPRoute r: spec.parentRefs[0]: the route does nothing there: Service default/c is headless",
+        ),
+        (
+            bytes.clone() + &route,
+            "spec.parentRefs[0]: the route does nothing there: by its appProtocol, the port of Service default/c does not speak HTTP",
+        ),
+        (bytes + &without, "warning: HTTPRoute r: spec has no parentRefs"),
+    ] {
+        let folder = folder(&[("all.yaml", &*text)]);
+        let output = tulle(folder.path(), &["validate", "all.yaml"]);
+        assert_eq!((code(&output), stdout(&output).as_str()), (0, "2 objects valid\n"));
+        assert!(stderr(&output).contains(expected), "{text}{}", stderr(&output));
+    }
+}
+
 /// Valid, and nothing gets through: that is said, as the API says it.
 #[test]
 fn rules_that_answer_by_500() {

@@ -44,9 +44,10 @@ impl Mesh {
         self.ends(line, 0).0
     }
 
-    pub fn apply(&self, text: &str) {
+    /// Applies that, and gives what is said besides.
+    pub fn apply(&self, text: &str) -> String {
         fs::write(self.folder.path().join("objects.yaml"), text).unwrap();
-        self.prints("apply -f objects.yaml");
+        self.ends("apply -f objects.yaml", 0).1
     }
 }
 
@@ -151,6 +152,11 @@ fn what_others_wrote_stays() {
         assert!(printed.is_empty() && said.contains(expected), "{said}");
     }
     mesh.ends("split web --delete", 4);
+    let said = mesh.apply(&route.replace("by-hand", "later"));
+    let behind = "warning: spec.rules[0].matches[0]: no request reaches it: spec.rules[0].matches[0] of HTTPRoute \
+                  default/by-hand comes first";
+    assert!(said.starts_with(behind), "{said}");
+    mesh.prints("delete httproute later");
     let shown = mesh.prints("split web");
     assert!(shown.contains("HTTPRoute default/by-hand, "), "{shown}");
     let first = line(&shown, "web:80");

@@ -1,4 +1,4 @@
-//! What a route's status and `find_unreached` say of matches that no request reaches.
+//! What a route's status and `find_idle` say of what nothing comes of.
 
 use super::*;
 
@@ -95,7 +95,7 @@ fn files_are_told_what_they_have_in_vain() {
                 |number: &u16| crate::validate::OfferedPort { number: *number, name: format!("p{number}") };
             ports.iter().map(port).collect()
         };
-        let found = find_unreached(&objects, |_| known.as_ref().map(ports));
+        let found = find_idle(&objects, |_| known.as_ref().map(ports));
         found.into_iter().map(|(index, field, why)| (index, format!("{field}: {why}"))).collect()
     };
     let without_age = |name: &str, parent: Value, rules: Value| {
@@ -116,7 +116,9 @@ fn files_are_told_what_they_have_in_vain() {
     assert_eq!(found(twice(parent("c")), None), expected);
     assert_eq!(found(twice(on(81)), None), expected);
     assert_eq!(found(twice(on(81)), Some(vec![80, 81])), expected);
-    assert_eq!(found(twice(on(82)), Some(vec![80, 81])), [], "it is not attached");
+    let nowhere =
+        "spec.parentRefs[0]: the route does nothing there: Service shop/c has no TCP port 82".to_owned();
+    assert_eq!(found(twice(on(82)), Some(vec![80, 81])), [(0, nowhere)], "it is not attached");
     // The special one is behind, however old it is.
     let special = vec![
         without_age("a", parent("c"), json!([prefix("/x")])),

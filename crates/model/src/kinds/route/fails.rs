@@ -1,12 +1,16 @@
-//! Warnings of rules that nothing gets through, though they are valid and the route is in force.
+//! Warnings of routes that are valid, and are for nothing, or let nothing through.
 
 use super::super::id::KindId;
 use crate::validate::field::{Code, Errors, Field};
 
-/// Warns of every rule that sends what it takes nowhere: it has no backends, or none with a weight. A rule with a
+/// Warns of a route without a parent, and of every rule that sends what it takes nowhere: it has no backends, or none with a weight. A rule with a
 /// RequestRedirect answers by itself.
 pub(in crate::kinds) fn warn(kind: KindId, route: &Field<'_>, warnings: &mut Errors) {
     let Some(spec) = route.get("spec") else { return };
+    if spec.items("parentRefs").next().is_none() {
+        let what = "has no parentRefs: it is the route of no Service, and nothing comes of it";
+        warnings.push(&spec, Code::Required, what);
+    }
     let bytes = matches!(kind, KindId::TcpRoute | KindId::TlsRoute);
     let what = if bytes {
         "every connection that it takes fails"

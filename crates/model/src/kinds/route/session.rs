@@ -179,7 +179,10 @@ mod tests {
             "apiVersion": "gateway.networking.k8s.io/v1",
             "kind": kind,
             "metadata": { "name": "r", "namespace": "shop" },
-            "spec": { "rules": sessions.iter().map(rule).collect::<Vec<_>>() }
+            "spec": {
+                "parentRefs": [{ "group": "", "kind": "Service", "name": "c" }],
+                "rules": sessions.iter().map(rule).collect::<Vec<_>>(),
+            },
         })
     }
 

@@ -1,0 +1,40 @@
+//! What comes of an object beside those that there are, for whoever writes it: its status says the same, later.
+
+use serde_json::Value;
+use tulle_model::compile::{foretell, services_of_route};
+use tulle_model::kinds::authorization_policy::unmatched;
+use tulle_model::registry::{Kind, KindId};
+
+use crate::objects::{ObjectError, Objects, Page};
+
+/// With so many other routes of each kind a route is compared: what is said is true whatever others there are, and a
+/// write costs no more the more there are.
+const MOST_ROUTES: usize = 100;
+
+/// What of a policy finds nothing to act on.
+pub(super) async fn of_policy(objects: &Objects, policy: &Value) -> Result<Vec<String>, ObjectError> {
+    let namespace = policy["metadata"]["namespace"].as_str();
+    let services = objects.list(KindId::Service.kind(), namespace).await?.items;
+    let workloads = objects.list(KindId::Workload.kind(), namespace).await?.items;
+    Ok(unmatched(policy, &services, &workloads))
+}
+
+/// Where a route does nothing, and what it takes from others.
+pub(super) async fn of_route(
+    objects: &Objects,
+    kind: &'static Kind,
+    route: &Value,
+) -> Result<Vec<String>, ObjectError> {
+    let mut services = Vec::new();
+    for name in services_of_route(kind, route) {
+        services.extend(objects.get(KindId::Service.kind(), &name.namespace, &name.name).await?);
+    }
+    let namespace = route["metadata"]["namespace"].as_str();
+    let mut others = Vec::new();
+    for id in [KindId::HttpRoute, KindId::GrpcRoute, KindId::TlsRoute, KindId::TcpRoute] {
+        let page = Page { limit: Some(MOST_ROUTES), ..Page::default() };
+        let list = objects.list_page(id.kind(), namespace, &page).await?;
+        others.extend(list.items.into_iter().map(|other| (id.kind(), other)));
+    }
+    Ok(foretell(kind, route, &others, &services))
+}
