@@ -1,6 +1,7 @@
 //! `tulle explain`: what becomes of a described request, and which field of which object decides.
 
 pub(super) mod asked;
+mod asking;
 
 use std::sync::Arc;
 
@@ -10,19 +11,16 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use tulle_model::explain::{Caller, End, Explanation, PHASES, explain, percent, snapshot};
 use tulle_model::legible::legible;
-use tulle_model::name::WorkloadName;
 use tulle_model::registry::{KINDS, KindId};
 use tulle_model::snapshot::WorkloadConfig;
-use tulle_model::split::{MeshObject, name_of};
-use tulle_model::validate::suggest::did_you_mean;
+use tulle_model::split::MeshObject;
 
 use self::asked::{AskedFor, read_header};
-use super::apply::print_skipped;
 use crate::client::{Client, ClientArgs};
-use crate::exit::{Exit, Failure, Result};
+use crate::exit::{Failure, Result};
 use crate::manifest::{self, FileArgs};
 use crate::mesh_objects::{compile, fetch};
-use crate::output::{ReportFormat, Table, print, print_json, print_yaml};
+use crate::output::{ReportFormat, Table, note, note_wrapped, print, print_json, print_yaml};
 use crate::selection::object_name;
 use crate::terminal;
 
@@ -81,8 +79,9 @@ pub async fn run(args: ExplainArgs) -> Result<()> {
     let (objects, namespace) = if offline { of_files(&args)? } else { of_server(&args).await? };
     let from = object_name(&args.from, &namespace);
     let compiler = compile(&objects)?;
-    if !offline {
-        require(&objects, &from)?;
+    match offline {
+        true => note_wrapped(&asking::alone(&objects, &from), 2),
+        false => asking::require(&objects, &from)?,
     }
     let node = compiler.workload(&from).map(|local| local.node.clone());
     let identity = compiler.identity(&from);
@@ -164,25 +163,12 @@ fn without_secrets((kind, object): &mut MeshObject) {
 
 fn of_files(args: &ExplainArgs) -> Result<(Vec<MeshObject>, String)> {
     let mut set = manifest::load(&args.files)?;
-    print_skipped(&set)?;
+    set.skipped_note().iter().for_each(|line| note(line));
     let namespace = args.namespace.as_deref().unwrap_or("default").to_owned();
     set.default_namespace(&namespace);
     set.check_duplicates()?;
     let objects = set.manifests.into_iter().map(|manifest| (manifest.kind, Arc::new(manifest.value)));
     Ok((objects.collect(), namespace))
-}
-
-/// Whether there is such a workload.
-fn require(objects: &[MeshObject], from: &WorkloadName) -> Result<()> {
-    let workloads = objects.iter().filter(|(kind, _)| kind.id == KindId::Workload);
-    let names: Vec<_> = workloads.map(|(_, workload)| name_of(workload).to_string()).collect();
-    if names.contains(&from.to_string()) {
-        return Ok(());
-    }
-    let hint = did_you_mean(&from.to_string(), names.iter().map(String::as_str));
-    Err(Failure::new(format!("there is no Workload {from}{hint}"))
-        .exit(Exit::NotFound)
-        .help("`tulle get workloads -A` lists them"))
 }
 
 fn render(explanation: &Explanation, wide: bool) -> String {

@@ -16,6 +16,12 @@ fn a_request_is_explained_with_a_server_and_without() {
     mesh.prints("split web v1=90 web=10");
     let (printed, said) = mesh.ends("explain --from clinet http://web/", 4);
     assert!(printed.is_empty() && said.contains("did you mean `default/client`"), "{said}");
+    let (printed, said) = mesh.ends("explain --from shop/gone http://web/", 4);
+    let nearest =
+        "there is no Workload shop/gone\nhelp: namespace shop has none; workloads: default/client\n";
+    assert!(printed.is_empty() && said.contains(nearest), "{said}");
+    let (_, said) = mesh.ends("explain --from gone http://web/", 4);
+    assert!(said.contains("help: workloads of namespace default: default/client\n"), "{said}");
     let (printed, said) = mesh.ends("explain --from client get web/", 2);
     assert!(printed.is_empty() && said.contains("help: write `GET`"), "{said}");
     let shown = mesh.prints("explain --from client http://web/a%2e -H x:1");
@@ -39,18 +45,29 @@ fn a_request_is_explained_with_a_server_and_without() {
         &["explain", "--from", "client", "http://web/a%2e", "-H", "x: 1", "-f", "all.yaml"],
     );
     assert_eq!((code(&output), stdout(&output)), (0, shown), "{}", stderr(&output));
+    assert_eq!(stderr(&output), "the files alone are explained: the server was not asked\n");
     assert_eq!(
         mesh.prints("explain --from client -X GET web/a%2e -H x:1"),
         mesh.prints("explain --from default/client GET http://web:80/a%2e -H x:1")
     );
 
     // Without what runs, nothing is said of it.
-    fs::write(folder.path().join("web.yaml"), WEB).unwrap();
+    let deployment = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: d}}";
+    fs::write(folder.path().join("web.yaml"), format!("{WEB}\n---\n{deployment}")).unwrap();
     let output = tulle(folder.path(), &["explain", "--from", "client", "web", "-f", "web.yaml"]);
     assert!(
         stdout(&output).ends_with("It goes to Service default/web port 80, as GET / for web\n"),
         "{output:?}"
     );
+    let said = stderr(&output);
+    assert!(
+        said.contains("Workload default/client is not in them") && said.contains("1 object was skipped"),
+        "{said}"
+    );
+    // Programs read what is printed, whatever was skipped.
+    let arguments = ["explain", "--from", "client", "web", "-f", "web.yaml", "-o", "json"];
+    let output = tulle(folder.path(), &arguments);
+    assert!(serde_json::from_str::<Value>(&stdout(&output)).is_ok(), "{output:?}");
 
     let json = mesh.prints("explain --from client POST web:81 -o json");
     let found: Value = serde_json::from_str(&json).unwrap();
