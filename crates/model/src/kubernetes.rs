@@ -78,22 +78,19 @@ const SKIPPED: &[(&str, &[&str], &[&str])] = &[
     ),
 ];
 
-/// Those about traffic.
-const TRAFFIC: &[(&str, &str, &str, &str)] = &[
-    ("", "v1", "Endpoints", "write an EndpointSlice (discovery.k8s.io/v1) in its place"),
-    (
-        "networking.k8s.io",
-        "v1",
-        "Ingress",
-        "nothing here takes traffic from outside by it; take it out of the files that are applied",
-    ),
-    (
-        "networking.k8s.io",
-        "v1",
-        "NetworkPolicy",
-        "nothing here would enforce it; take it out of the files that are applied, if that is no danger",
-    ),
+/// Those about traffic, by group, with the versions that files have them in.
+const TRAFFIC: &[(&str, &[&str], &str, &str)] = &[
+    ("", &["v1"], "Endpoints", "write an EndpointSlice (discovery.k8s.io/v1) in its place"),
+    ("networking.k8s.io", &["v1", "v1beta1"], "Ingress", INGRESS),
+    ("extensions", &["v1beta1"], "Ingress", INGRESS),
+    ("networking.k8s.io", &["v1"], "NetworkPolicy", NETWORK_POLICY),
+    ("extensions", &["v1beta1"], "NetworkPolicy", NETWORK_POLICY),
 ];
+
+const INGRESS: &str = "nothing here takes traffic from outside by it. Where requests to a Service go within the mesh, an HTTPRoute \
+                       (gateway.networking.k8s.io/v1) says; take the Ingress out of the files that are applied";
+const NETWORK_POLICY: &str = "nothing here would enforce it. Who may enter workloads, an AuthorizationPolicy (tulle.dev/v1alpha1) says; \
+                              take the NetworkPolicy out of the files that are applied, if that is no danger";
 
 fn split(api_version: &str) -> (&str, &str) {
     api_version.rsplit_once('/').unwrap_or(("", api_version))
@@ -102,7 +99,10 @@ fn split(api_version: &str) -> (&str, &str) {
 /// What a kind of Kubernetes itself means here; `None` where it is none of those, or one that is served.
 pub fn meaning(api_version: &str, kind: &str) -> Option<Meaning> {
     let (group, version) = split(api_version);
-    if let Some((.., advice)) = TRAFFIC.iter().find(|(g, v, k, _)| (*g, *v, *k) == (group, version, kind)) {
+    let named = |(g, versions, k, _): &&(&str, &[&str], &str, &str)| {
+        (*g, *k) == (group, kind) && versions.contains(&version)
+    };
+    if let Some((.., advice)) = TRAFFIC.iter().find(named) {
         return Some(Meaning::Traffic(advice));
     }
     let skipped = |(of_group, versions, kinds): &(&str, &[&str], &[&str])| {
@@ -123,7 +123,7 @@ pub fn probably_meant(api_version: &str, kind: &str) -> Option<String> {
     let skipped = SKIPPED
         .iter()
         .flat_map(|(group, versions, kinds)| kinds.iter().map(move |kind| (*group, versions[0], *kind)));
-    let traffic = TRAFFIC.iter().map(|(group, version, kind, _)| (*group, *version, *kind));
+    let traffic = TRAFFIC.iter().map(|(group, versions, kind, _)| (*group, versions[0], *kind));
     let served = crate::registry::KINDS.iter().map(|k| (k.group, k.version, k.kind));
     let all: Vec<_> = served.chain(skipped).chain(traffic).collect();
     let named = |found: &(&str, &str, &str)| format!("{} in {}", found.2, api_version(found.0, found.1));
@@ -173,6 +173,7 @@ mod tests {
         }
         for (version, kind) in [
             ("networking.k8s.io/v1", "Ingress"),
+            ("extensions/v1beta1", "Ingress"),
             ("networking.k8s.io/v1", "NetworkPolicy"),
             ("v1", "Endpoints"),
         ] {

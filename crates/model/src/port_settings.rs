@@ -125,6 +125,9 @@ fn half_close(item: &str, ports: &[Named<'_>], settings: &mut [Http1Settings]) -
     Ok(())
 }
 
+/// The form of a [`duration`], as Gateway API's own schemas have it.
+pub(crate) const DURATION: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
+
 /// A duration of Gateway API (GEP-2257): up to four numbers of up to five digits, each with `h`, `m`, `s` or `ms`.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
     let (mut rest, mut total, mut parts) = (text, Duration::ZERO, 0);

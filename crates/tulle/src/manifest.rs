@@ -251,6 +251,10 @@ pub fn load(args: &FileArgs) -> Result<ManifestSet> {
         };
         let names: Vec<_> = args.filename.iter().map(name).collect();
         let mut diagnostic = Diagnostic::new(format!("there is no object in {}", names.join(", ")));
+        for folder in args.filename.iter().filter(|path| path.join(UP_FILE).is_file()) {
+            let file = folder.join(UP_FILE).display().to_string();
+            diagnostic = diagnostic.help(format!("{file} is no file of objects: {}", of_up(&file)));
+        }
         if !args.recursive && args.filename.iter().any(|path| has_folders(path)) {
             diagnostic = diagnostic.help("-R looks into folders in folders, too");
         }
@@ -395,7 +399,9 @@ fn no_kind(manifest: &Manifest) -> Diagnostic {
                 Some(Meaning::Nothing) => {
                     "it is Kubernetes' own, and means nothing here: without --strict it is skipped".to_owned()
                 }
-                Some(Meaning::Traffic(advice)) => format!("it is Kubernetes' own: {advice}"),
+                Some(Meaning::Traffic(advice)) => {
+                    format!("{kind} is Kubernetes' own, and no kind of Tulle: {advice}")
+                }
                 None => known(version),
             };
             let is_kind = registry::KINDS.iter().any(|k| k.kind == kind);
@@ -405,16 +411,40 @@ fn no_kind(manifest: &Manifest) -> Diagnostic {
             let label = meant.map_or("unknown kind".to_owned(), |meant| format!("did you mean {meant}?"));
             manifest.diagnostic(title, pointer, &label).help(help)
         }
-        _ => {
-            let missing = if version.is_none() { "apiVersion" } else { "kind" };
-            let mut diagnostic = manifest
-                .diagnostic(format!("{missing}: it is missing"), "", "an object says what it is")
-                .help(known(""));
-            if value.get("services").is_some() {
-                diagnostic = diagnostic.help("is it a file for `tulle up`? Its name is tulle.yaml");
-            }
-            diagnostic
-        }
+        (None, None) if value.get("services").is_some() => manifest
+            .diagnostic("these are services that `tulle up` runs, and no objects", "/services", "no object")
+            .help(of_up(&manifest.source.name)),
+        (None, kind) => manifest
+            .diagnostic("apiVersion: it is missing", "", "an object says what it is")
+            .help(kind.map_or_else(|| known(""), versions_of)),
+        (version, None) => manifest
+            .diagnostic("kind: it is missing", "", "an object says what it is")
+            .help(known(version.unwrap_or_default())),
+    }
+}
+
+/// What to do with a file of `tulle up`.
+fn of_up(file: &str) -> String {
+    let path = Path::new(file);
+    if path.file_name().is_none_or(|name| name != UP_FILE) {
+        return format!("the name of such a file is {UP_FILE}, and `tulle up FOLDER` takes it");
+    }
+    let folder = match path.parent().map(Path::display).map(|folder| folder.to_string()) {
+        Some(folder) if !folder.is_empty() => format!(" {folder}"),
+        _ => String::new(),
+    };
+    format!("`tulle up{folder}` runs them, `tulle validate{folder}` checks the file")
+}
+
+/// In which versions there is a kind.
+fn versions_of(kind: &str) -> String {
+    let served: Vec<_> = registry::KINDS.iter().filter(|k| k.kind == kind).map(Kind::api_version).collect();
+    if let Some(version) = served.first() {
+        return format!("of {kind} it is `{version}`");
+    }
+    match kubernetes::probably_meant("", kind) {
+        Some(meant) => format!("did you mean {meant}?"),
+        None => known(""),
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::field::{Code, Errors, Field, FieldError, FieldPath, shown};
 use super::suggest::{closest, did_you_mean};
+use crate::port_settings::DURATION;
 
 /// Checks types, required fields, limits, enumerations, and lists whose items must differ.
 pub(super) fn check(schema: &Value, field: &Field<'_>, errors: &mut Errors) {
@@ -43,6 +44,9 @@ fn wrong_type(schema: &Value, value: &Value) -> Option<String> {
 /// What to say where something else than `expected` was found: "a text", "a whole number", "true or false", "a list", "an object".
 pub(crate) fn mismatch(expected: &str, value: &Value) -> String {
     let advice = match (expected, value) {
+        ("a text", Value::Number(number)) if schema["pattern"] == DURATION => {
+            format!("; a duration has a unit: of seconds, write `{number}s`")
+        }
         ("a text", Value::Bool(_) | Value::Number(_)) => format!("; write it in quotes: \"{value}\""),
         ("a whole number", Value::String(text)) if text.parse::<i64>().is_ok() => {
             format!("; write it without quotes: {text}")

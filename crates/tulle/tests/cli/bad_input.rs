@@ -42,6 +42,15 @@ fn wrong_fields() {
         "unknown_field",
         validated(&format!("{SERVICE}  ports: [{{port: 80}}]\n  sellector: {{app: c}}\n"))
     );
+    let rule = "timeouts: {request: 5, backendRequest: '5'}\n    retry: {backoff: 100}";
+    let said = validated(&ROUTE.replace("backendRefs:", &format!("{rule}\n    backendRefs:")));
+    for expected in [
+        "spec.rules[0].timeouts.request: expected a text, found the number `5`; a duration has a unit: of seconds, write `5s`",
+        "spec.rules[0].timeouts.backendRequest: `5` is no duration such as `10s`, `500ms` or `1m30s`; of seconds, write `5s`",
+        "spec.rules[0].retry.backoff: expected a text, found the number `100`; a duration has a unit: of seconds, write `100s`",
+    ] {
+        assert!(said.contains(expected), "{said}");
+    }
     insta::assert_snapshot!("wrong_type", validated(&format!("{SERVICE}  ports:\n  - port: eighty\n")));
     insta::assert_snapshot!("port_out_of_range", validated(&format!("{SERVICE}  ports:\n  - port: 70000\n")));
     insta::assert_snapshot!(
@@ -92,6 +101,7 @@ fn kinds_that_are_not_served() {
         ("networking.istio.io/v1", "VirtualService"),
         ("networking.k8s.io/v1", "NetworkPolicy"),
         ("networking.k8s.io/v1", "Ingress"),
+        ("extensions/v1beta1", "Ingress"),
         ("v1", "Endpoints"),
         ("tulle.dev/v1alpha1", "TrafficPolicies"),
         ("gateway.networking.k8s.io/v1", "HTTPRoutes"),
@@ -118,6 +128,34 @@ fn kinds_that_are_not_served() {
         "kind_about_traffic",
         validated("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: x}\n")
     );
+}
+
+/// A file of `tulle up` holds no objects.
+#[test]
+fn files_of_up_are_told_apart() {
+    let mesh = "services:\n  c: {command: x, port: 80}\n";
+    let folder = folder(&[("m/tulle.yaml", mesh), ("tulle.yaml", mesh), ("other.yaml", mesh)]);
+    for (line, expected) in [
+        ("apply -f m/tulle.yaml", "help: `tulle up m` runs them, `tulle validate m` checks the file\n"),
+        ("delete -f tulle.yaml", "help: `tulle up` runs them"),
+        ("diff -f m/tulle.yaml", "these are services that `tulle up` runs, and no objects\n"),
+        ("apply -f m", "help: m/tulle.yaml is no file of objects: `tulle up m` runs them"),
+        ("validate other.yaml", "the name of such a file is tulle.yaml, and `tulle up FOLDER` takes it\n"),
+    ] {
+        let output = tulle(folder.path(), &line.split(' ').collect::<Vec<_>>());
+        assert_eq!((code(&output), stdout(&output).as_str()), (2, ""), "{line}");
+        let said = stderr(&output);
+        assert!(said.contains(expected) && !said.contains("kinds:"), "{line}: {said}");
+    }
+    let output = tulle(folder.path(), &["validate", "-f", "m/tulle.yaml"]);
+    assert_eq!((code(&output), stdout(&output).as_str()), (0, "1 object valid\n"));
+    for (kind, expected) in [
+        ("HTTPRoute", "help: of HTTPRoute it is `gateway.networking.k8s.io/v1`\n"),
+        ("Servise", "help: did you mean Service in v1?\n"),
+    ] {
+        let said = validated(&format!("kind: {kind}\nmetadata: {{name: x}}\n"));
+        assert!(said.contains("apiVersion: it is missing") && said.contains(expected), "{said}");
+    }
 }
 
 #[test]

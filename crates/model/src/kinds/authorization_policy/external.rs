@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::kinds::route::BackendObjectReference;
+use crate::port_settings::DURATION;
 
 /// Who is asked about requests, and how.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,7 +28,7 @@ pub struct ExternalAuthorization {
     pub forward_body: Option<ExternalAuthorizationBody>,
     /// How long it has for its answer, e.g. `500ms`: 200 ms where nothing is said, 10 s at most.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32), extend("x-default" = "200ms"))]
+    #[schemars(length(min = 1, max = 32), pattern(DURATION), extend("x-default" = "200ms"))]
     pub timeout: Option<String>,
     /// Whether requests are let in where it does not answer, or not in time. They are denied where nothing is said.
     #[serde(skip_serializing_if = "Option::is_none")]

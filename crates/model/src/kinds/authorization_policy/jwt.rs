@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::port_settings::DURATION;
+
 /// Whose tokens requests may bring.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -13,7 +15,7 @@ pub struct AuthorizationJwt {
     /// How long a stream, an upgrade or a tunnel that came with a token may go on, e.g. `1h`: then it ends, and begins anew with a
     /// token that is valid then. Left out, it goes on after its token has expired, for as long as policies let it in.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(pattern(r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"))]
+    #[schemars(pattern(DURATION))]
     pub max_stream_age: Option<String>,
 }
 

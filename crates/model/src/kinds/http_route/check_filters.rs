@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::check::path_problem;
 use super::check_cors::check_cors;
-use crate::kinds::route::check::{check_duration, check_target};
+use crate::kinds::route::check::{check_duration, check_target, without_unit};
 use crate::kinds::route::form::BackendForm;
 use crate::name::dns_subdomain_problem;
 use crate::port_settings::duration;
@@ -371,7 +371,10 @@ pub(super) fn check_retry(rule: &Field<'_>, errors: &mut Errors) -> Read<Option<
             Some(time) if time <= LONGEST_BACKOFF => Ok(Some(time)),
             _ => invalid(
                 &field,
-                "is no duration up to `1m`, such as `100ms`: the client waits meanwhile",
+                format!(
+                    "is no duration up to `1m`, such as `100ms`: the client waits meanwhile{}",
+                    without_unit(field.value)
+                ),
                 errors,
             ),
         },

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::kinds::route::BackendObjectReference;
+use crate::port_settings::DURATION;
 
 /// Changes a request or its answer. What the filter does is in the field that goes with its type.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -227,6 +228,7 @@ pub struct HTTPRouteRetry {
     pub attempts: Option<i64>,
     /// How long the next attempt waits at least, as in `100ms`; it doubles with each.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(pattern(DURATION))]
     pub backoff: Option<String>,
 }
 
@@ -236,8 +238,10 @@ pub struct HTTPRouteRetry {
 pub struct HTTPRouteTimeouts {
     /// From when a request is here until all of its answer is, as in `10s` or `1m30s`; `0s`: as long as it likes.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(pattern(DURATION))]
     pub request: Option<String>,
     /// The same of each attempt; not longer than `request`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(pattern(DURATION))]
     pub backend_request: Option<String>,
 }

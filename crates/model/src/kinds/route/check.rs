@@ -68,11 +68,22 @@ pub(in crate::kinds) fn check_duration(
 ) -> Read<Option<Duration>> {
     let Some(field) = holder.get(name) else { return Ok(None) };
     let Some(time) = duration(field.str().ok_or(Unreadable)?) else {
-        let message = format!("{} is no duration such as `10s`, `500ms` or `1m30s`", shown(field.value));
+        let message = format!(
+            "{} is no duration such as `10s`, `500ms` or `1m30s`{}",
+            shown(field.value),
+            without_unit(field.value)
+        );
         errors.invalid(&field, message);
         return Err(Unreadable);
     };
     Ok((!time.is_zero()).then_some(time))
+}
+
+/// What to write where a duration is a mere number.
+pub(in crate::kinds) fn without_unit(value: &Value) -> String {
+    let is_number = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = value.as_str().filter(is_number);
+    number.map(|number| format!("; of seconds, write `{number}s`")).unwrap_or_default()
 }
 
 pub(in crate::kinds) fn check_rule_names(spec: &Field<'_>, errors: &mut Errors) {

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::check_duration;
+use crate::port_settings::DURATION;
 use crate::snapshot::{HttpRule, Session, SessionCarrier, uneditable};
 use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
 use crate::validate::syntax::header_name_problem;
@@ -23,9 +24,11 @@ pub struct SessionPersistence {
     pub session_name: Option<String>,
     /// How long a session lasts at most, as in `1h`; without it, as long as its endpoint and the token.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(pattern(DURATION))]
     pub absolute_timeout: Option<String>,
     /// How long a session lasts without a request, as in `10m`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(pattern(DURATION))]
     pub idle_timeout: Option<String>,
     /// What the token travels in: `Cookie` (default) or `Header`.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
