@@ -43,7 +43,8 @@ fn check_rule(rule: &Field<'_>, own: &str, errors: &mut Errors) -> Read<RuleForm
     Ok(RuleForm { name, matches, backends, filters, timeouts, retry: None, session })
 }
 
-/// A call is a request whose path is its service and its method (gRPC over HTTP/2, "Requests").
+/// A call is a request whose path is its service and its method (gRPC over HTTP/2, "Requests"). Whether one is a call is not
+/// asked: without a method all paths match (GEP-1016 makes it the prefix `/`), and servers of gRPC refuse what is none.
 fn check_match(condition: &Field<'_>, errors: &mut Errors) -> Read<HttpMatch> {
     let path = match condition.get("method") {
         None => Ok(every_request().path),

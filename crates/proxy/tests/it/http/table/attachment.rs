@@ -305,6 +305,24 @@ spec:
         ],
     )
     .says(&["grpc Accepted=True", "http Accepted=True warning port 80 has GRPCRoutes"]),
+    row(
+        "a GRPCRoute whose rule has no matches takes all, and not calls alone",
+        "
+kind: HTTPRoute
+metadata: {name: http}
+spec:
+  parentRefs: [{group: '', kind: Service, name: c, port: 80}]
+  rules: [{backendRefs: [{name: v1, port: 80}]}]
+---
+kind: GRPCRoute
+metadata: {name: grpc}
+spec:
+  parentRefs: [{group: '', kind: Service, name: c, port: 80}]
+  rules: [{backendRefs: [{name: v3, port: 80}]}]
+",
+        &[("CALL /s.S/M", "v3"), ("GET /a", "v3"), ("POST /s.S/M", "v3")],
+    )
+    .says(&["grpc Accepted=True", "http Accepted=False Conflicted GRPCRoutes"]),
 ];
 
 #[tokio::test]
