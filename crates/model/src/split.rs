@@ -17,7 +17,7 @@ use crate::compile::{Change, Compiler};
 use crate::explain::percent;
 use crate::identity::TrustDomain;
 use crate::name::{NamespacedName, ServiceName};
-use crate::registry::{Kind, KindId};
+use crate::registry::{self, Kind, KindId};
 use crate::snapshot::{AppProtocol, PortConfig, ServiceConfig, Shape};
 
 /// The label of routes that this made, and its value.
@@ -50,8 +50,19 @@ impl FromStr for Side {
             }
             None => (target, None),
         };
+        // As kubectl's users name objects.
+        let name = match name.split_once('/') {
+            Some((kind, name)) if is_service(kind) => name,
+            _ => name,
+        };
         if name.is_empty() {
             return Err(form());
+        }
+        if name.contains(['/', '.']) {
+            return Err(format!(
+                "`{name}` is no Service of the namespace of the one that is shared out: `tulle split` takes no others. An HTTPRoute \
+                 may name them (`backendRefs[].namespace`)"
+            ));
         }
         if let Some(problem) = crate::name::dns_label_problem(name) {
             return Err(format!("`{name}` is no name of a Service: it {problem}"));
@@ -61,6 +72,11 @@ impl FromStr for Side {
         let weight = weight.ok_or("a weight is a whole number, 0 to 1000000")?;
         Ok(Self { name: name.to_owned(), port, weight })
     }
+}
+
+/// Whether somebody at a terminal means Services by that name of a kind.
+pub fn is_service(kind: &str) -> bool {
+    registry::by_name(kind).is_some_and(|kind| kind.id == KindId::Service)
 }
 
 /// What is to be shared out: a Service's traffic, of that port (a number or a name; `None`: the only one).

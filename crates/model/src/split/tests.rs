@@ -74,7 +74,9 @@ fn sides_are_read() {
         ("v1:0=1", "no port"),
         ("v1:x=1", "no port"),
         ("V1=1", "no name of a Service"),
-        ("a/b=1", "no name of a Service"),
+        ("a/b=1", "no Service of the namespace"),
+        ("b.a=1", "no Service of the namespace"),
+        ("svc/=1", "NAME=WEIGHT"),
     ] {
         let said = bad.parse::<Side>().unwrap_err();
         assert!(said.contains(why), "{bad}: {said}");

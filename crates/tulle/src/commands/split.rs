@@ -5,8 +5,8 @@ mod show;
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Value, json};
-use tulle_model::name::ServiceName;
-use tulle_model::registry::{KINDS, KindId};
+use tulle_model::name::{ServiceName, dns_label_problem};
+use tulle_model::registry::{self, KINDS, KindId};
 use tulle_model::split::{self, MeshObject, Missing, Overlap, Plan, Side, SplitError, SplitRequest};
 
 use super::apply::apply_object;
@@ -58,8 +58,9 @@ pub async fn run(args: SplitArgs) -> Result<()> {
         return Err(Failure::input("nothing is said that could be done, or not")
             .help("for example: `tulle split web v1=90 v2=10 --dry-run`"));
     }
+    let name = name_of_service(&args.service)?;
     let client = args.client.client()?;
-    let service = ServiceName::new(args.namespace.as_deref().unwrap_or(client.namespace()), &*args.service);
+    let service = ServiceName::new(args.namespace.as_deref().unwrap_or(client.namespace()), name);
     if args.delete {
         return delete(&args, &client, &service).await;
     }
@@ -70,9 +71,37 @@ pub async fn run(args: SplitArgs) -> Result<()> {
     let asked = SplitRequest { service: &service, port: args.port.as_deref(), sides: &args.sides };
     match split::plan(&objects, &trust_domain(&objects)?, asked) {
         Ok(plan) => write(&args, &client, plan).await,
-        Err(SplitError::Missing(missing)) => Err(print_missing(&args, &missing)?),
+        Err(SplitError::Missing(missing)) => Err(print_missing(&args, &service, &missing)?),
         Err(error) => Err(refused(&client, &service, error).await),
     }
+}
+
+/// The name in `web` or `svc/web`.
+fn name_of_service(text: &str) -> Result<&str> {
+    let name = match text.split_once('/') {
+        Some((kind, name)) if split::is_service(kind) => name,
+        Some((kind, name)) => {
+            let failure =
+                Failure::input(format!("`{text}` is no Service: `tulle split` shares their traffic out"));
+            return Err(match registry::by_name(kind) {
+                Some(kind) => failure.help(format!("{kind}s are read by `tulle get {text}`")),
+                None => failure.help(format!("of another namespace, write `tulle split {name} -n {kind}`")),
+            });
+        }
+        None => text,
+    };
+    let Some(problem) = dns_label_problem(name) else { return Ok(name) };
+    let failure = Failure::input(format!("`{name}` is no name of a Service: it {problem}"));
+    Err(match (name.split_once(':'), name.split_once('.')) {
+        (Some((name, port)), _) => {
+            failure.help(format!("a port is said by `tulle split {name} --port {port}`"))
+        }
+        (_, Some((name, namespace))) => {
+            let namespace = namespace.split('.').next().unwrap_or_default();
+            failure.help(format!("of another namespace, write `tulle split {name} -n {namespace}`"))
+        }
+        _ => failure,
+    })
 }
 
 /// The Services that may be meant and where they run, and all routes.
@@ -148,7 +177,7 @@ async fn delete(args: &SplitArgs, client: &Client, service: &ServiceName) -> Res
 }
 
 /// Prints the Services that would do, so that they can be applied.
-fn print_missing(args: &SplitArgs, missing: &[Missing]) -> Result<Failure> {
+fn print_missing(args: &SplitArgs, parent: &ServiceName, missing: &[Missing]) -> Result<Failure> {
     let services: Vec<&Value> = missing.iter().map(|missing| &missing.service).collect();
     match args.output {
         ReportFormat::Json => print_json(&json!({ "apiVersion": "v1", "kind": "List", "items": services }))?,
@@ -161,12 +190,12 @@ fn print_missing(args: &SplitArgs, missing: &[Missing]) -> Result<Failure> {
     let (it, them) = if names.len() == 1 { ("This would do", "it") } else { ("These would do", "them") };
     let mut failure = Failure::new(format!("there is no Service {}; nothing was changed", names.join(", ")))
         .exit(Exit::NotFound)
-        .help(format!("{it}, derived from Service {}: pass {them} to `tulle apply -f -`", args.service));
-    if args.sides.iter().any(|side| side.name == args.service) {
+        .help(format!("{it}, derived from Service {}: pass {them} to `tulle apply -f -`", parent.name));
+    if args.sides.iter().any(|side| *side.name == *parent.name) {
         failure = failure.help(format!(
             "Service {0} takes a share itself, and must not select the other's Workloads; a Service for each version keeps \
              them apart, too: `tulle split {0} v1=90 v2=10`",
-            args.service
+            parent.name
         ));
     }
     for Missing { name, service, .. } in missing.iter().filter(|missing| !missing.selects) {
