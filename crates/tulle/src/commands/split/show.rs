@@ -79,6 +79,14 @@ struct BackendView {
     /// Why its share is answered with 500.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
+}
+
+/// How a Service that is a backend fares: as a whole, as nobody counts by the rule that led there.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SideView {
+    #[serde(flatten)]
+    service: NamespacedName,
     /// Nothing where it had no traffic in the last minute.
     traffic: Option<Traffic>,
 }
@@ -105,7 +113,7 @@ pub async fn run(args: &SplitArgs, client: &Client, service: &ServiceName) -> Re
     let Some(config) = compile(&objects)?.service(service) else {
         return Err(super::refused(client, service, SplitError::NoService(service.clone())).await);
     };
-    let ports = view(&objects, &config, args.port.as_deref(), &traffic(client).await?);
+    let ports = view(&objects, &config, args.port.as_deref());
     if ports.is_empty() {
         let (port, has) = (args.port.clone().unwrap_or_default(), split::offered(&config));
         return Err(super::refused(
@@ -115,12 +123,13 @@ pub async fn run(args: &SplitArgs, client: &Client, service: &ServiceName) -> Re
         )
         .await);
     }
-    let whole = serde_json::json!({ "service": service, "ports": ports });
+    let sides = sides(&ports, &traffic(client).await?);
+    let whole = serde_json::json!({ "service": service, "ports": ports, "backends": sides });
     match args.output {
         ReportFormat::Json => print_json(&whole),
         ReportFormat::Yaml => print_yaml(&whole),
         ReportFormat::Table | ReportFormat::Wide => {
-            print(&render(service, &ports, args.output == ReportFormat::Wide))
+            print(&render(service, &ports, &sides, args.output == ReportFormat::Wide))
         }
     }
 }
@@ -137,12 +146,7 @@ async fn traffic(client: &Client) -> Result<Destinations> {
     Ok(all.into_iter().map(|traffic| (traffic.destination.clone(), traffic)).collect())
 }
 
-fn view(
-    objects: &[MeshObject],
-    config: &ServiceConfig,
-    port: Option<&str>,
-    traffic: &Destinations,
-) -> Vec<PortView> {
+fn view(objects: &[MeshObject], config: &ServiceConfig, port: Option<&str>) -> Vec<PortView> {
     let wanted =
         |of: &&PortConfig| port.is_none_or(|port| of.number.to_string() == port || &*of.name == port);
     let views = config.ports.iter().filter(wanted).flat_map(|port| {
@@ -158,7 +162,7 @@ fn view(
             name: port.name.to_string(),
             clients_of: clients.map(str::to_owned),
             routes: routes.map(|(kind, object)| route(kind.kind, &object, &config.name)).collect(),
-            rules: rules(objects, config, port, traffic),
+            rules: rules(objects, config, port),
         }
     };
     views.map(view).collect()
@@ -189,13 +193,21 @@ fn route(kind: &'static str, object: &Value, service: &ServiceName) -> RouteView
     }
 }
 
+/// The Services that all rules lead to, each once.
+fn sides(ports: &[PortView], traffic: &Destinations) -> Vec<SideView> {
+    let backends = ports.iter().flat_map(|port| &port.rules).flat_map(|rule| &rule.backends);
+    let mut sides: Vec<SideView> = Vec::new();
+    for backend in backends.filter(|backend| backend.problem.is_none()) {
+        if !sides.iter().any(|side| side.service == backend.service) {
+            let traffic = traffic.get(&backend.service).cloned();
+            sides.push(SideView { service: backend.service.clone(), traffic });
+        }
+    }
+    sides
+}
+
 /// The rules of a port; or that there is none, which is one.
-fn rules(
-    objects: &[MeshObject],
-    config: &ServiceConfig,
-    port: &PortConfig,
-    traffic: &Destinations,
-) -> Vec<RuleView> {
+fn rules(objects: &[MeshObject], config: &ServiceConfig, port: &PortConfig) -> Vec<RuleView> {
     let backends = |route: &str, index: u32, backends: &[Backend]| {
         let total: f64 = backends.iter().map(|backend| f64::from(backend.weight)).sum();
         let view = |(at, backend): (usize, &Backend)| {
@@ -206,9 +218,8 @@ fn rules(
                     (name, port, Some(reason.to_string()))
                 }
             };
-            let traffic = traffic.get(&service).filter(|_| problem.is_none()).cloned();
             let share = if total > 0.0 { f64::from(backend.weight) / total } else { 0.0 };
-            BackendView { service, port, weight: backend.weight, share, problem, traffic }
+            BackendView { service, port, weight: backend.weight, share, problem }
         };
         backends.iter().enumerate().map(view).collect::<Vec<_>>()
     };
@@ -276,9 +287,45 @@ fn referred(objects: &[MeshObject], route: &str, rule: u32, backend: usize) -> (
     (ServiceName::new(namespace, reference["name"].as_str().unwrap_or_default()), port)
 }
 
-fn render(service: &ServiceName, ports: &[PortView], wide: bool) -> String {
-    let parts: Vec<_> = ports.iter().map(|port| render_port(service, port, wide)).collect();
+fn render(service: &ServiceName, ports: &[PortView], sides: &[SideView], wide: bool) -> String {
+    let mut parts: Vec<_> = ports.iter().map(|port| render_port(service, port, wide)).collect();
+    parts.extend((!sides.is_empty()).then(|| render_sides(service, sides, wide)));
     parts.join("\n")
+}
+
+fn render_sides(parent: &ServiceName, sides: &[SideView], wide: bool) -> String {
+    let had = |side: &SideView| side.traffic.as_ref().is_some_and(|traffic| traffic.refused > 0);
+    let refused = wide || sides.iter().any(had);
+    let mut header = vec!["SERVICE", "RATE", "SUCCESS", "P50", "P99"];
+    header.extend(refused.then_some("REFUSED"));
+    header.extend(wide.then_some("REQUESTS"));
+    let mut table = Table::new(header);
+    if wide {
+        table = table.whole();
+    }
+    for side in sides {
+        let traffic = side.traffic.as_ref();
+        let number = |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());
+        let mut cells: Vec<Cell> = vec![
+            beside(parent, &side.service).into(),
+            traffic.map_or("-".to_owned(), |of| format!("{:.1}/s", of.requests_per_second)).into(),
+            success(traffic.and_then(|of| of.success_rate)),
+            latency(traffic.and_then(|of| of.p50_ms)).into(),
+            latency(traffic.and_then(|of| of.p99_ms)).into(),
+        ];
+        cells.extend(refused.then(|| number(traffic.map(|of| of.refused)).into()));
+        cells.extend(wide.then(|| number(traffic.map(|of| of.requests)).into()));
+        table.row(cells);
+    }
+    format!("In the last minute, whoever called them and by whatever rule\n{}", table.render())
+}
+
+/// The name of a Service, with its namespace where that is another's.
+fn beside(parent: &ServiceName, service: &NamespacedName) -> String {
+    match service.namespace == parent.namespace {
+        true => service.name.to_string(),
+        false => service.to_string(),
+    }
 }
 
 fn render_port(service: &ServiceName, port: &PortView, wide: bool) -> String {
@@ -295,17 +342,9 @@ fn render_port(service: &ServiceName, port: &PortView, wide: bool) -> String {
         text += &format!("{line}\n");
     }
     let several_routes = port.routes.len() > 1;
-    let refused = wide
-        || port
-            .rules
-            .iter()
-            .flat_map(|rule| &rule.backends)
-            .any(|of| of.traffic.as_ref().is_some_and(|traffic| traffic.refused > 0));
     let mut header = Vec::new();
     header.extend(several_routes.then_some("ROUTE"));
-    header.extend(["RULE", "MATCHES", "BACKEND", "WEIGHT", "SHARE", "RATE", "SUCCESS", "P50", "P99"]);
-    header.extend(refused.then_some("REFUSED"));
-    header.extend(wide.then_some("REQUESTS"));
+    header.extend(["RULE", "MATCHES", "BACKEND", "WEIGHT", "SHARE"]);
     let mut table = Table::new(header);
     if wide {
         table = table.whole();
@@ -330,7 +369,7 @@ fn render_port(service: &ServiceName, port: &PortView, wide: bool) -> String {
             row(vec![Cell::styled("(none: 500)", AnsiColor::Red.on_default())]);
         }
         for backend in &rule.backends {
-            row(cells(service, backend, refused, wide));
+            row(cells(service, backend));
             problems.extend(backend.problem.as_ref().map(|why| format!("{}: {why}", backend.service)));
         }
     }
@@ -355,24 +394,61 @@ fn sentence(route: &RouteView, now: jiff::Timestamp) -> String {
     format!("{} {}/{}{by}, {state}", route.kind, route.namespace, route.name)
 }
 
-fn cells(parent: &ServiceName, backend: &BackendView, refused: bool, wide: bool) -> Vec<Cell> {
-    let name = match backend.service.namespace == parent.namespace {
-        true => backend.service.name.to_string(),
-        false => backend.service.to_string(),
-    };
-    let name = format!("{name}:{}", backend.port);
-    let traffic = backend.traffic.as_ref();
-    let number = |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());
-    let mut cells = vec![
+fn cells(parent: &ServiceName, backend: &BackendView) -> Vec<Cell> {
+    let name = format!("{}:{}", beside(parent, &backend.service), backend.port);
+    vec![
         if backend.problem.is_some() { Cell::styled(name, AnsiColor::Red.on_default()) } else { name.into() },
         backend.weight.to_string().into(),
         percent(backend.share).into(),
-        traffic.map_or("-".to_owned(), |of| format!("{:.1}/s", of.requests_per_second)).into(),
-        success(traffic.and_then(|of| of.success_rate)),
-        latency(traffic.and_then(|of| of.p50_ms)).into(),
-        latency(traffic.and_then(|of| of.p99_ms)).into(),
-    ];
-    cells.extend(refused.then(|| number(traffic.map(|of| of.refused)).into()));
-    cells.extend(wide.then(|| number(traffic.map(|of| of.requests)).into()));
-    cells
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers are those of a Service, and stand there once, however many rules lead to it.
+    #[test]
+    fn what_is_known_of_a_service_as_a_whole_is_said_once() {
+        let parent = ServiceName::new("shop", "web");
+        let backend = |namespace: &str, name: &str, problem: Option<&str>| BackendView {
+            service: ServiceName::new(namespace, name),
+            port: 80,
+            weight: 1,
+            share: 0.5,
+            problem: problem.map(str::to_owned),
+        };
+        let rule = |index, backends| RuleView {
+            route: Some("HTTPRoute/shop/r".to_owned()),
+            index,
+            matches: vec!["all".to_owned()],
+            redirect: None,
+            backends,
+        };
+        let rules = vec![
+            rule(0, vec![backend("shop", "web-v1", None), backend("other", "web-v1", None)]),
+            rule(1, vec![backend("shop", "web-v1", None), backend("shop", "gone", Some("not there"))]),
+        ];
+        let port = PortView { port: 80, name: String::new(), clients_of: None, routes: Vec::new(), rules };
+        let traffic = Traffic {
+            destination: ServiceName::new("shop", "web-v1"),
+            requests_per_second: 9.5,
+            requests: 570,
+            refused: 0,
+            success_rate: Some(1.0),
+            p50_ms: Some(1.5),
+            p99_ms: None,
+        };
+        let known = HashMap::from([(traffic.destination.clone(), traffic)]);
+        let sides = sides(std::slice::from_ref(&port), &known);
+        let shown = render(&parent, &[port], &sides, false);
+        assert_eq!(shown.matches("9.5/s").count(), 1, "{shown}");
+        assert!(shown.contains("RULE   MATCHES   BACKEND           WEIGHT   SHARE\n"), "{shown}");
+        let (_, totals) = shown.split_once("\n\n").unwrap();
+        let rows: Vec<Vec<_>> = totals.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[1], ["SERVICE", "RATE", "SUCCESS", "P50", "P99"], "{shown}");
+        assert_eq!(rows[2][..2], ["web-v1", "9.5/s"], "{shown}");
+        assert_eq!(rows[3], ["other/web-v1", "-", "-", "-", "-"], "{shown}");
+        assert_eq!(rows.len(), 4, "{shown}");
+    }
 }
