@@ -1,6 +1,7 @@
 //! Somebody clones the project, runs one command, and watches six services talk.
 
-use std::path::Path;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -70,6 +71,17 @@ fn assert_nothing_left(home: &Home, before: &[String]) {
     assert_eq!(processes_of(home.path()), Vec::<String>::new());
     let new: Vec<_> = traces().into_iter().filter(|trace| !before.contains(trace)).collect();
     assert_eq!(new, Vec::<String>::new());
+    // What the next `up` finds, and nothing else.
+    let entries = |folder: &Path| std::fs::read_dir(folder).unwrap().flatten().collect::<Vec<_>>();
+    let mut kept: Vec<_> =
+        entries(home.path()).iter().map(|e| e.file_name().into_string().unwrap()).collect();
+    // Where tests have the mesh itself.
+    kept.retain(|name| name != "mesh");
+    kept.sort();
+    assert_eq!(kept, ["kubeconfig", "node", "server", "up.lock"]);
+    let sockets = entries(&home.path().join("node")).into_iter().map(|e| e.path());
+    let sockets: Vec<_> = sockets.filter(|p| p.metadata().unwrap().file_type().is_socket()).collect();
+    assert_eq!(sockets, Vec::<PathBuf>::new());
 }
 
 #[test]
