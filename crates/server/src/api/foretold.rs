@@ -36,5 +36,8 @@ pub(super) async fn of_route(
         let list = objects.list_page(id.kind(), namespace, &page).await?;
         others.extend(list.items.into_iter().map(|other| (id.kind(), other)));
     }
-    Ok(foretell(kind, route, &others, &services))
+    // Large tables take a while to compile.
+    let route = route.clone();
+    let told = tokio::task::spawn_blocking(move || foretell(kind, &route, &others, &services));
+    Ok(told.await.unwrap_or_default())
 }

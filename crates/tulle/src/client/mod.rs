@@ -210,7 +210,8 @@ impl Client {
             let (response, sender) = self.send(&method, path, accept, body).await?;
             let status = response.status();
             response.headers().get_all(WARNING).iter().filter_map(warning).for_each(|text| {
-                note_wrapped(&format!("warning: {}", legible(&text)), 2);
+                let about = body.and_then(|(_, object)| about(object)).unwrap_or_default();
+                note_wrapped(&format!("warning: {}", legible(&format!("{about}{text}"))), 2);
             });
             let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await;
             let body = body.map_err(|e| self.unreachable(&format!("the answer broke off: {e}")))?.to_bytes();
@@ -387,6 +388,14 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+/// Which of several objects a warning is about: `HTTPRoute shop/web: `; nothing of a patch that does not say.
+fn about(object: &Value) -> Option<String> {
+    let metadata = &object["metadata"];
+    let (kind, name) = (object["kind"].as_str()?, metadata["name"].as_str()?);
+    let namespace = metadata["namespace"].as_str().map(|namespace| format!("{namespace}/"));
+    Some(format!("{kind} {}{name}: ", namespace.unwrap_or_default()))
 }
 
 /// The text of a `Warning` header (RFC 7234, section 5.5): `299 - "text"`.

@@ -155,7 +155,7 @@ fn what_others_wrote_stays() {
     }
     mesh.ends("split web --delete", 4);
     let said = mesh.apply(&route.replace("by-hand", "later"));
-    let behind = "warning: spec.rules[0].matches[0]: no request reaches it: spec.rules[0].matches[0] of HTTPRoute \
+    let behind = "warning: HTTPRoute default/later: spec.rules[0].matches[0]: no request reaches it: spec.rules[0].matches[0] of HTTPRoute \
                   default/by-hand comes first";
     assert!(said.starts_with(behind), "{said}");
     mesh.prints("delete httproute later");
