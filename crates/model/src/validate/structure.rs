@@ -38,15 +38,18 @@ fn wrong_type(schema: &Value, value: &Value) -> Option<String> {
         "object" => (value.is_object(), "an object"),
         _ => return None,
     };
-    (!fits).then(|| mismatch(expected, value))
+    (!fits).then(|| match value {
+        Value::Number(number) if schema["pattern"] == DURATION => format!(
+            "expected {expected}, found {}; a duration has a unit: of seconds, write `{number}s`",
+            described(value)
+        ),
+        _ => mismatch(expected, value),
+    })
 }
 
 /// What to say where something else than `expected` was found: "a text", "a whole number", "true or false", "a list", "an object".
 pub(crate) fn mismatch(expected: &str, value: &Value) -> String {
     let advice = match (expected, value) {
-        ("a text", Value::Number(number)) if schema["pattern"] == DURATION => {
-            format!("; a duration has a unit: of seconds, write `{number}s`")
-        }
         ("a text", Value::Bool(_) | Value::Number(_)) => format!("; write it in quotes: \"{value}\""),
         ("a whole number", Value::String(text)) if text.parse::<i64>().is_ok() => {
             format!("; write it without quotes: {text}")
