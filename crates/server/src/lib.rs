@@ -11,6 +11,7 @@ pub mod controller;
 pub mod enrolment;
 pub mod events;
 pub mod fleet;
+pub mod flows;
 mod founding;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

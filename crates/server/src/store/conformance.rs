@@ -518,13 +518,23 @@ async fn records_are_written_whole_or_not_at_all(store: &Store) {
             cleared: vec![(bytes("a"), bytes("b"))],
             deleted: vec![bytes("c")],
             put: vec![(bytes("new"), bytes("2"))],
+            ..RecordWrite::default()
         };
         let refused = store.write_records(write).await;
         assert_eq!(refused, Err(StoreError::RecordChanged(text.to_owned())));
         assert_eq!(record_keys(store, "", "z", 9).await, ["a1", "a2", "a3", "b1", "c"]);
     }
+    let nothing_in = |from, until| RecordWrite {
+        expected_none: vec![(bytes("x"), bytes("z")), (bytes(from), bytes(until))],
+        deleted: vec![bytes("c")],
+        ..RecordWrite::default()
+    };
+    let refused = store.write_records(nothing_in("a2", "b")).await;
+    assert_eq!(refused, Err(StoreError::RecordChanged("a2".to_owned())));
+    assert_eq!(store.record(b"c").await.unwrap(), Some(bytes("1")));
     // What is cleared or deleted can be put again in the same transaction.
     let write = RecordWrite {
+        expected_none: vec![(bytes("a4"), bytes("b1"))],
         expected: vec![(bytes("a1"), Some(bytes("1"))), (bytes("new"), None)],
         cleared: vec![(bytes("a"), bytes("b"))],
         deleted: vec![bytes("c"), bytes("gone")],

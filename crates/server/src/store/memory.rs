@@ -99,6 +99,12 @@ impl Memory {
         for (key, expected) in &write.expected {
             RecordWrite::check(key, expected.as_deref(), records.get(key).map(|found| &**found))?;
         }
+        for (from, until) in &write.expected_none {
+            let range = (Bound::Included(from), Bound::Excluded(until.max(from)));
+            if let Some((key, found)) = records.range::<Bytes, _>(range).next() {
+                RecordWrite::check(key, None, Some(found))?;
+            }
+        }
         for (from, until) in &write.cleared {
             records.retain(|key, _| key < from || key >= until);
         }

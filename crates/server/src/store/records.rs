@@ -10,6 +10,8 @@ use super::StoreError;
 pub struct RecordWrite {
     /// What has to be there for it: a key, and its value or that there is none.
     pub expected: Vec<(Bytes, Option<Bytes>)>,
+    /// Ranges of keys, as those of `cleared`, in which there has to be nothing.
+    pub expected_none: Vec<(Bytes, Bytes)>,
     /// Ranges of keys that are deleted first: from one (itself included) up to another (itself not).
     pub cleared: Vec<(Bytes, Bytes)>,
     pub deleted: Vec<Bytes>,

@@ -292,6 +292,14 @@ impl<'t> Tables<'t> {
             let found = self.records.get(&**key).map_err(StoreError::database)?;
             RecordWrite::check(key, expected.as_deref(), found.as_ref().map(|found| found.value()))?;
         }
+        for (from, until) in &write.expected_none {
+            let range = from.as_ref()..until.max(from).as_ref();
+            let mut found = self.records.range::<&[u8]>(range).map_err(StoreError::database)?;
+            if let Some(found) = found.next() {
+                let (key, value) = found.map_err(StoreError::database)?;
+                RecordWrite::check(key.value(), None, Some(value.value()))?;
+            }
+        }
         for (from, until) in &write.cleared {
             let range = from.as_ref()..until.max(from).as_ref();
             let cleared = self.records.extract_from_if(range, |_, _| true).map_err(StoreError::database)?;

@@ -317,7 +317,7 @@ fn render_sides(parent: &ServiceName, sides: &[SideView], wide: bool) -> String 
         cells.extend(wide.then(|| number(traffic.map(|of| of.requests)).into()));
         table.row(cells);
     }
-    format!("In the last minute, whoever called them and by whatever rule\n{}", table.render())
+    format!("All requests of the last minute\n{}", table.render())
 }
 
 /// The name of a Service, with its namespace where that is another's.

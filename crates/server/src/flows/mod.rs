@@ -1,0 +1,156 @@
+//! Runs of Flows, as the store keeps them (DESIGN.md, section 11): of each a header, what it began with, the entries of its
+//! history, a checkpoint, and what came of it. All is in records, beside the objects.
+//!
+//! A run is *active* (somebody has to carry it out), *waits* for a time (nobody needs to have it in memory), or is over. Who
+//! carries it out has a lease of it, which is a number: each lease has a greater one, and what is written under an earlier number is refused
+//! ([`FlowsError::Lost`]). An entry is in the store before anything follows from it, and then for good.
+
+mod book;
+mod keys;
+mod sealed;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tulle_model::flow::fault::Fault;
+use tulle_model::flow::run::Event;
+use tulle_model::flow::scope::{Millis, RunInfo};
+
+pub use self::book::RunBook;
+pub use self::sealed::Seal;
+use crate::store::StoreError;
+
+/// Which run it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RunName {
+    pub namespace: Arc<str>,
+    pub flow: Arc<str>,
+    pub run: Arc<str>,
+}
+
+/// What is to be known of a run without its history.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunHeader {
+    pub name: RunName,
+    pub state: RunState,
+    pub started: Millis,
+    pub ended: Option<Millis>,
+    /// The SPIFFE ID of who started it, or a user's name.
+    pub caller: Arc<str>,
+    /// Which workflow it goes by: a hash of it.
+    pub workflow: Arc<str>,
+    /// Who carries it out, or did last.
+    pub runner: Arc<str>,
+    /// The number of that lease.
+    pub lease: u64,
+    /// How many entries its history has.
+    pub entries: u32,
+    /// The name that its caller has given it, as a hash.
+    pub given: Option<Arc<str>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RunState {
+    Active,
+    Waiting { until: Millis },
+    Suspended,
+    Completed,
+    Faulted,
+    Cancelled,
+}
+
+impl RunState {
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Completed | Self::Faulted | Self::Cancelled)
+    }
+}
+
+/// A run that is to begin.
+#[derive(Debug, Clone)]
+pub struct Start {
+    pub name: RunName,
+    pub info: RunInfo,
+    pub caller: Arc<str>,
+    pub runner: Arc<str>,
+    pub workflow: Arc<Value>,
+    /// The name that the caller gives it, and a hash of all that it is started with.
+    pub given: Option<Given>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    pub name: Arc<str>,
+    pub body: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Started {
+    /// It has begun, and its runner has the lease.
+    New(RunHeader),
+    /// The same caller has started it before.
+    Before(RunName),
+    /// He has, with something else.
+    Otherwise(RunName),
+}
+
+/// What has happened in a run, and when.
+pub type HistoryEntry = (Millis, Event);
+
+/// What a runner adds to a history.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// The number of its lease.
+    pub lease: u64,
+    /// The number of the first entry: how many there are before it.
+    pub first: u32,
+    pub entries: Vec<HistoryEntry>,
+    /// What the run has come to with them.
+    pub checkpoint: Option<Vec<u8>>,
+    pub then: Then,
+}
+
+#[derive(Debug, Clone)]
+pub enum Then {
+    GoesOn,
+    /// Nobody need have it in memory until then.
+    Waits(Millis),
+    /// Until somebody resumes it.
+    Suspended,
+    Ends(Millis, Outcome),
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Outcome {
+    Completed(Arc<Value>),
+    Faulted(Fault),
+    Cancelled,
+}
+
+/// All that is needed to carry on a run.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub header: RunHeader,
+    pub info: RunInfo,
+    pub workflow: Arc<Value>,
+    /// The number of entries that it stands for, and the run as they have left it.
+    pub checkpoint: Option<(u32, Vec<u8>)>,
+    /// Those after the checkpoint; all, where it is not asked for.
+    pub entries: Vec<HistoryEntry>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FlowsError {
+    #[error("there is no run {} of the Flow {}/{}", .0.run, .0.namespace, .0.flow)]
+    NotFound(RunName),
+    /// Another runner has it by now, or what was to be added is there.
+    #[error("the run {} of the Flow {}/{} is carried out by somebody else by now", .0.run, .0.namespace, .0.flow)]
+    Lost(RunName),
+    #[error("the record {key} of the store cannot be used: {why}")]
+    Unreadable { key: String, why: &'static str },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

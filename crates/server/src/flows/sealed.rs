@@ -1,0 +1,55 @@
+//! What is on disk of a run can be read with the server's master key alone: inputs and answers are the business of others.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::FlowsError;
+
+/// What the key is for: another one would come of the same master key for anything else.
+const PURPOSE: &[u8] = b"tulle flow runs 1";
+
+pub struct Seal {
+    key: RandomizedNonceKey,
+}
+
+impl Seal {
+    /// `secret` is what nobody but the server has.
+    pub fn new(secret: &[u8]) -> Result<Self, FlowsError> {
+        let cannot =
+            |_| FlowsError::Unreadable { key: String::new(), why: "no key can be made of the master key" };
+        let mut bytes = zeroize::Zeroizing::new([0; 32]);
+        let extracted = Salt::new(HKDF_SHA256, &[]).extract(secret);
+        let expanded = extracted.expand(&[PURPOSE], HKDF_SHA256).map_err(cannot)?;
+        expanded.fill(&mut *bytes).map_err(cannot)?;
+        let key = RandomizedNonceKey::new(&AES_256_GCM, &*bytes).map_err(cannot)?;
+        Ok(Self { key })
+    }
+
+    /// A value for a record; it can be opened under the record's key alone.
+    pub fn seal<T: Serialize>(&self, key: &[u8], value: &T) -> Result<Bytes, FlowsError> {
+        let cannot = || FlowsError::Unreadable { key: shown(key), why: "it cannot be sealed" };
+        let mut sealed = serde_json::to_vec(value).map_err(|_| cannot())?;
+        let nonce = self.key.seal_in_place_append_tag(Aad::from(key), &mut sealed).map_err(|_| cannot())?;
+        sealed.extend_from_slice(nonce.as_ref());
+        Ok(sealed.into())
+    }
+
+    pub fn open<T: DeserializeOwned>(&self, key: &[u8], sealed: &[u8]) -> Result<T, FlowsError> {
+        let unreadable = |why| FlowsError::Unreadable { key: shown(key), why };
+        let at = sealed.len().checked_sub(NONCE_LEN).ok_or_else(|| unreadable("it is too short"))?;
+        let (sealed, nonce) = sealed.split_at(at);
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| unreadable("it has no nonce"))?;
+        let mut bytes = sealed.to_vec();
+        let plain = self.key.open_in_place(nonce, Aad::from(key), &mut bytes).map_err(|_| {
+            unreadable("it was sealed under another master key, or changed; put both back from one backup")
+        })?;
+        serde_json::from_slice(plain).map_err(|_| unreadable("it is of another version"))
+    }
+}
+
+fn shown(key: &[u8]) -> String {
+    key.escape_ascii().to_string()
+}

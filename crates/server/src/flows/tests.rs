@@ -1,0 +1,264 @@
+use std::path::Path;
+
+use futures_util::future::join_all;
+use serde_json::json;
+use tulle_model::flow::run::AskId;
+
+use super::*;
+use crate::store::Store;
+
+const SECRET: &[u8] = b"the master key of a test";
+
+fn book(store: &Store) -> RunBook {
+    RunBook::new(store.clone(), Seal::new(SECRET).unwrap())
+}
+
+fn name(run: &str) -> RunName {
+    RunName { namespace: "shop".into(), flow: "order".into(), run: run.into() }
+}
+
+fn start(run: &str) -> Start {
+    Start {
+        name: name(run),
+        info: RunInfo {
+            id: run.into(),
+            input: Arc::new(json!({ "card": "confidential" })),
+            started: 1_000,
+            seed: 7,
+            most_tasks: 100,
+            most_bytes: 1_000,
+        },
+        caller: "spiffe://mesh/ns/shop/sa/web".into(),
+        runner: "node-1".into(),
+        workflow: Arc::new(json!({ "do": [] })),
+        given: None,
+    }
+}
+
+fn entries(asks: std::ops::Range<u32>) -> Vec<HistoryEntry> {
+    let answered = |ask| Event::Answered { ask, result: Ok(Arc::new(json!("confidential"))) };
+    asks.map(|ask| (u64::from(ask), answered(AskId(ask)))).collect()
+}
+
+fn append(lease: u64, first: u32, until: u32) -> Append {
+    Append { lease, first, entries: entries(first..until), checkpoint: None, then: Then::GoesOn }
+}
+
+fn is_lost<T: std::fmt::Debug>(result: &Result<T, FlowsError>) -> bool {
+    matches!(result, Err(FlowsError::Lost(_)))
+}
+
+async fn begin(book: &RunBook, run: &str) -> RunHeader {
+    match book.start(start(run)).await.unwrap() {
+        Started::New(header) => header,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn everything(store: &Store) -> Vec<String> {
+    let records = store.records(b"", b"\xff", 10_000).await.unwrap();
+    records.into_iter().map(|(key, _)| String::from_utf8(key.to_vec()).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_history_is_as_it_was_written() {
+    let store = Store::in_memory();
+    let book = book(&store);
+    let header = begin(&book, "r1").await;
+    assert_eq!((header.lease, header.entries, header.state), (1, 0, RunState::Active));
+    for (first, until) in [(0, 2), (2, 300), (300, 301)] {
+        book.append(&name("r1"), append(1, first, until)).await.unwrap();
+    }
+    // In many pieces, more than are read at once.
+    for first in 301..600 {
+        book.append(&name("r1"), append(1, first, first + 1)).await.unwrap();
+    }
+    let loaded = book.load(&name("r1"), true).await.unwrap();
+    assert_eq!((loaded.info, loaded.workflow), (start("r1").info, start("r1").workflow));
+    assert_eq!((loaded.entries, loaded.checkpoint), (entries(0..600), None));
+    let checkpoint = Append { checkpoint: Some(b"state".to_vec()), ..append(1, 600, 602) };
+    book.append(&name("r1"), checkpoint).await.unwrap();
+    book.append(&name("r1"), append(1, 602, 603)).await.unwrap();
+    let loaded = book.load(&name("r1"), true).await.unwrap();
+    assert_eq!(loaded.checkpoint, Some((602, b"state".to_vec())));
+    assert_eq!(loaded.entries, entries(602..603));
+    assert_eq!(book.load(&name("r1"), false).await.unwrap().entries, entries(0..603));
+    assert!(matches!(book.load(&name("r2"), true).await, Err(FlowsError::NotFound(_))));
+}
+
+#[tokio::test]
+async fn who_has_lost_a_run_writes_nothing_of_it() {
+    let store = Store::in_memory();
+    let book = book(&store);
+    begin(&book, "r1").await;
+    book.append(&name("r1"), append(1, 0, 1)).await.unwrap();
+    // Nothing twice, and nothing with a gap.
+    for first in [0, 2] {
+        assert!(is_lost(&book.append(&name("r1"), append(1, first, first + 1)).await));
+    }
+    let header = book.lease(&name("r1"), "node-2").await.unwrap();
+    assert_eq!((header.lease, &*header.runner, header.entries), (2, "node-2", 1));
+    assert!(is_lost(&book.append(&name("r1"), append(1, 1, 2)).await));
+    book.append(&name("r1"), append(2, 1, 2)).await.unwrap();
+    // Of those who want it at once, one has it in the end.
+    let taken = join_all(["a", "b", "c"].map(|runner| {
+        let run = name("r1");
+        let book = &book;
+        async move { book.lease(&run, runner).await }
+    }));
+    let leases: Vec<u64> =
+        taken.await.into_iter().filter_map(Result::ok).map(|header| header.lease).collect();
+    let last = book.header(&name("r1")).await.unwrap().lease;
+    for lease in leases.into_iter().filter(|lease| *lease != last) {
+        assert!(is_lost(&book.append(&name("r1"), append(lease, 2, 3)).await));
+    }
+    let end = Append { then: Then::Ends(9, Outcome::Cancelled), ..append(last, 2, 3) };
+    assert_eq!(book.append(&name("r1"), end.clone()).await.unwrap().state, RunState::Cancelled);
+    assert!(is_lost(&book.append(&name("r1"), Append { first: 3, ..end }).await));
+    assert!(is_lost(&book.lease(&name("r1"), "node-1").await));
+    assert_eq!(book.outcome(&name("r1")).await.unwrap(), Some(Outcome::Cancelled));
+}
+
+#[tokio::test]
+async fn a_run_that_its_caller_has_named_is_started_once() {
+    let store = Store::in_memory();
+    let book = book(&store);
+    let named = |run: &str, caller: &str, body: &str| Start {
+        caller: caller.into(),
+        given: Some(Given { name: "order-7".into(), body: body.into() }),
+        ..start(run)
+    };
+    let runs = ["r1", "r2", "r3", "r4"];
+    let started = join_all(runs.map(|run| book.start(named(run, "web", "a")))).await;
+    let started: Vec<_> = started.into_iter().map(Result::unwrap).collect();
+    let new: Vec<_> = started.iter().filter(|started| matches!(started, Started::New(_))).collect();
+    let [Started::New(header)] = new[..] else { panic!("{started:?}") };
+    let first = header.name.clone();
+    let before = started.iter().filter(|started| **started == Started::Before(first.clone()));
+    assert_eq!(before.count(), 3, "{started:?}");
+    assert_eq!(book.start(named("r5", "web", "b")).await.unwrap(), Started::Otherwise(first.clone()));
+    assert!(matches!(book.start(named("r6", "other", "b")).await.unwrap(), Started::New(_)));
+    let other_flow = RunName { flow: "refund".into(), ..name("r7") };
+    let started = book.start(Start { name: other_flow, ..named("r7", "web", "b") }).await.unwrap();
+    assert!(matches!(started, Started::New(_)), "{started:?}");
+    // Once it is forgotten, the name is free.
+    let end = Append { then: Then::Ends(5, Outcome::Cancelled), ..append(1, 0, 0) };
+    book.append(&first, end).await.unwrap();
+    assert_eq!(book.prune("shop", "order", 0, 0).await.unwrap(), 1);
+    assert!(matches!(book.start(named("r8", "web", "b")).await.unwrap(), Started::New(_)));
+}
+
+#[tokio::test]
+async fn runs_are_found_by_what_is_to_be_done_with_them() {
+    let store = Store::in_memory();
+    let book = book(&store);
+    for run in ["r1", "r2", "r3", "r4", "r5"] {
+        begin(&book, run).await;
+    }
+    let names = |found: &[RunName]| found.iter().map(|run| run.run.to_string()).collect::<Vec<_>>();
+    let active = || async { names(&book.active(None, 9).await.unwrap()) };
+    let due = |now| {
+        let book = &book;
+        async move { names(&book.due(now, 9).await.unwrap()) }
+    };
+    for (run, then) in [("r2", Then::Waits(500)), ("r3", Then::Waits(70)), ("r4", Then::Suspended)] {
+        book.append(&name(run), Append { then, ..append(1, 0, 1) }).await.unwrap();
+    }
+    let end = Then::Ends(9, Outcome::Completed(Arc::new(json!(1))));
+    book.append(&name("r5"), Append { then: end, ..append(1, 0, 1) }).await.unwrap();
+    assert_eq!(active().await, ["r1"]);
+    assert_eq!((due(69).await, due(70).await), (vec![], vec!["r3".to_owned()]));
+    assert_eq!(due(u64::MAX).await, ["r3", "r2"]);
+    assert_eq!(names(&book.due(u64::MAX, 1).await.unwrap()), ["r3"]);
+    // Who takes one has it among the active ones.
+    book.lease(&name("r3"), "node-1").await.unwrap();
+    book.lease(&name("r4"), "node-1").await.unwrap();
+    assert_eq!(
+        (active().await, due(u64::MAX).await),
+        (vec!["r1".into(), "r3".into(), "r4".into()], vec!["r2".to_owned()])
+    );
+    assert_eq!(names(&book.active(Some(&name("r1")), 1).await.unwrap()), ["r3"]);
+    let states: Vec<_> =
+        book.list("shop", None, None, 9).await.unwrap().into_iter().map(|h| h.state).collect();
+    let (until, waiting) = (500, |until| RunState::Waiting { until });
+    assert_eq!(
+        states,
+        [RunState::Active, waiting(until), RunState::Active, RunState::Active, RunState::Completed]
+    );
+    assert_eq!(book.list("shop", Some("order"), Some(&name("r4")), 9).await.unwrap().len(), 1);
+    assert!(book.list("shop", Some("ord"), None, 9).await.unwrap().is_empty());
+    assert!(book.list("sho", None, None, 9).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_forgotten_leaves_nothing() {
+    let store = Store::in_memory();
+    let book = book(&store);
+    for (at, run) in ["r1", "r2", "r3", "r4"].into_iter().enumerate() {
+        begin(&book, run).await;
+        book.append(&name(run), append(1, 0, 2)).await.unwrap();
+        if run != "r4" {
+            let then = Then::Ends(10 * at as u64, Outcome::Completed(Arc::new(json!(at))));
+            book.append(&name(run), Append { then, ..append(1, 2, 3) }).await.unwrap();
+        }
+    }
+    assert_eq!(book.prune("shop", "other", 0, 0).await.unwrap(), 0);
+    // All but the latest; one that goes on is not counted, and stays.
+    assert_eq!(book.prune("shop", "order", 2, 0).await.unwrap(), 1);
+    assert!(matches!(book.header(&name("r1")).await, Err(FlowsError::NotFound(_))));
+    assert_eq!(book.outcome(&name("r1")).await.unwrap(), None);
+    // By age.
+    assert_eq!(book.prune("shop", "order", 9, 20).await.unwrap(), 1);
+    assert!(book.header(&name("r2")).await.is_err() && book.header(&name("r3")).await.is_ok());
+    assert_eq!(book.load(&name("r4"), true).await.unwrap().entries, entries(0..2), "its workflow is there");
+    let end = Append { then: Then::Ends(90, Outcome::Cancelled), ..append(1, 2, 2) };
+    book.append(&name("r4"), end).await.unwrap();
+    assert_eq!(book.prune("shop", "order", 0, 0).await.unwrap(), 2);
+    assert_eq!(everything(&store).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn nobody_reads_on_disk_what_a_run_is_about() {
+    let store = Store::in_memory();
+    let first = book(&store);
+    begin(&first, "r1").await;
+    let output = Arc::new(json!("confidential"));
+    let ends = Append { then: Then::Ends(5, Outcome::Completed(output)), ..append(1, 0, 3) };
+    first
+        .append(&name("r1"), Append { checkpoint: Some(b"confidential".to_vec()), ..append(1, 0, 0) })
+        .await
+        .unwrap();
+    first.append(&name("r1"), ends).await.unwrap();
+    for (key, value) in store.records(b"", b"\xff", 100).await.unwrap() {
+        let shown = value.windows(6).any(|part| part == b"confid" || part == b"spiffe");
+        assert!(!shown, "{}", key.escape_ascii());
+    }
+    // With another master key nothing can be read, nor in the place of something else.
+    let other = RunBook::new(store.clone(), Seal::new(b"another").unwrap());
+    let refused = other.header(&name("r1")).await.unwrap_err().to_string();
+    assert!(refused.contains("flow/h/shop/order/r1") && refused.contains("another master key"), "{refused}");
+    let stolen = store.record(b"flow/h/shop/order/r1").await.unwrap();
+    let put = vec![("flow/h/shop/order/r2".into(), stolen.unwrap())];
+    store.write_records(crate::store::RecordWrite { put, ..Default::default() }).await.unwrap();
+    assert!(matches!(first.header(&name("r2")).await, Err(FlowsError::Unreadable { .. })));
+    let put = vec![("flow/h/shop/order/r2".into(), "x".into())];
+    store.write_records(crate::store::RecordWrite { put, ..Default::default() }).await.unwrap();
+    assert!(matches!(first.header(&name("r2")).await, Err(FlowsError::Unreadable { .. })));
+}
+
+#[tokio::test]
+async fn runs_are_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path: &Path = &folder.path().join("store.redb");
+    let store = Store::create(path, "/owner", b"").unwrap();
+    let first = book(&store);
+    begin(&first, "r1").await;
+    first.append(&name("r1"), append(1, 0, 2)).await.unwrap();
+    first.append(&name("r1"), Append { then: Then::Waits(50), ..append(1, 2, 3) }).await.unwrap();
+    drop((first, store));
+    let store = Store::open(path).unwrap();
+    let again = book(&store);
+    assert_eq!(again.due(50, 9).await.unwrap(), [name("r1")]);
+    let loaded = again.load(&name("r1"), true).await.unwrap();
+    assert_eq!((loaded.entries, loaded.header.state), (entries(0..3), RunState::Waiting { until: 50 }));
+}
