@@ -12,17 +12,17 @@ impl Reader<'_> {
     /// Tasks that run one after the other.
     pub(super) fn task_list(&mut self, field: &Field<'_>, around: &Surroundings) -> Read<TaskList> {
         let (items, all_named) = self.named_items(field, "task")?;
-        let places = self.places(&items)?;
+        let (places, differ) = self.places(&items);
         let tasks = self.tasks_of(&items, around, Siblings::List(&places));
-        all_named.and(tasks)
+        all_named.and(differ).and(tasks)
     }
 
     /// Tasks that run at once.
     pub(super) fn branches(&mut self, field: &Field<'_>, around: &Surroundings) -> Read<TaskList> {
         let (items, all_named) = self.named_items(field, "branch")?;
-        self.places(&items)?;
+        let (_, differ) = self.places(&items);
         let tasks = self.tasks_of(&items, around, Siblings::Branches);
-        all_named.and(tasks)
+        all_named.and(differ).and(tasks)
     }
 
     fn tasks_of(
@@ -77,8 +77,8 @@ impl Reader<'_> {
         Ok((named, fine))
     }
 
-    /// Where in a list each name stands.
-    fn places<'f>(&mut self, items: &[(&'f str, Field<'_>)]) -> Read<HashMap<&'f str, usize>> {
+    /// Where in a list each name stands; and whether they differ.
+    fn places<'f>(&mut self, items: &[(&'f str, Field<'_>)]) -> (HashMap<&'f str, usize>, Read<()>) {
         let (mut places, mut fine) = (HashMap::new(), Ok(()));
         for (index, (name, field)) in items.iter().enumerate() {
             let first = *places.entry(*name).or_insert(index);
@@ -89,7 +89,7 @@ impl Reader<'_> {
                 fine = Err(Unreadable);
             }
         }
-        fine.map(|()| places)
+        (places, fine)
     }
 
     /// What `then` says.

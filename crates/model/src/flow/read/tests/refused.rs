@@ -718,6 +718,10 @@ fn all_that_is_wrong_is_found_at_once_and_no_more_than_anybody_reads() {
     let places: Vec<_> = found.iter().map(|(at, _)| at.as_str()).collect();
     assert_eq!(places, ["/timeout", "/do/0/a/set", "/do/1/b/wait", "/do/1/b/then", "/do/2/d/dos"]);
 
+    let found = problems(&document("do: [{a: {set: {}}}, {a: {wait: x}}]"));
+    let places: Vec<_> = found.iter().map(|(at, _)| at.as_str()).collect();
+    assert_eq!(places, ["/do/1/a", "/do/0/a/set", "/do/1/a/wait"]);
+
     let mut many = document("do: []");
     many["do"] = (0..500).map(|i| json!({ format!("t{i}"): {} })).collect();
     assert_eq!(problems(&many).len(), 100);
