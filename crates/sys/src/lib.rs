@@ -16,6 +16,7 @@ pub mod nft_counters;
 pub mod nft_watch;
 pub mod peer;
 pub mod process;
+pub mod restrict;
 pub mod run_as;
 mod socket;
 
