@@ -16,7 +16,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("proxy", &["identity", "model", "sys"]),
     ("node", &["identity", "model", "proxy", "sys", "wire"]),
     ("server", &["identity", "model", "sys", "wire"]),
-    ("tulle", &["identity", "model", "node", "proxy", "server", "sys", "wire"]),
+    ("flow", &["model", "sys"]),
+    ("tulle", &["flow", "identity", "model", "node", "proxy", "server", "sys", "wire"]),
 ];
 
 /// Lines of production code in one file; tests don't count.

@@ -99,6 +99,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Nobody types this one. It is started by a runner of flows, with little memory, and needs nothing of what follows.
+    if std::env::args_os().nth(1).is_some_and(|command| command == tulle_flow::evaluator::COMMAND) {
+        return tulle_flow::serving::serve();
+    }
     // Every TLS connection and every key of this process uses this provider.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let command = Cli::command().mut_subcommands(|command| exit::with_codes(command, ""));

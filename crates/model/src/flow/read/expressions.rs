@@ -15,13 +15,13 @@ pub(super) fn is_expression(text: &str) -> bool {
 }
 
 /// The expression of a text. Names are those of the variables that there are.
-fn expression(text: &str, _names: &[&str]) -> Result<Expression, String> {
-    Ok(Expression { text: text.into() })
+fn expression(text: &str, names: &[&str]) -> Result<Expression, String> {
+    Expression::parse(text, names).map_err(|e| e.message)
 }
 
 /// The template of a value; a problem comes with the place in the value, as a JSON pointer.
-fn template(value: &Value, _names: &[&str]) -> Result<Template, (String, String)> {
-    Ok(Template(value.clone()))
+fn template(value: &Value, names: &[&str]) -> Result<Template, (String, String)> {
+    Template::parse(value, names).map_err(|e| (e.pointer, e.message))
 }
 
 impl Reader<'_> {

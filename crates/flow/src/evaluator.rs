@@ -1,0 +1,137 @@
+//! Evaluates any expression: simple ones at once, others in processes of their own, of which there are a few. These are started when
+//! they are first needed, and stay.
+//!
+//! An expression may compute for a time that its process is charged for, and not for one on the wall: on a busy machine it takes
+//! longer, and is as good as before. Where that takes longer than anybody can wait for, nothing is said of the expression
+//! ([`EvaluationError::is_transient`]). Time begins when the process is up and has been asked.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tulle_model::flow::expression::{EvaluationError, EvaluationReason, Expression, Given, Template};
+
+use crate::pool::{Child, Returned};
+use crate::request;
+
+/// The command of `tulle` that evaluates expressions ([`crate::serving::serve`]), for nobody to type.
+pub const COMMAND: &str = "flow-evaluator";
+
+/// How processes are started, and what they may take.
+#[derive(Debug, Clone)]
+pub struct Evaluators {
+    pub program: PathBuf,
+    pub arguments: Vec<OsString>,
+    /// How many there are at most; each is one thread's work.
+    pub processes: usize,
+    /// How many evaluations may wait for one of them.
+    pub waiting: usize,
+    /// For how long an expression may compute.
+    pub time: Duration,
+    /// How long an evaluation may take altogether, on a machine that has other things to do.
+    pub patience: Duration,
+    /// The memory that a process may have of its own, in bytes; that its stack and allocator begin with is within it.
+    pub memory: usize,
+}
+
+impl Default for Evaluators {
+    fn default() -> Self {
+        Self {
+            // Whatever became of the file that this process was started from.
+            program: "/proc/self/exe".into(),
+            arguments: vec![COMMAND.into()],
+            processes: 2,
+            waiting: 1000,
+            time: Duration::from_millis(200),
+            patience: Duration::from_secs(10),
+            memory: 128 << 20,
+        }
+    }
+}
+
+/// Evaluates expressions; clones share its processes.
+#[derive(Clone)]
+pub struct Evaluator(Arc<Shared>);
+
+struct Shared {
+    evaluators: Evaluators,
+    /// For those that are evaluated and those that wait.
+    places: Semaphore,
+    /// For those that are evaluated.
+    turns: Semaphore,
+    /// Processes that can be asked.
+    idle: Mutex<Vec<Child>>,
+}
+
+impl Evaluator {
+    pub fn new(evaluators: Evaluators) -> Self {
+        let processes = evaluators.processes.max(1);
+        Self(Arc::new(Shared {
+            places: Semaphore::new(processes + evaluators.waiting),
+            turns: Semaphore::new(processes),
+            idle: Mutex::default(),
+            evaluators,
+        }))
+    }
+
+    /// What an expression gives. To be called within a runtime of tokio.
+    ///
+    /// # Errors
+    /// Why it gave nothing.
+    pub async fn evaluate(
+        &self,
+        expression: &Expression,
+        given: Given<'_>,
+    ) -> Result<Value, EvaluationError> {
+        match expression.evaluate_simple(given) {
+            Some(outcome) => outcome,
+            None => self.ask(expression, given).await,
+        }
+    }
+
+    /// What a template becomes by what its expressions give.
+    ///
+    /// # Errors
+    /// Why one of its expressions gave nothing, or the whole is too large.
+    pub async fn evaluate_template(
+        &self,
+        template: &Template,
+        given: Given<'_>,
+    ) -> Result<Value, EvaluationError> {
+        if let Some(value) = template.constant() {
+            return Ok(value.clone());
+        }
+        let mut values = Vec::new();
+        for expression in template.expressions() {
+            values.push(self.evaluate(expression, given).await?);
+        }
+        template.whole(values, given.largest)
+    }
+
+    /// Has a process evaluate it, simple or not.
+    async fn ask(&self, expression: &Expression, given: Given<'_>) -> Result<Value, EvaluationError> {
+        let failed = |reason| EvaluationError::new(expression, reason);
+        let Shared { evaluators, places, turns, idle } = &*self.0;
+        let frame = request::encode(expression, given).map_err(failed)?;
+        let _place = places.try_acquire().map_err(|_| failed(EvaluationReason::Busy(evaluators.waiting)))?;
+        let closed = |_| failed(EvaluationReason::Unavailable("evaluators are closed".to_owned()));
+        let _turn = turns.acquire().await.map_err(closed)?;
+        let kept = std::iter::from_fn(|| idle.lock().pop()).find_map(Child::if_alive);
+        let child = match kept {
+            Some(child) => child,
+            None => Child::start(evaluators).await.map_err(failed)?,
+        };
+        let Returned { value, child } = child.ask(&frame, given.largest, evaluators).await;
+        idle.lock().extend(child);
+        value.map_err(failed)
+    }
+
+    /// The processes that wait for something to do, by their numbers: for measurements.
+    pub fn idle(&self) -> Vec<u32> {
+        self.0.idle.lock().iter().filter_map(Child::id).collect()
+    }
+}

@@ -1,0 +1,13 @@
+//! Runs workflows (the kind Flow). What is decided of them is in `tulle_model::flow`.
+//!
+//! Here are the evaluators of expressions that loop or call themselves: processes that can be killed.
+
+mod answer;
+pub mod evaluator;
+mod jaq;
+mod pool;
+mod request;
+pub mod serving;
+
+#[cfg(test)]
+mod against_jaq;
