@@ -113,7 +113,7 @@ impl Jaq {
         Ok(filter)
     }
 
-    fn compile(&self, request: &Request<'_>) -> Result<Filter<Data>, String> {
+    pub(crate) fn compile(&self, request: &Request<'_>) -> Result<Filter<Data>, String> {
         let names: Vec<_> = request.variables.iter().map(|(name, _)| format!("${name}")).collect();
         let variables = std::iter::once(NOW).chain(names.iter().map(String::as_str));
         let arena = Arena::default();

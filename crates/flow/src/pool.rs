@@ -1,7 +1,7 @@
 //! One process that evaluates expressions, seen from whoever asks it.
 
 use std::io;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::pin::pin;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -60,6 +60,8 @@ impl Child {
     fn spawn(evaluators: &Evaluators) -> io::Result<Self> {
         let mut command = std::process::Command::new(&evaluators.program);
         command.args(&evaluators.arguments).env_clear().current_dir("/");
+        // A terminal's Ctrl-C is for this process, which may finish what it does.
+        command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         tulle_sys::restrict::restrict(&mut command, evaluators.memory as u64);
         // It ends when its input does, which is when this process ends. A signal at the death of its parent would come when the

@@ -8,6 +8,9 @@ use tulle_model::flow::expression::{EvaluationReason, Expression, Given, NESTING
 /// How much an expression may be given, with its text and the variables that it uses, in bytes.
 pub(crate) const MOST_GIVEN: usize = 4 << 20;
 
+/// The largest frame: names may come to the last value.
+pub(crate) const LARGEST_FRAME: usize = MOST_GIVEN + (64 << 10);
+
 /// The parts of a request, as the evaluator reads them.
 pub(crate) struct Request<'f> {
     pub(crate) largest: usize,

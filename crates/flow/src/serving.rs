@@ -10,7 +10,7 @@ use std::thread;
 
 use crate::answer::{Answer, Ending};
 use crate::jaq::Jaq;
-use crate::request::{self, MOST_GIVEN};
+use crate::request::{self, LARGEST_FRAME};
 
 /// The byte that it says first, when it can be asked.
 pub(crate) const READY: u8 = b'!';
@@ -44,7 +44,7 @@ fn read(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0; 4];
     input.read_exact(&mut length)?;
     let length = u32::from_ne_bytes(length) as usize;
-    if length > MOST_GIVEN {
+    if length > LARGEST_FRAME {
         return Ok(None);
     }
     let mut frame = vec![0; length];
