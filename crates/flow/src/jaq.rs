@@ -4,60 +4,39 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use jaq_core::data::JustLut;
-use jaq_core::load::parse::Def;
 use jaq_core::load::{Arena, File, Loader};
 use jaq_core::native::Fun;
 use jaq_core::{Compiler, Ctx, Filter, Vars};
 use jaq_json::{Val, read};
 
 use crate::answer::{Answer, Ending, Refused, Values};
+use crate::library::{LEFT_OUT, Library, NOW};
 use crate::request::Request;
 
 type Data = JustLut<Val>;
 
-/// Functions of jaq that read the environment and the clock, write, stop the process, or go by the host's time zone; and what is
-/// made of them.
-const LEFT_OUT: &[&str] = &[
-    "env",
-    "now",
-    "halt",
-    "halt_error",
-    "debug",
-    "debug_empty",
-    "stderr",
-    "stderr_empty",
-    "localtime",
-    "strflocaltime",
-];
-
-/// The variable that `now` is: it comes with each request.
-const NOW: &str = "$__now__";
-
-/// How many expressions are kept compiled: each has the whole library with it, about 100 KB.
-const KEPT: usize = 32;
+/// How many expressions are kept compiled.
+const KEPT: usize = 100;
 
 /// An expression by its text and the names of its variables.
 type Compiled = (Box<str>, Rc<Filter<Data>>);
 
 /// Evaluates, and keeps what it has compiled.
 pub(crate) struct Jaq {
-    library: Vec<Def>,
+    library: Library,
     /// The one that was used last is at the end.
     compiled: RefCell<Vec<Compiled>>,
 }
 
 impl Jaq {
     pub(crate) fn new() -> Self {
-        let library = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs());
-        let now = jaq_core::load::parse("def now: $__now__;", |parser| parser.defs()).unwrap_or_default();
-        let library = library.filter(|def| !LEFT_OUT.contains(&def.name)).chain(now).collect();
-        Self { library, compiled: RefCell::default() }
+        Self { library: Library::new(), compiled: RefCell::default() }
     }
 
     /// The functions that there are.
     #[cfg(test)]
     pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.library.iter().map(|def| def.name).chain(natives().map(|(name, ..)| name))
+        self.library.names().chain(natives().map(|(name, ..)| name))
     }
 
     pub(crate) fn evaluate(&self, request: &Request<'_>) -> Answer {
@@ -118,7 +97,7 @@ impl Jaq {
         let variables = std::iter::once(NOW).chain(names.iter().map(String::as_str));
         let arena = Arena::default();
         let file = File { code: request.text, path: () };
-        let modules = Loader::new(self.library.iter().cloned())
+        let modules = Loader::new(self.library.of(request.text))
             .load(&arena, file)
             .map_err(|_| "jaq does not read it".to_owned())?;
         Compiler::default().with_funs(natives()).with_global_vars(variables).compile(modules).map_err(

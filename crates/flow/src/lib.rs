@@ -5,6 +5,7 @@
 mod answer;
 pub mod evaluator;
 mod jaq;
+mod library;
 mod pool;
 mod request;
 pub mod serving;
