@@ -1,5 +1,6 @@
 //! What expressions give.
 
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -164,6 +165,31 @@ async fn an_evaluator_sees_no_environment_and_ends_with_its_input() {
         let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
         assert_eq!(line.split_whitespace().nth(3), Some("3"), "{line}");
     }
+}
+
+/// As when whoever asked was killed, and could say nothing more.
+#[test]
+fn an_evaluator_that_computes_ends_with_its_input() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_flow-evaluator"));
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut ready = [0];
+    output.read_exact(&mut ready).unwrap();
+    let part = |text: &str| [&(text.len() as u32).to_ne_bytes(), text.as_bytes()].concat();
+    let given = [1000_u32.to_ne_bytes().to_vec(), 0_f64.to_ne_bytes().to_vec()].concat();
+    let frame = [given, part("def f: f; f"), part("null")].concat();
+    input.write_all(&(frame.len() as u32).to_ne_bytes()).unwrap();
+    input.write_all(&frame).unwrap();
+    // It computes, as it has nothing else to do.
+    let computed = || tulle_sys::restrict::computed(child.id()).unwrap();
+    let before = computed();
+    while computed() < before + Duration::from_millis(20) {
+        std::thread::yield_now();
+    }
+    drop(input);
+    assert!(child.wait().unwrap().success());
+    assert_eq!(output.read(&mut ready).unwrap(), 0, "it has not answered");
 }
 
 #[tokio::test]
