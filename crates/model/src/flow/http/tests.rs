@@ -14,7 +14,7 @@ fn arguments(value: Value) -> Arguments {
 
 fn call(output: HttpOutput, redirect: bool) -> HttpCall {
     HttpCall {
-        method: Template(json!("get")),
+        method: Template::parse(&json!("get"), &[]).unwrap(),
         endpoint: Endpoint { uri: Address::Template(UriTemplate(vec![])), authentication: None },
         headers: None,
         query: None,

@@ -59,12 +59,15 @@ impl Builder {
     }
 }
 
+const VARIABLES: &[&str] =
+    &["context", "input", "output", "task", "workflow", "runtime", "item", "index", "error"];
+
 pub(super) fn expression(text: &str) -> Expression {
-    Expression { text: text.into() }
+    Expression::parse(text, VARIABLES).unwrap()
 }
 
 pub(super) fn template(value: Value) -> Template {
-    Template(value)
+    Template::parse(&value, VARIABLES).unwrap()
 }
 
 pub(super) fn call() -> TaskKind {

@@ -70,7 +70,7 @@ impl Generator {
     }
 
     fn condition(&mut self) -> Expression {
-        expression(self.dice.one(&[".n < 3", "true", "false", ".n", ".n < 3", "$item", "not there"]))
+        expression(self.dice.one(&[".n < 3", "true", "false", ".n", ".n < 3", "$item", ".n.x"]))
     }
 
     fn list(&mut self, prefix: &str, place: Place) -> Vec<TaskId> {
@@ -198,7 +198,7 @@ impl Generator {
         }
         let some = |dice: &mut Dice, sides| dice.throw(sides) == 0;
         let when = |generator: &mut Self, sides| {
-            let texts = ["$error.status == 500", "true", "false", "nowhere"];
+            let texts = ["$error.status == 500", "true", "false", ".n.x"];
             some(&mut generator.dice, sides).then(|| expression(generator.dice.one(&texts)))
         };
         let retry = some(&mut self.dice, 2).then(|| {

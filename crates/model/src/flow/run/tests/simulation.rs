@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::*;
+use crate::flow::expression::{Given, LARGEST, Variables};
 use crate::flow::fault::FaultKind;
 
 pub fn info(input: Value, seed: u64) -> Arc<RunInfo> {
@@ -19,50 +20,25 @@ pub fn info(input: Value, seed: u64) -> Arc<RunInfo> {
     })
 }
 
-/// The answer to a question.
+/// The answer to a question. Of the simulation's expressions all are simple.
 pub fn evaluate(asked: Asked<'_>, scope: &Scope) -> Result<Value, Fault> {
-    match asked {
-        Asked::Expression(expression) => by_text(&expression.text, scope),
-        Asked::Template(Template(value)) => filled(value, scope),
-        Asked::Schema(_) => Ok(Value::Null),
-    }
-}
-
-fn filled(value: &Value, scope: &Scope) -> Result<Value, Fault> {
-    match value {
-        Value::String(text) => match text.strip_prefix("${ ").and_then(|text| text.strip_suffix(" }")) {
-            Some(text) => by_text(text, scope),
-            None => Ok(value.clone()),
-        },
-        Value::Object(fields) => {
-            let field = |(name, value): (&String, _)| Ok((name.clone(), filled(value, scope)?));
-            fields.iter().map(field).collect()
+    let used: Vec<&str> = match asked {
+        Asked::Expression(expression) => expression.variables_used().collect(),
+        Asked::Template(template) => {
+            template.expressions().into_iter().flat_map(Expression::variables_used).collect()
         }
-        other => Ok(other.clone()),
-    }
-}
-
-fn by_text(text: &str, scope: &Scope) -> Result<Value, Fault> {
-    let n = scope.on["n"].as_i64().unwrap_or_default();
-    let variable = |name| scope.variable(name).map(|value| Value::clone(&value)).unwrap_or_default();
-    Ok(match text {
-        "." => Value::clone(&scope.on),
-        "true" => json!(true),
-        "false" => json!(false),
-        ".n < 3" => json!(n < 3),
-        ".n + 1" => json!(n + 1),
-        ".n" => scope.on["n"].clone(),
-        ".items" => scope.on["items"].clone(),
-        "$item" => variable("item"),
-        "$index" => variable("index"),
-        "$error" => variable("error"),
-        "$error.status" => variable("error")["status"].clone(),
-        "$error.status == 500" => json!(variable("error")["status"] == 500),
-        "$context" => variable("context"),
-        "$input" => variable("input"),
-        "$task" => variable("task"),
-        _ => return Err(FaultKind::Expression.fault(format!("{text} cannot be evaluated"))),
-    })
+        Asked::Schema(_) => return Ok(Value::Null),
+    };
+    let values: Vec<_> = used.iter().map(|name| (*name, scope.variable(name).unwrap_or_default())).collect();
+    let variables = values.iter().fold(Variables::new(), |all, (name, value)| all.with(name, value));
+    let given =
+        Given { input: &scope.on, variables: &variables, now: scope.now as f64 / 1000.0, largest: LARGEST };
+    let value = match asked {
+        Asked::Expression(expression) => expression.evaluate_simple(given),
+        Asked::Template(template) => template.evaluate_simple(given),
+        Asked::Schema(_) => None,
+    };
+    value.unwrap().map_err(|error| FaultKind::Expression.fault(error.to_string()))
 }
 
 /// What the world answers to a call, and after how long: as its path and how often it was made before say.
