@@ -3,6 +3,7 @@
 mod accepted;
 mod properties;
 mod refused;
+mod refused_calls;
 
 use serde_json::Value;
 
