@@ -14,16 +14,6 @@ pub(super) fn is_expression(text: &str) -> bool {
     text.trim().strip_prefix("${").is_some_and(|rest| rest.ends_with('}'))
 }
 
-/// The expression of a text. Names are those of the variables that there are.
-fn expression(text: &str, names: &[&str]) -> Result<Expression, String> {
-    Expression::parse(text, names).map_err(|e| e.message)
-}
-
-/// The template of a value; a problem comes with the place in the value, as a JSON pointer.
-fn template(value: &Value, names: &[&str]) -> Result<Template, (String, String)> {
-    Template::parse(value, names).map_err(|e| (e.pointer, e.message))
-}
-
 impl Reader<'_> {
     /// A text that is an expression, with `${ }` around it or without.
     pub(super) fn expression(
@@ -33,8 +23,13 @@ impl Reader<'_> {
         around: &Surroundings,
     ) -> Read<Expression> {
         let text = self.text(field)?;
-        self.check_variables(field, text, place, around)?;
-        expression(text, &names(place, around)).or_else(|problem| self.invalid(field, problem))
+        // What is there elsewhere is known, so that it is said why it is not there here.
+        let expression = match Expression::parse(text, &known(around)) {
+            Ok(expression) => expression,
+            Err(problem) => return self.invalid(field, problem.message),
+        };
+        self.check_variables(field, &expression, place, around)?;
+        Ok(expression)
     }
 
     /// A value in which texts are expressions that have `${ }` around them.
@@ -45,7 +40,7 @@ impl Reader<'_> {
         around: &Surroundings,
     ) -> Read<Template> {
         self.check_texts(field, place, around)?;
-        self.parse_template(field, place, around)
+        self.parse_template(field, field.value, around)
     }
 
     /// The same, where a text as a whole is an expression by itself: `from` and `as`.
@@ -55,16 +50,14 @@ impl Reader<'_> {
         place: ExpressionPlace,
         around: &Surroundings,
     ) -> Read<Template> {
-        let Value::String(text) = field.value else {
+        if !field.value.is_string() {
             self.object(field)?;
             return self.template(field, place, around);
-        };
-        self.check_variables(field, text, place, around)?;
-        if is_expression(text) {
-            return self.parse_template(field, place, around);
         }
-        let enclosed = Value::from(format!("${{ {text} }}"));
-        self.parse_template(&Field { path: field.path.clone(), value: &enclosed }, place, around)
+        let expression = self.expression(field, place, around)?;
+        // A comment would take the brace with it.
+        let enclosed = Value::from(format!("${{{}\n}}", expression.text()));
+        self.parse_template(field, &enclosed, around)
     }
 
     /// A template of an object with the values of these fields, which stand at several places.
@@ -75,29 +68,22 @@ impl Reader<'_> {
         around: &Surroundings,
     ) -> Read<Template> {
         for (_, field) in fields {
-            self.template(field, place, around)?;
+            self.check_texts(field, place, around)?;
         }
         let object: Map<_, _> =
             fields.iter().map(|(name, field)| ((*name).to_owned(), field.value.clone())).collect();
         // Each by itself is right.
-        template(&Value::Object(object), &names(place, around)).map_err(|_| Unreadable)
+        Template::parse(&Value::Object(object), &known(around)).map_err(|_| Unreadable)
     }
 
-    fn parse_template(
-        &mut self,
-        field: &Field<'_>,
-        place: ExpressionPlace,
-        around: &Surroundings,
-    ) -> Read<Template> {
-        template(field.value, &names(place, around)).or_else(|(pointer, problem)| {
-            let within = at(field, &pointer).unwrap_or_else(|| field.clone());
-            self.invalid(&within, problem)
-        })
+    fn parse_template(&mut self, field: &Field<'_>, value: &Value, around: &Surroundings) -> Read<Template> {
+        // Its expressions are right by themselves: what is left is how deep it is.
+        Template::parse(value, &known(around)).or_else(|problem| self.invalid(field, problem.message))
     }
 
     fn check_texts(&mut self, field: &Field<'_>, place: ExpressionPlace, around: &Surroundings) -> Read<()> {
         match field.value {
-            Value::String(text) if is_expression(text) => self.check_variables(field, text, place, around),
+            Value::String(text) if is_expression(text) => self.expression(field, place, around).map(drop),
             Value::Array(items) => {
                 for (index, value) in items.iter().enumerate() {
                     self.check_texts(&Field { path: field.path.index(index), value }, place, around)?;
@@ -106,7 +92,8 @@ impl Reader<'_> {
             }
             Value::Object(fields) => {
                 for (name, value) in fields {
-                    self.check_texts(&Field { path: field.path.field(name.clone()), value }, place, around)?;
+                    let field = Field { path: field.path.field(name.clone()), value };
+                    self.check_texts(&field, place, around)?;
                 }
                 Ok(())
             }
@@ -118,19 +105,21 @@ impl Reader<'_> {
     fn check_variables(
         &mut self,
         field: &Field<'_>,
-        code: &str,
+        expression: &Expression,
         place: ExpressionPlace,
         around: &Surroundings,
     ) -> Read<()> {
-        for variable in variables(code.trim_start().trim_start_matches("${")) {
-            if !VARIABLES.contains(&variable.name) || place.variables().contains(&variable.name) {
+        for name in expression.variables_used() {
+            if place.variables().contains(&name) || around.variables().any(|known| known == name) {
                 continue;
             }
-            if variable.name == "secrets" && around.has_secrets {
-                self.check_secret(field, variable.field)?;
-                continue;
-            }
-            let problem = match variable.name {
+            let problem = match name {
+                "secrets" if around.has_secrets => {
+                    for secret in variables(expression.text()).into_iter().filter(|found| found.name == name) {
+                        self.check_secret(field, secret.field)?;
+                    }
+                    continue;
+                }
                 "secrets" => "`$secrets` can be used in `with` and `authentication` of calls and in their `input.from`: elsewhere it would be kept with the run"
                     .to_owned(),
                 "authorization" => "`$authorization` can be used in `with` of `call: http`: elsewhere it would be kept with the run"
@@ -161,27 +150,7 @@ impl Reader<'_> {
     }
 }
 
-/// The variables that there are.
-fn names(place: ExpressionPlace, around: &Surroundings) -> Vec<&str> {
-    let secrets = around.has_secrets.then_some("secrets");
-    place.variables().iter().copied().chain(secrets).chain(around.variables()).collect()
-}
-
-/// What a JSON pointer leads to from there.
-fn at<'f>(field: &Field<'f>, pointer: &str) -> Option<Field<'f>> {
-    let mut found = field.clone();
-    for token in pointer.split('/').skip(1) {
-        let token = token.replace("~1", "/").replace("~0", "~");
-        found = match found.value {
-            Value::Array(items) => {
-                let index = token.parse().ok()?;
-                Field { path: found.path.index(index), value: items.get(index)? }
-            }
-            Value::Object(fields) => {
-                Field { path: found.path.field(token.clone()), value: fields.get(&token)? }
-            }
-            _ => return None,
-        };
-    }
-    Some(found)
+/// The variables that there are at some place of a document, and those around this one.
+fn known(around: &Surroundings) -> Vec<&str> {
+    VARIABLES.into_iter().chain(around.variables()).collect()
 }

@@ -79,6 +79,18 @@ fn whatever_there_is_is_read() {
 }
 
 #[test]
+fn expressions_may_bind_names_of_their_own() {
+    for fields in [
+        "do: [{a: {set: '${ . as $output | $output.x }'}}]",
+        "do: [{a: {if: '. as $secrets | $secrets', set: {x: 1}}}]",
+        "do: [{a: {set: {x: 1}, output: {as: '.x # a comment'}}}]",
+        "do: [{a: {set: {x: 'a ${ $nothing } within a text'}}}]",
+    ] {
+        read(fields);
+    }
+}
+
+#[test]
 fn a_heading_may_say_more() {
     let mut document = document("do: []");
     document["document"]["title"] = "Order".into();

@@ -415,6 +415,28 @@ fn catching() {
 #[test]
 fn variables_where_they_are_not() {
     check(&[
+        ("do: [{a: {set: '${ $nothing }'}}]", "/do/0/a/set", "`$nothing`"),
+        ("do: [{a: {set: '${ .x | }'}}]", "/do/0/a/set", ""),
+        ("do: [{a: {set: {x: 1}, if: .x |}}]", "/do/0/a/if", ""),
+        ("do: [{a: {set: {x: 1}, input: {from: env}}}]", "/do/0/a/input/from", "env"),
+        ("do: [{a: {for: {in: $item}, do: []}}]", "/do/0/a/for/in", "`$item`"),
+        ("do: [{a: {for: {in: .x}, do: []}}, {b: {set: '${ $item }'}}]", "/do/1/b/set", "`$item`"),
+        (
+            "do: [{a: {call: f}}]\nuse: {functions: {f: {set: '${ $item }'}}}",
+            "/use/functions/f/set",
+            "`$item`",
+        ),
+        ("do: [{a: {try: [{b: {set: '${ $error }'}}], catch: {}}}]", "/do/0/a/try/0/b/set", "`$error`"),
+        (
+            "do: [{a: {try: [], catch: {as: e, do: [{b: {set: '${ $error }'}}]}}}]",
+            "/do/0/a/catch/do/0/b/set",
+            "`$error`",
+        ),
+        (
+            "do: [{a: {try: [], catch: {as: e, retry: r}}}]\nuse: {retries: {r: {when: $error.x}}}",
+            "/use/retries/r/when",
+            "`$error`",
+        ),
         (
             "do: []\ninput: {from: $context}",
             "/input/from",
