@@ -55,6 +55,7 @@ impl Reader<'_> {
         let about = "the tasks that the workflow consists of";
         let steps = self.required(document, ("do", about), |reader, field| reader.task_list(field, &around));
         let functions = self.functions(document);
+        self.unused_retries();
         self.check_calls();
         known?;
         schedule?;

@@ -1,6 +1,6 @@
 //! `use`: what tasks refer to by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Reader;
@@ -59,9 +59,6 @@ impl Reader<'_> {
             reader.timeout(field, ExpressionPlace::Definition, &around)
         });
         self.reusable.retries = self.named(field, "retries", |_, _| Ok(()));
-        for name in self.reusable.retries.keys().cloned().collect::<Vec<_>>() {
-            let _ = self.retry_by_name(&name, &ERROR.into());
-        }
         self.reusable.functions = self.named(field, "functions", Self::reserve);
         known?;
         secrets?;
@@ -95,6 +92,17 @@ impl Reader<'_> {
             }
         }
         fine
+    }
+
+    /// The retry policies that no task has referred to, by whatever name of the error: what is wrong with one, is said all the same.
+    pub(super) fn unused_retries(&mut self) {
+        let read: BTreeSet<_> = self.reusable.retries_read.keys().map(|(name, _)| name.clone()).collect();
+        let unused: Vec<_> =
+            self.reusable.retries.keys().filter(|name| !read.contains(*name)).cloned().collect();
+        for name in unused {
+            // It is among the problems.
+            let _ = self.retry_by_name(&name, &ERROR.into());
+        }
     }
 
     /// The bodies of the functions, when it is known which there are.
