@@ -3,11 +3,15 @@
 //! Here are the evaluators of expressions that loop or call themselves: processes that can be killed.
 
 mod answer;
+pub mod arguments;
 pub mod evaluator;
 mod jaq;
 mod library;
 mod pool;
+pub mod questions;
 mod request;
+pub mod schema;
+pub mod scoped;
 pub mod serving;
 
 #[cfg(test)]
