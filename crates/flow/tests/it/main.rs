@@ -2,6 +2,7 @@
 
 mod costs;
 mod harm;
+mod kit;
 mod values;
 
 use std::sync::LazyLock;

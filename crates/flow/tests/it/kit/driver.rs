@@ -1,0 +1,209 @@
+//! Runs a workflow in a time of its own: the core, the evaluation of what it asks, and what its calls are made with and become are those
+//! of the product.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tulle_flow::arguments::{self, Authorization};
+use tulle_flow::evaluator::Evaluator;
+use tulle_flow::questions::{about, answer};
+use tulle_flow::schema::{Schema, Schemas};
+use tulle_flow::scoped::{Scoped, Unanswered};
+use tulle_model::flow::fault::{Fault, FaultKind};
+use tulle_model::flow::http::{Answer, Arguments, Request};
+use tulle_model::flow::run::{AskId, Asked, Call, Event, Order, Phase, Question, Run, Step};
+use tulle_model::flow::scope::{Millis, RunInfo};
+use tulle_model::flow::workflow::{HttpCall, SchemaSource, TaskKind, Workflow};
+
+use super::services::{Elsewhere, Reply, Service};
+
+/// 2026-01-02T03:04:05.678Z
+pub const STARTED: Millis = 1_767_323_045_678;
+/// How much happens in a run at most.
+const MOST_EVENTS: usize = 10_000;
+
+/// What a run is given, and what is around it.
+pub struct World {
+    pub input: Value,
+    pub secrets: Value,
+    pub services: Vec<Service>,
+    pub elsewhere: Elsewhere,
+    /// When it is cancelled, after its start.
+    pub cancelled: Option<Millis>,
+}
+
+/// A request that was made, and when.
+pub struct Sent {
+    pub request: Request,
+    pub at: Millis,
+}
+
+/// What has become of a run.
+pub struct Outcome {
+    pub workflow: Arc<Workflow>,
+    pub phase: Phase,
+    pub steps: Vec<Step>,
+    pub sent: Vec<Sent>,
+    pub took: Millis,
+}
+
+struct Driver<'w> {
+    world: &'w World,
+    workflow: Arc<Workflow>,
+    evaluator: &'w Evaluator,
+    schemas: Schemas,
+    secrets: Arc<Value>,
+    run: Run,
+    waiting: BTreeMap<(Millis, AskId), Event>,
+    sent: Vec<Sent>,
+    now: Millis,
+}
+
+pub async fn run(workflow: Workflow, world: &World, evaluator: &Evaluator) -> Result<Outcome, String> {
+    let workflow = Arc::new(workflow);
+    let info = Arc::new(RunInfo {
+        id: "run-1".into(),
+        input: Arc::new(world.input.clone()),
+        started: STARTED,
+        seed: 7,
+        most_tasks: 500,
+        most_bytes: 64 << 10,
+    });
+    let listed = |name: &str| workflow.secrets.iter().any(|listed| **listed == *name);
+    let secrets = world.secrets.as_object().into_iter().flatten();
+    let secrets = secrets.filter(|(name, _)| listed(name)).map(|(name, keys)| (name.clone(), keys.clone()));
+    let mut driver = Driver {
+        world,
+        evaluator,
+        schemas: Schemas::default(),
+        secrets: Arc::new(Value::Object(secrets.collect())),
+        run: Run::begin_watched(workflow.clone(), info),
+        workflow,
+        waiting: BTreeMap::new(),
+        sent: Vec::new(),
+        now: STARTED,
+    };
+    driver.settle().await?;
+    for _ in 0..MOST_EVENTS {
+        if let Some(cancelled) = world.cancelled.map(|after| STARTED + after)
+            && driver.waiting.first_key_value().is_some_and(|((at, _), _)| *at > cancelled)
+        {
+            driver.happens(cancelled, Event::Cancelled).await?;
+        }
+        let Some(((at, _), event)) = driver.waiting.pop_first() else {
+            let Driver { workflow, mut run, sent, now, .. } = driver;
+            let steps = run.take_steps();
+            return Ok(Outcome { workflow, phase: run.phase().clone(), steps, sent, took: now - STARTED });
+        };
+        driver.happens(at, event).await?;
+    }
+    Err("it does not end".to_owned())
+}
+
+impl Driver<'_> {
+    async fn happens(&mut self, at: Millis, event: Event) -> Result<(), String> {
+        self.now = at;
+        self.run.take(at, event);
+        self.settle().await
+    }
+
+    /// Answers all questions, and takes up what is ordered.
+    async fn settle(&mut self) -> Result<(), String> {
+        loop {
+            let Some(question) = self.run.question() else { break };
+            let outcome = match answer(&question, self.evaluator, &self.schemas, &self.secrets).await {
+                Err(Unanswered::Elsewhere) => self.by_fetched_schema(&question).await,
+                outcome => outcome,
+            };
+            let outcome = match outcome {
+                Ok(value) => Ok(value),
+                Err(Unanswered::Fault(fault)) => Err(fault),
+                // The machine has other things to do.
+                Err(Unanswered::Later(_)) => continue,
+                Err(Unanswered::Elsewhere) => return Err("a schema was not fetched".to_owned()),
+            };
+            self.run.answer(outcome);
+        }
+        for order in self.run.take_orders() {
+            match order {
+                Order::Call(call) => self.call(&call).await?,
+                Order::Timer { ask, due } => drop(self.waiting.insert((due, ask), Event::Fired { ask })),
+                Order::Forget(ask) => self.waiting.retain(|(_, of), _| *of != ask),
+            }
+        }
+        Ok(())
+    }
+
+    async fn call(&mut self, call: &Call) -> Result<(), String> {
+        let workflow = self.workflow.clone();
+        let TaskKind::Call(http) = &workflow.task(call.task).kind else {
+            return Err(format!("{} is no call", call.path));
+        };
+        let scoped = Scoped::new(self.evaluator, &call.scope, &self.secrets);
+        let outcome = loop {
+            match request(http, &scoped).await {
+                Err(Unanswered::Later(_)) => {}
+                Err(Unanswered::Elsewhere) => return Err("a call asks for no schema".to_owned()),
+                Err(Unanswered::Fault(fault)) => break Err(fault),
+                Ok(request) => break Ok(request),
+            }
+        };
+        let (after, result) = match outcome {
+            Ok(request) => {
+                let reply = self.reply(&request);
+                let most = call.scope.run.most_bytes;
+                let result = reply.as_ref().map_err(Fault::clone).and_then(|reply| {
+                    let answer = Answer { status: reply.status, headers: &reply.headers, body: &reply.body };
+                    http.output_of(&request, &answer, most)
+                });
+                let after = reply.map_or(0, |reply| reply.after.as_millis() as Millis);
+                self.sent.push(Sent { request, at: self.now });
+                (after, result)
+            }
+            Err(fault) => (0, Err(fault)),
+        };
+        let event = Event::Answered { ask: call.ask, result: result.map(Arc::new) };
+        self.waiting.insert((self.now + after, call.ask), event);
+        Ok(())
+    }
+
+    /// What is answered to a request, or the error that nobody is there.
+    fn reply(&self, request: &Request) -> Result<Reply, Fault> {
+        let uri = request.uri.to_string();
+        let is = |method: &str, of: &str| request.method.as_str() == method && of == uri;
+        let service = self.world.services.iter().find(|service| is(&service.method, &service.uri));
+        let before =
+            self.sent.iter().filter(|sent| is(sent.request.method.as_str(), &sent.request.uri.to_string()));
+        let reply = match service {
+            Some(service) => service.replies.get(before.count()).or(service.replies.last()).cloned(),
+            None => (self.world.elsewhere)(request),
+        };
+        reply.ok_or_else(|| FaultKind::Communication.fault(format!("nobody answers at {uri}")))
+    }
+
+    /// The answer to a question whose schema is to be had from a service.
+    async fn by_fetched_schema(&self, question: &Question<'_>) -> Result<Value, Unanswered> {
+        let Asked::Schema(source @ SchemaSource::At(endpoint)) = question.asked else {
+            return Err(Unanswered::Elsewhere);
+        };
+        let scoped = Scoped::new(self.evaluator, &question.scope, &self.secrets);
+        let uri = arguments::uri(&endpoint.uri, &scoped).await?;
+        let arguments = Arguments { method: json!("get"), uri, ..Arguments::default() };
+        let request = Request::new(&arguments)?;
+        let reply = self.reply(&request)?;
+        let document: Value = serde_json::from_slice(&reply.body)
+            .map_err(|why| FaultKind::Communication.fault(format!("the schema is no JSON: {why}")))?;
+        let checked = Schema::compile(&document).and_then(|schema| schema.check(&question.scope.on));
+        checked.map_err(|fault| about(fault, source, &question.scope))?;
+        Ok(Value::Null)
+    }
+}
+
+async fn request(call: &HttpCall, scoped: &Scoped<'_>) -> Result<Request, Unanswered> {
+    let authorization = match &call.endpoint.authentication {
+        Some(authentication) => Authorization::of(authentication, scoped).await?,
+        None => None,
+    };
+    arguments::request(call, scoped, authorization.as_ref()).await
+}

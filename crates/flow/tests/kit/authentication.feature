@@ -1,0 +1,277 @@
+Feature: Who a call says to be by
+  As somebody who writes workflows
+  I want calls to show what a service asks for
+  So that services outside of the mesh can be called too
+
+  Scenario: Username and password
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: basic, version: '1.0.0'}
+    do:
+      - login:
+          call: http
+          with:
+            method: get
+            endpoint:
+              uri: http://vault/
+              authentication: { basic: { username: ada, password: '${ .password }' } }
+    """
+    And given the workflow input is:
+    """yaml
+    password: 'open: sesame'
+    """
+    And the service http://vault/ answers GET with status 200
+    When the workflow is executed
+    Then the workflow should complete
+    And the service http://vault/ should have been sent:
+    """yaml
+    headers: { authorization: 'Basic YWRhOm9wZW46IHNlc2FtZQ==' }
+    """
+
+  Scenario: A token
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: bearer, version: '1.0.0'}
+    do:
+      - login:
+          call: http
+          with:
+            method: get
+            endpoint: { uri: 'http://vault/', authentication: { bearer: { token: '${ .user.token }' } } }
+    """
+    And given the workflow input is:
+    """yaml
+    user: { token: abc.def }
+    """
+    And the service http://vault/ answers GET with status 200
+    When the workflow is executed
+    Then the workflow should complete
+    And the service http://vault/ should have been sent:
+    """yaml
+    headers: { authorization: Bearer abc.def }
+    """
+
+  Scenario: A policy that has a name
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: named, version: '1.0.0'}
+    use:
+      authentications:
+        office: { basic: { username: '${ $context.user }', password: pw } }
+    do:
+      - who:
+          set: { user: bob }
+          export: { as: . }
+      - login:
+          call: http
+          with:
+            method: get
+            endpoint: { uri: 'http://vault/', authentication: { use: office } }
+    """
+    And the service http://vault/ answers GET with status 200
+    When the workflow is executed
+    Then the workflow should complete
+    And the service http://vault/ should have been sent:
+    """yaml
+    headers: { authorization: 'Basic Ym9iOnB3' }
+    """
+
+  Scenario: Username and password of a Secret
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: basic-secret, version: '1.0.0'}
+    use:
+      secrets: [ office-login ]
+      authentications:
+        office: { basic: { use: office-login } }
+    do:
+      - login:
+          call: http
+          with:
+            method: get
+            endpoint: { uri: 'http://vault/', authentication: { use: office } }
+    """
+    And the secret office-login is:
+    """yaml
+    { username: bob, password: pw, other: thing }
+    """
+    And the service http://vault/ answers GET with status 200
+    When the workflow is executed
+    Then the workflow should complete
+    And the service http://vault/ should have been sent:
+    """yaml
+    headers: { authorization: 'Basic Ym9iOnB3' }
+    """
+
+  Scenario: A token of a Secret
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: bearer-secret, version: '1.0.0'}
+    use: { secrets: [ badge, other ] }
+    do:
+      - first:
+          call: http
+          with:
+            method: get
+            endpoint: { uri: 'http://vault/a', authentication: { bearer: { use: badge } } }
+      - second:
+          call: http
+          with:
+            method: get
+            endpoint: { uri: 'http://vault/b', authentication: { bearer: { token: '${ $secrets.badge.token + "-2" }' } } }
+    """
+    And the secret badge is:
+    """yaml
+    token: xyz
+    """
+    And the service http://vault/a answers GET with status 200
+    And the service http://vault/b answers GET with status 200
+    When the workflow is executed
+    Then the workflow should complete
+    And the service http://vault/a should have been sent:
+    """yaml
+    headers: { authorization: Bearer xyz }
+    """
+    And the service http://vault/b should have been sent:
+    """yaml
+    headers: { authorization: Bearer xyz-2 }
+    """
+
+  Scenario: A Secret that is not there
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: no-secret, version: '1.0.0'}
+    use: { secrets: [ badge ] }
+    do:
+      - login:
+          call: http
+          with:
+            method: get
+            endpoint: { uri: 'http://vault/', authentication: { bearer: { use: badge } } }
+    """
+    When the workflow is executed
+    Then the workflow should fault with error:
+    """yaml
+    type: https://serverlessworkflow.io/spec/1.0.0/errors/configuration
+    status: 400
+    detail: 'with.endpoint.authentication: there is no Secret badge that it may read'
+    instance: /do/0/login
+    """
+    And the service http://vault/ should have been asked 0 times
+
+  Scenario: A Secret without what is needed
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: other-secret, version: '1.0.0'}
+    use: { secrets: [ badge ] }
+    do:
+      - login:
+          call: http
+          with:
+            method: get
+            endpoint: { uri: 'http://vault/', authentication: { basic: { use: badge } } }
+    """
+    And the secret badge is:
+    """yaml
+    username: bob
+    """
+    When the workflow is executed
+    Then the workflow should fault with error:
+    """yaml
+    detail: 'with.endpoint.authentication: the Secret badge has no text as `password`'
+    """
+
+  Scenario: What a call says to be by can be said elsewhere
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: described, version: '1.0.0'}
+    do:
+      - login:
+          call: http
+          with:
+            method: post
+            endpoint: { uri: 'http://vault/', authentication: { bearer: { token: abc } } }
+            headers: { X-Token: '${ $authorization.parameter }' }
+            body: { by: '${ $authorization.scheme }' }
+    """
+    And the service http://vault/ answers POST with status 200
+    When the workflow is executed
+    Then the workflow should complete
+    And the service http://vault/ should have been sent:
+    """yaml
+    headers: { authorization: Bearer abc, x-token: abc }
+    body: { by: Bearer }
+    """
+
+  Scenario: The author's own header goes before
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: own-header, version: '1.0.0'}
+    do:
+      - login:
+          call: http
+          with:
+            method: get
+            endpoint: { uri: 'http://vault/', authentication: { bearer: { token: abc } } }
+            headers: { authorization: '${ "Token \($authorization.parameter)" }' }
+    """
+    And the service http://vault/ answers GET with status 200
+    When the workflow is executed
+    Then the workflow should complete
+    And the service http://vault/ should have been sent:
+    """yaml
+    headers: { authorization: Token abc }
+    """
+
+  Scenario: What was said is not shown in an answer
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: shown, version: '1.0.0'}
+    do:
+      - login:
+          call: http
+          with:
+            method: get
+            endpoint: { uri: 'http://vault/', authentication: { bearer: { token: abc } } }
+            output: response
+          output: { as: .request.headers }
+    """
+    And the service http://vault/ answers GET with status 200
+    When the workflow is executed
+    Then the workflow should complete with output:
+    """yaml
+    authorization: '***'
+    """
+
+  Scenario: Secrets in what a call sends, and in its input
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: secrets, version: '1.0.0'}
+    use: { secrets: [ api-key ] }
+    do:
+      - fetch:
+          input: { from: '{ key: $secrets["api-key"].key }' }
+          call: http
+          with:
+            method: post
+            endpoint: http://vault/{key}
+            headers: { X-Key: '${ $secrets["api-key"].key }' }
+            query: { k: '${ .key }' }
+            body: '${ $secrets | keys }'
+    """
+    And the secret api-key is:
+    """yaml
+    key: k1
+    """
+    And the secret not-listed is:
+    """yaml
+    key: k2
+    """
+    And the service http://vault/k1?k=k1 answers POST with status 200
+    When the workflow is executed
+    Then the workflow should complete
+    And the service http://vault/k1?k=k1 should have been sent:
+    """yaml
+    headers: { x-key: k1 }
+    body: [ api-key ]
+    """
