@@ -6,7 +6,7 @@ use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use serde_json::{Value, json};
 use tulle_model::flow::fault::{Fault, FaultKind};
-use tulle_model::flow::http::{Arguments, Request};
+use tulle_model::flow::http::{Arguments, CallRequest};
 use tulle_model::flow::workflow::{Authentication, Credentials, HttpCall, Uri};
 
 use crate::scoped::{Scoped, Unanswered};
@@ -111,7 +111,7 @@ pub async fn request(
     call: &HttpCall,
     scoped: &Scoped<'_>,
     authorization: Option<&Authorization>,
-) -> Result<Request, Unanswered> {
+) -> Result<CallRequest, Unanswered> {
     let scoped = &scoped.with_authorization(authorization.map_or(Value::Null, Authorization::described));
     let mut arguments = Arguments {
         method: scoped.template(&call.method).await?,
@@ -127,7 +127,7 @@ pub async fn request(
     if let Some(body) = &call.body {
         arguments.body = Some(scoped.template(body).await?);
     }
-    let mut request = Request::new(&arguments)?;
+    let mut request = CallRequest::new(&arguments)?;
     if let Some(authorization) = authorization
         && !request.headers.contains_key(AUTHORIZATION)
     {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tulle_model::flow::fault::Fault;
-use tulle_model::flow::run::{Asked, Question};
+use tulle_model::flow::run::{EvaluationKind, ToEvaluate};
 use tulle_model::flow::scope::Scope;
 use tulle_model::flow::workflow::{SchemaSource, Transformation};
 
@@ -17,16 +17,16 @@ use crate::scoped::{Scoped, Unanswered};
 /// # Errors
 /// Why there is none.
 pub async fn answer(
-    question: &Question<'_>,
+    question: &ToEvaluate<'_>,
     evaluator: &Evaluator,
     schemas: &Schemas,
     secrets: &Arc<Value>,
 ) -> Result<Value, Unanswered> {
     let scoped = Scoped::new(evaluator, &question.scope, secrets);
     match question.asked {
-        Asked::Expression(expression) => scoped.expression(expression).await,
-        Asked::Template(template) => scoped.template(template).await,
-        Asked::Schema(source) => {
+        EvaluationKind::Expression(expression) => scoped.expression(expression).await,
+        EvaluationKind::Template(template) => scoped.template(template).await,
+        EvaluationKind::Schema(source) => {
             let SchemaSource::Inline(document) = source else { return Err(Unanswered::Elsewhere) };
             let checked = schemas.of(document).and_then(|schema| schema.check(&question.scope.on));
             checked.map_err(|fault| about(fault, source, &question.scope))?;

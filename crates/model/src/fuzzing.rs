@@ -1,4 +1,4 @@
-//! The fuzz targets of the documents that people write: docs/fuzzing.md.
+//! The fuzz targets of the documents that people write, and of the expressions in them: docs/fuzzing.md.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::compile::{Change, Compiler};
 use crate::document::{self, Document, Span};
 use crate::flow;
+use crate::flow::expression::{Expression, Given, LARGEST, Template, Variables, fits};
 use crate::flow::workflow::{Directive, TaskKind, TaskList, Workflow};
 use crate::identity::TrustDomain;
 use crate::name::NamespacedName;
@@ -116,6 +117,36 @@ fn object(text: &str, document: &Document, compiler: &mut Compiler) -> Option<Ch
     Some(Change::Delete(kind, name))
 }
 
+/// An expression, and in the line after it what it is given (JSON): it is read or refused at a place in it, is the same when its text is read
+/// again, and what it gives at once is within its bounds, and the same each time.
+///
+/// # Panics
+/// Where one of these is not so.
+pub fn expressions(input: &[u8]) {
+    const NAMES: &[&str] = &["context", "input", "item"];
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let (text, input) = text.split_once('\n').unwrap_or((text, "null"));
+    let input = serde_json::from_str(input).unwrap_or_default();
+    let expression = match Expression::parse(text, NAMES) {
+        Ok(expression) => expression,
+        Err(problem) => {
+            return assert!(text.get(problem.at..).is_some(), "{problem:?} is not within {text:?}");
+        }
+    };
+    assert_eq!(Expression::parse(expression.text(), NAMES).as_ref(), Ok(&expression));
+    assert!(expression.variables_used().all(|name| NAMES.contains(&name)));
+    let variables = Variables::new().with("context", &input);
+    let given = Given { input: &input, variables: &variables, now: 1.5, largest: LARGEST };
+    let value = expression.evaluate_simple(given);
+    assert_eq!(value, expression.evaluate_simple(given));
+    if let Some(Ok(value)) = &value {
+        assert_eq!(fits(value, LARGEST), Ok(()));
+    }
+    let template = Value::from(format!("${{{}\n}}", expression.text()));
+    let template = Template::parse(&template, NAMES).expect("it is an expression");
+    assert!(template.evaluate_simple(given).is_some() == value.is_some());
+}
+
 /// A workflow: it is read, or refused at places that can be pointed at.
 ///
 /// # Panics
@@ -176,6 +207,11 @@ fn leads_on(workflow: &Workflow, list: &TaskList) {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn expressions_are_bounded_and_give_one_value() {
+        tulle_fuzz::check("expressions", super::expressions);
+    }
+
     #[test]
     fn workflows_are_read_or_refused_at_a_place() {
         tulle_fuzz::check("flows", super::flows);

@@ -28,7 +28,7 @@ pub struct Arguments {
 }
 
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct CallRequest {
     pub method: Method,
     /// With scheme and host.
     pub uri: Uri,
@@ -55,7 +55,7 @@ const NOT_THE_AUTHORS: [HeaderName; 7] = [
     http::header::UPGRADE,
 ];
 
-impl Request {
+impl CallRequest {
     /// `Err` is a configuration error, which names the argument.
     pub fn new(arguments: &Arguments) -> Result<Self, Fault> {
         Self::read(arguments).map_err(|why| FaultKind::Configuration.fault(why))
@@ -186,7 +186,7 @@ fn is_json(media: &str) -> bool {
 
 impl HttpCall {
     /// The task's output, or the error that the answer is. At most `most` bytes of JSON.
-    pub fn output_of(&self, request: &Request, answer: &Answer, most: usize) -> Result<Value, Fault> {
+    pub fn output_of(&self, request: &CallRequest, answer: &Answer, most: usize) -> Result<Value, Fault> {
         let good = if self.redirect { 200..400 } else { 200..300 };
         if !good.contains(&answer.status.as_u16()) {
             return Err(fault_of(answer));

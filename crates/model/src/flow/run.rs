@@ -1,5 +1,5 @@
 //! The core: one run of a workflow, as far as its history goes. No clock and no I/O: who carries it out tells it what has
-//! happened ([`Event`]), answers what it asks ([`Question`]), and does what it wants done ([`Order`]).
+//! happened ([`RunEvent`]), answers what it asks ([`ToEvaluate`]), and does what it wants done ([`Order`]).
 //!
 //! The same workflow, [`RunInfo`] and history lead to the same state, whenever and wherever. Time goes on with history alone:
 //! between two of its entries it stands still. Questions are asked one at a time, and all are answered before the next event
@@ -34,7 +34,7 @@ pub struct Run {
     state: RunState,
     orders: Vec<Order>,
     /// `None`: nobody wants to know.
-    steps: Option<Vec<Step>>,
+    steps: Option<Vec<RunStep>>,
 }
 
 /// What a checkpoint keeps.
@@ -53,14 +53,14 @@ struct RunState {
     next_ask: u32,
     /// How many tasks have begun.
     tasks: u32,
-    phase: Phase,
+    phase: RunPhase,
     /// What has happened since it was suspended.
-    held: Vec<(Millis, Event)>,
+    held: Vec<(Millis, RunEvent)>,
 }
 
 /// The state of a run (dsl.md, "Status Phases"). One that waits is `Running` here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Phase {
+pub enum RunPhase {
     Running,
     Suspended,
     Completed(Arc<Value>),
@@ -70,7 +70,7 @@ pub enum Phase {
 
 /// What has happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Event {
+pub enum RunEvent {
     /// A call is over.
     Answered {
         ask: AskId,
@@ -109,13 +109,13 @@ pub struct Call {
 
 /// What is to be evaluated, or checked.
 #[derive(Debug)]
-pub struct Question<'r> {
-    pub asked: Asked<'r>,
+pub struct ToEvaluate<'r> {
+    pub asked: EvaluationKind<'r>,
     pub scope: Scope,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub enum Asked<'r> {
+pub enum EvaluationKind<'r> {
     Expression(&'r Expression),
     Template(&'r Template),
     /// Whether what the scope is about is as the schema says; the answer's value is not looked at.
@@ -124,16 +124,16 @@ pub enum Asked<'r> {
 
 /// What a run has gone through, for who looks at it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Step {
+pub struct RunStep {
     pub task: TaskId,
     /// As that of [`Call`].
     pub path: Arc<str>,
     pub at: Millis,
-    pub what: StepKind,
+    pub what: RunStepKind,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum StepKind {
+pub enum RunStepKind {
     Began {
         raw_input: Arc<Value>,
     },
@@ -172,7 +172,7 @@ impl Run {
         Self::begin_telling(workflow, info, Some(Vec::new()))
     }
 
-    fn begin_telling(workflow: Arc<Workflow>, info: Arc<RunInfo>, steps: Option<Vec<Step>>) -> Self {
+    fn begin_telling(workflow: Arc<Workflow>, info: Arc<RunInfo>, steps: Option<Vec<RunStep>>) -> Self {
         let root = Activation {
             parent: None,
             started: info.started,
@@ -195,7 +195,7 @@ impl Run {
             next_activation: 1,
             next_ask: 0,
             tasks: 0,
-            phase: Phase::Running,
+            phase: RunPhase::Running,
             held: Vec::new(),
         };
         let mut run = Self { workflow, info, state, orders: Vec::new(), steps };
@@ -204,11 +204,11 @@ impl Run {
     }
 
     /// What it has gone through since this was called last; nothing where it is not watched.
-    pub fn take_steps(&mut self) -> Vec<Step> {
+    pub fn take_steps(&mut self) -> Vec<RunStep> {
         self.steps.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    pub fn phase(&self) -> &Phase {
+    pub fn phase(&self) -> &RunPhase {
         &self.state.phase
     }
 
@@ -239,9 +239,9 @@ impl Run {
     }
 
     /// What is to be evaluated next. Until it is answered nothing else happens.
-    pub fn question(&self) -> Option<Question<'_>> {
+    pub fn question(&self) -> Option<ToEvaluate<'_>> {
         let id = self.state.asking?;
-        Some(Question { asked: self.asked(id)?, scope: self.scope(id)? })
+        Some(ToEvaluate { asked: self.asked(id)?, scope: self.scope(id)? })
     }
 
     /// The answer to [`Run::question`]. A fault is of the task that has asked.
@@ -256,26 +256,26 @@ impl Run {
 
     /// Takes what has happened at a time. What was asked by nobody, or by who does not wait for it any more, changes nothing.
     /// To be called when there is no question.
-    pub fn take(&mut self, at: Millis, event: Event) {
+    pub fn take(&mut self, at: Millis, event: RunEvent) {
         debug_assert!(self.state.asking.is_none());
         match (&self.state.phase, event) {
-            (Phase::Running, event) => self.happen(at, event),
-            (Phase::Suspended, Event::Resumed) => {
-                self.state.phase = Phase::Running;
+            (RunPhase::Running, event) => self.happen(at, event),
+            (RunPhase::Suspended, RunEvent::Resumed) => {
+                self.state.phase = RunPhase::Running;
                 self.state.now = self.state.now.max(at);
             }
-            (Phase::Suspended, Event::Cancelled) => self.happen(at, Event::Cancelled),
-            (Phase::Suspended, Event::Suspended) => {}
-            (Phase::Suspended, event) => self.state.held.push((at, event)),
-            (Phase::Completed(_) | Phase::Faulted(_) | Phase::Cancelled, _) => {}
+            (RunPhase::Suspended, RunEvent::Cancelled) => self.happen(at, RunEvent::Cancelled),
+            (RunPhase::Suspended, RunEvent::Suspended) => {}
+            (RunPhase::Suspended, event) => self.state.held.push((at, event)),
+            (RunPhase::Completed(_) | RunPhase::Faulted(_) | RunPhase::Cancelled, _) => {}
         }
         self.drive();
     }
 
-    fn happen(&mut self, at: Millis, event: Event) {
+    fn happen(&mut self, at: Millis, event: RunEvent) {
         self.state.now = self.state.now.max(at);
         match event {
-            Event::Answered { ask, result } => {
+            RunEvent::Answered { ask, result } => {
                 let is_call = |found: &&Ask| found.purpose == Purpose::Call;
                 let Some(Ask { activation, .. }) = self.state.asks.get(&ask).filter(is_call).copied() else {
                     return;
@@ -286,16 +286,16 @@ impl Run {
                     Err(fault) => self.fault(activation, fault),
                 }
             }
-            Event::Fired { ask } => {
+            RunEvent::Fired { ask } => {
                 let is_timer = |found: &&Ask| found.purpose != Purpose::Call;
                 let found = self.state.asks.get(&ask).filter(is_timer).copied();
                 let Some(Ask { activation, purpose, .. }) = found else { return };
                 self.state.asks.remove(&ask);
                 self.fired(activation, purpose);
             }
-            Event::Suspended => self.state.phase = Phase::Suspended,
-            Event::Resumed => {}
-            Event::Cancelled => self.over(Phase::Cancelled),
+            RunEvent::Suspended => self.state.phase = RunPhase::Suspended,
+            RunEvent::Resumed => {}
+            RunEvent::Cancelled => self.over(RunPhase::Cancelled),
         }
     }
 
@@ -314,7 +314,7 @@ impl Run {
     }
 
     /// It is over: nothing is waited for.
-    fn over(&mut self, phase: Phase) {
+    fn over(&mut self, phase: RunPhase) {
         self.stop(ActivationId(0));
         self.state.ready.clear();
         self.state.asking = None;
@@ -322,12 +322,12 @@ impl Run {
         self.state.phase = phase;
     }
 
-    fn note(&mut self, id: ActivationId, what: StepKind) {
+    fn note(&mut self, id: ActivationId, what: RunStepKind) {
         if self.steps.is_none() {
             return;
         }
         let Some(task) = self.task_of(id) else { return };
-        let step = Step { task, path: self.path(id), at: self.state.now, what };
+        let step = RunStep { task, path: self.path(id), at: self.state.now, what };
         self.steps.get_or_insert_default().push(step);
     }
 }

@@ -62,7 +62,7 @@ pub struct Transformation {
 pub enum SchemaSource {
     Inline(Arc<Value>),
     /// Where it is to be had.
-    At(Endpoint),
+    At(CallEndpoint),
 }
 
 /// Where it goes on after a task.
@@ -82,7 +82,7 @@ pub enum Directive {
 pub enum TaskKind {
     Do(TaskList),
     Set(Template),
-    Switch(Vec<Case>),
+    Switch(Vec<SwitchCase>),
     For(Loop),
     Fork(Fork),
     Try(Try),
@@ -98,7 +98,7 @@ pub enum TaskKind {
 }
 
 #[derive(Debug)]
-pub struct Case {
+pub struct SwitchCase {
     pub name: Arc<str>,
     /// `None`: if no other case is chosen.
     pub when: Option<Expression>,
@@ -188,7 +188,7 @@ pub enum DurationValue {
 #[derive(Debug)]
 pub struct HttpCall {
     pub method: Template,
-    pub endpoint: Endpoint,
+    pub endpoint: CallEndpoint,
     pub headers: Option<Template>,
     pub query: Option<Template>,
     pub body: Option<Template>,
@@ -198,7 +198,7 @@ pub struct HttpCall {
 }
 
 #[derive(Debug)]
-pub struct Endpoint {
+pub struct CallEndpoint {
     pub uri: Uri,
     pub authentication: Option<Arc<Authentication>>,
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tulle_model::flow::fault::Fault;
-use tulle_model::flow::run::Event;
+use tulle_model::flow::run::RunEvent;
 use tulle_model::flow::scope::{Millis, RunInfo};
 
 pub use self::book::RunBook;
@@ -97,7 +97,7 @@ pub enum Started {
 }
 
 /// What has happened in a run, and when.
-pub type HistoryEntry = (Millis, Event);
+pub type HistoryEntry = (Millis, RunEvent);
 
 /// What a runner adds to a history.
 #[derive(Debug, Clone)]

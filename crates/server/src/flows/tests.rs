@@ -36,7 +36,7 @@ fn start(run: &str) -> Start {
 }
 
 fn entries(asks: std::ops::Range<u32>) -> Vec<HistoryEntry> {
-    let answered = |ask| Event::Answered { ask, result: Ok(Arc::new(json!("confidential"))) };
+    let answered = |ask| RunEvent::Answered { ask, result: Ok(Arc::new(json!("confidential"))) };
     asks.map(|ask| (u64::from(ask), answered(AskId(ask)))).collect()
 }
 

@@ -11,8 +11,10 @@ use tulle_flow::questions::{about, answer};
 use tulle_flow::schema::{Schema, Schemas};
 use tulle_flow::scoped::{Scoped, Unanswered};
 use tulle_model::flow::fault::{Fault, FaultKind};
-use tulle_model::flow::http::{Answer, Arguments, Request};
-use tulle_model::flow::run::{AskId, Asked, Call, Event, Order, Phase, Question, Run, Step};
+use tulle_model::flow::http::{Answer, Arguments, CallRequest};
+use tulle_model::flow::run::{
+    AskId, Call, EvaluationKind, Order, Run, RunEvent, RunPhase, RunStep, ToEvaluate,
+};
 use tulle_model::flow::scope::{Millis, RunInfo};
 use tulle_model::flow::workflow::{HttpCall, SchemaSource, TaskKind, Workflow};
 
@@ -35,15 +37,15 @@ pub struct World {
 
 /// A request that was made, and when.
 pub struct Sent {
-    pub request: Request,
+    pub request: CallRequest,
     pub at: Millis,
 }
 
 /// What has become of a run.
 pub struct Outcome {
     pub workflow: Arc<Workflow>,
-    pub phase: Phase,
-    pub steps: Vec<Step>,
+    pub phase: RunPhase,
+    pub steps: Vec<RunStep>,
     pub sent: Vec<Sent>,
     pub took: Millis,
 }
@@ -55,7 +57,7 @@ struct Driver<'w> {
     schemas: Schemas,
     secrets: Arc<Value>,
     run: Run,
-    waiting: BTreeMap<(Millis, AskId), Event>,
+    waiting: BTreeMap<(Millis, AskId), RunEvent>,
     sent: Vec<Sent>,
     now: Millis,
 }
@@ -89,7 +91,7 @@ pub async fn run(workflow: Workflow, world: &World, evaluator: &Evaluator) -> Re
         if let Some(cancelled) = world.cancelled.map(|after| STARTED + after)
             && driver.waiting.first_key_value().is_some_and(|((at, _), _)| *at > cancelled)
         {
-            driver.happens(cancelled, Event::Cancelled).await?;
+            driver.happens(cancelled, RunEvent::Cancelled).await?;
         }
         let Some(((at, _), event)) = driver.waiting.pop_first() else {
             let Driver { workflow, mut run, sent, now, .. } = driver;
@@ -102,7 +104,7 @@ pub async fn run(workflow: Workflow, world: &World, evaluator: &Evaluator) -> Re
 }
 
 impl Driver<'_> {
-    async fn happens(&mut self, at: Millis, event: Event) -> Result<(), String> {
+    async fn happens(&mut self, at: Millis, event: RunEvent) -> Result<(), String> {
         self.now = at;
         self.run.take(at, event);
         self.settle().await
@@ -128,7 +130,7 @@ impl Driver<'_> {
         for order in self.run.take_orders() {
             match order {
                 Order::Call(call) => self.call(&call).await?,
-                Order::Timer { ask, due } => drop(self.waiting.insert((due, ask), Event::Fired { ask })),
+                Order::Timer { ask, due } => drop(self.waiting.insert((due, ask), RunEvent::Fired { ask })),
                 Order::Forget(ask) => self.waiting.retain(|(_, of), _| *of != ask),
             }
         }
@@ -163,13 +165,13 @@ impl Driver<'_> {
             }
             Err(fault) => (0, Err(fault)),
         };
-        let event = Event::Answered { ask: call.ask, result: result.map(Arc::new) };
+        let event = RunEvent::Answered { ask: call.ask, result: result.map(Arc::new) };
         self.waiting.insert((self.now + after, call.ask), event);
         Ok(())
     }
 
     /// What is answered to a request, or the error that nobody is there.
-    fn reply(&self, request: &Request) -> Result<Reply, Fault> {
+    fn reply(&self, request: &CallRequest) -> Result<Reply, Fault> {
         let uri = request.uri.to_string();
         let is = |method: &str, of: &str| request.method.as_str() == method && of == uri;
         let service = self.world.services.iter().find(|service| is(&service.method, &service.uri));
@@ -183,14 +185,14 @@ impl Driver<'_> {
     }
 
     /// The answer to a question whose schema is to be had from a service.
-    async fn by_fetched_schema(&self, question: &Question<'_>) -> Result<Value, Unanswered> {
-        let Asked::Schema(source @ SchemaSource::At(endpoint)) = question.asked else {
+    async fn by_fetched_schema(&self, question: &ToEvaluate<'_>) -> Result<Value, Unanswered> {
+        let EvaluationKind::Schema(source @ SchemaSource::At(endpoint)) = question.asked else {
             return Err(Unanswered::Elsewhere);
         };
         let scoped = Scoped::new(self.evaluator, &question.scope, &self.secrets);
         let uri = arguments::uri(&endpoint.uri, &scoped).await?;
         let arguments = Arguments { method: json!("get"), uri, ..Arguments::default() };
-        let request = Request::new(&arguments)?;
+        let request = CallRequest::new(&arguments)?;
         let reply = self.reply(&request)?;
         let document: Value = serde_json::from_slice(&reply.body)
             .map_err(|why| FaultKind::Communication.fault(format!("the schema is no JSON: {why}")))?;
@@ -200,7 +202,7 @@ impl Driver<'_> {
     }
 }
 
-async fn request(call: &HttpCall, scoped: &Scoped<'_>) -> Result<Request, Unanswered> {
+async fn request(call: &HttpCall, scoped: &Scoped<'_>) -> Result<CallRequest, Unanswered> {
     let authorization = match &call.endpoint.authentication {
         Some(authentication) => Authorization::of(authentication, scoped).await?,
         None => None,

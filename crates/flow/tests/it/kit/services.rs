@@ -6,7 +6,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use tulle_model::flow::duration;
-use tulle_model::flow::http::Request;
+use tulle_model::flow::http::CallRequest;
 
 /// An answer, and after how long it comes.
 #[derive(Debug, Clone)]
@@ -72,15 +72,15 @@ pub struct Service {
 }
 
 /// What services of the scenarios' world answer.
-pub type Elsewhere = fn(&Request) -> Option<Reply>;
+pub type Elsewhere = fn(&CallRequest) -> Option<Reply>;
 
 /// For those that ask nobody else.
-pub fn nobody(_: &Request) -> Option<Reply> {
+pub fn nobody(_: &CallRequest) -> Option<Reply> {
     None
 }
 
 /// What the kit's own scenarios ask of services on the Internet, answered from memory.
-pub fn of_the_kit(request: &Request) -> Option<Reply> {
+pub fn of_the_kit(request: &CallRequest) -> Option<Reply> {
     let pet = |id: u64, status: &str| json!({ "id": id, "name": format!("pet {id}"), "status": status });
     let path = request.uri.path();
     let reply = match request.uri.host()? {

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tulle_flow::evaluator::Evaluator;
 use tulle_model::document;
-use tulle_model::flow::run::{Phase, StepKind};
+use tulle_model::flow::run::{RunPhase, RunStepKind};
 use tulle_model::flow::unsupported::Unsupported;
 use tulle_model::flow::{self, duration};
 
@@ -159,16 +159,16 @@ fn holds(ended: &Outcome, text: &str, value: Option<&Value>) -> Result<(), Strin
 
 fn of_the_run(ended: &Outcome, text: &str, value: Option<&Value>) -> Result<(), String> {
     let shown = || match &ended.phase {
-        Phase::Completed(output) => format!("it completes with {output}"),
-        Phase::Faulted(fault) => format!("it faults with {}", fault.value()),
+        RunPhase::Completed(output) => format!("it completes with {output}"),
+        RunPhase::Faulted(fault) => format!("it faults with {}", fault.value()),
         other => format!("it is {other:?}"),
     };
     let took = ended.took;
     match (text, &ended.phase, value) {
-        ("complete", Phase::Completed(_), None) | ("fault", Phase::Faulted(_), None) => Ok(()),
-        ("cancel", Phase::Cancelled, None) => Ok(()),
-        ("complete with output:", Phase::Completed(output), Some(value)) if **output == *value => Ok(()),
-        ("fault with error:", Phase::Faulted(fault), Some(value)) => has(&fault.value(), value),
+        ("complete", RunPhase::Completed(_), None) | ("fault", RunPhase::Faulted(_), None) => Ok(()),
+        ("cancel", RunPhase::Cancelled, None) => Ok(()),
+        ("complete with output:", RunPhase::Completed(output), Some(value)) if **output == *value => Ok(()),
+        ("fault with error:", RunPhase::Faulted(fault), Some(value)) => has(&fault.value(), value),
         (text, ..) if text.starts_with("take from ") => {
             let (from, to) = text["take from ".len()..].split_once(" to ").ok_or("it says no times")?;
             let fits = (millis(from)?..=millis(to)?).contains(&took);
@@ -183,7 +183,7 @@ fn of_the_run(ended: &Outcome, text: &str, value: Option<&Value>) -> Result<(), 
 }
 
 fn output_has(ended: &Outcome, text: &str, value: Option<&Value>) -> Result<(), String> {
-    let Phase::Completed(output) = &ended.phase else { return of_the_run(ended, "complete", None) };
+    let RunPhase::Completed(output) = &ended.phase else { return of_the_run(ended, "complete", None) };
     let names = || text.split('\'').skip(1).step_by(2);
     let found = |name: &str| {
         let found = name.split('.').try_fold(&**output, |value, field| value.get(field));
@@ -238,13 +238,13 @@ fn of_the_service(ended: &Outcome, uri: &str, text: &str, value: Option<&Value>)
 }
 
 fn of_the_task(ended: &Outcome, task: &str, text: &str, value: Option<&Value>) -> Result<(), String> {
-    let name = |step: &tulle_model::flow::run::Step| ended.workflow.task(step.task).name.clone();
+    let name = |step: &tulle_model::flow::run::RunStep| ended.workflow.task(step.task).name.clone();
     let mut began: Vec<Arc<str>> = Vec::new();
     let mut last = None;
     for step in &ended.steps {
         match &step.what {
-            StepKind::Began { .. } => began.push(name(step)),
-            StepKind::Skipped => drop(began.pop()),
+            RunStepKind::Began { .. } => began.push(name(step)),
+            RunStepKind::Skipped => drop(began.pop()),
             _ => {}
         }
         if *name(step) == *task {
@@ -262,14 +262,16 @@ fn of_the_task(ended: &Outcome, task: &str, text: &str, value: Option<&Value>) -
     match (text, last, value) {
         ("run first", ..) => order(began.first().is_some_and(|name| **name == *task)),
         ("run last", ..) => order(began.last().is_some_and(|name| **name == *task)),
-        ("be skipped", Some(StepKind::Skipped), None) => Ok(()),
-        ("cancel", Some(StepKind::Stopped), None) => Ok(()),
-        ("complete", Some(StepKind::Ended { .. }), None) => Ok(()),
-        ("fault", Some(StepKind::Faulted { .. }), None) => Ok(()),
-        ("complete with output:", Some(StepKind::Ended { output }), Some(value)) if **output == *value => {
+        ("be skipped", Some(RunStepKind::Skipped), None) => Ok(()),
+        ("cancel", Some(RunStepKind::Stopped), None) => Ok(()),
+        ("complete", Some(RunStepKind::Ended { .. }), None) => Ok(()),
+        ("fault", Some(RunStepKind::Faulted { .. }), None) => Ok(()),
+        ("complete with output:", Some(RunStepKind::Ended { output }), Some(value)) if **output == *value => {
             Ok(())
         }
-        ("fault with error:", Some(StepKind::Faulted { fault }), Some(value)) => has(&fault.value(), value),
+        ("fault with error:", Some(RunStepKind::Faulted { fault }), Some(value)) => {
+            has(&fault.value(), value)
+        }
         _ => Err(format!("the last of it was {last:?}")),
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::flow::expression::Template;
-use crate::flow::workflow::{Endpoint, Uri as Address, UriTemplate};
+use crate::flow::workflow::{CallEndpoint, Uri as Address, UriTemplate};
 
 fn arguments(value: Value) -> Arguments {
     Arguments {
@@ -15,7 +15,7 @@ fn arguments(value: Value) -> Arguments {
 fn call(output: HttpOutput, redirect: bool) -> HttpCall {
     HttpCall {
         method: Template::parse(&json!("get"), &[]).unwrap(),
-        endpoint: Endpoint { uri: Address::Template(UriTemplate(vec![])), authentication: None },
+        endpoint: CallEndpoint { uri: Address::Template(UriTemplate(vec![])), authentication: None },
         headers: None,
         query: None,
         body: None,
@@ -26,7 +26,7 @@ fn call(output: HttpOutput, redirect: bool) -> HttpCall {
 
 #[test]
 fn a_request_is_as_its_arguments_say() {
-    let request = Request::new(&arguments(json!({
+    let request = CallRequest::new(&arguments(json!({
         "method": "post",
         "uri": "http://orders/things?a=1#top",
         "query": { "q": "a b&c", "n": 2, "many": [true, "x"], "none": null },
@@ -47,7 +47,7 @@ fn a_request_is_as_its_arguments_say() {
         (header("content-type"), &*request.body),
         (Some("application/json"), br#"{"id":1}"#.as_slice())
     );
-    let none = Request::new(&arguments(json!({}))).unwrap();
+    let none = CallRequest::new(&arguments(json!({}))).unwrap();
     assert!(none.body.is_empty() && none.headers.is_empty(), "{none:?}");
 }
 
@@ -63,7 +63,7 @@ fn a_body_is_written_as_its_content_type_says() {
     ] {
         let headers = media.map_or(Value::Null, |media| json!({ "content-type": media }));
         let asked = arguments(json!({ "method": "put", "headers": headers, "body": body }));
-        let request = Request::new(&asked).unwrap();
+        let request = CallRequest::new(&asked).unwrap();
         assert_eq!(String::from_utf8(request.body).unwrap(), expected, "{media:?} {body}");
         assert_eq!(request.headers.get_all(CONTENT_TYPE).iter().count(), 1);
     }
@@ -90,7 +90,7 @@ fn what_makes_no_request_says_why() {
         (json!({ "headers": { "Transfer-Encoding": "chunked" } }), "the connection decides"),
         (json!({ "headers": { "a": [1] } }), "with.headers.a is [1]"),
     ] {
-        let fault = Request::new(&arguments(asked.clone())).unwrap_err();
+        let fault = CallRequest::new(&arguments(asked.clone())).unwrap_err();
         let detail = fault.detail.clone().unwrap();
         assert!(detail.contains(expected), "{asked}: {detail}");
         assert!(fault.kind.ends_with("/configuration"), "{fault:?}");
@@ -99,7 +99,7 @@ fn what_makes_no_request_says_why() {
 
 fn answered(call: &HttpCall, status: u16, media: &str, body: &[u8]) -> Result<Value, Fault> {
     let asked = arguments(json!({ "headers": { "Authorization": "Bearer secret", "x-a": "b" } }));
-    let request = Request::new(&asked).unwrap();
+    let request = CallRequest::new(&asked).unwrap();
     let mut headers = HeaderMap::new();
     if !media.is_empty() {
         headers.insert(CONTENT_TYPE, media.parse().unwrap());

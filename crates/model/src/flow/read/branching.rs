@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Reader;
 use super::surroundings::{ExpressionPlace, Siblings, Surroundings, VARIABLES};
 use crate::flow::expression::Template;
-use crate::flow::workflow::{Case, Fork, Loop, TaskKind};
+use crate::flow::workflow::{Fork, Loop, SwitchCase, TaskKind};
 use crate::validate::field::{Code, Field, Read, Unreadable, shown};
 
 impl Reader<'_> {
@@ -50,7 +50,7 @@ impl Reader<'_> {
                 }
             }
             match (known, when, then) {
-                (Ok(()), Ok(when), Ok(then)) => cases.push(Case { name: (*name).into(), when, then }),
+                (Ok(()), Ok(when), Ok(then)) => cases.push(SwitchCase { name: (*name).into(), when, then }),
                 _ => fine = Err(Unreadable),
             }
         }

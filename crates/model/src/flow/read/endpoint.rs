@@ -6,7 +6,7 @@ use super::Reader;
 use super::expressions::is_expression;
 use super::surroundings::{ExpressionPlace, Surroundings};
 use crate::flow::unsupported::Unsupported;
-use crate::flow::workflow::{Endpoint, Uri, UriTemplate};
+use crate::flow::workflow::{CallEndpoint, Uri, UriTemplate};
 use crate::validate::field::{Code, Field, Read, Unreadable, shown};
 use crate::validate::structure::mismatch;
 
@@ -17,9 +17,11 @@ impl Reader<'_> {
         field: &Field<'_>,
         place: ExpressionPlace,
         around: &Surroundings,
-    ) -> Read<Endpoint> {
+    ) -> Read<CallEndpoint> {
         match field.value {
-            Value::String(_) => Ok(Endpoint { uri: self.uri(field, place, around)?, authentication: None }),
+            Value::String(_) => {
+                Ok(CallEndpoint { uri: self.uri(field, place, around)?, authentication: None })
+            }
             Value::Object(_) => {
                 let known = self.fields(field, &["uri", "authentication"])?;
                 let about = "where it is, e.g. `http://orders/{id}`";
@@ -28,7 +30,7 @@ impl Reader<'_> {
                 let authentication = self
                     .optional(field, "authentication", |reader, field| reader.authentication(field, around));
                 known?;
-                Ok(Endpoint { uri: uri?, authentication: authentication? })
+                Ok(CallEndpoint { uri: uri?, authentication: authentication? })
             }
             other => {
                 let message = mismatch("a URI, or an object with `uri`", other);
@@ -44,7 +46,7 @@ impl Reader<'_> {
         field: &Field<'_>,
         place: ExpressionPlace,
         around: &Surroundings,
-    ) -> Read<Endpoint> {
+    ) -> Read<CallEndpoint> {
         let known = self.fields(field, &["name", "endpoint"])?;
         let name = self.optional(field, "name", |reader, field| reader.text(field).map(drop));
         let endpoint = self.required(field, ("endpoint", "where it is"), |reader, field| {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::activation::{
     Activation, ActivationId, Ask, AskId, Body, ForPhase, ListState, Next, Parent, Purpose, Stage,
 };
-use super::{Asked, Call, Event, Order, Phase, Run, StepKind};
+use super::{Call, EvaluationKind, Order, Run, RunEvent, RunPhase, RunStepKind};
 use crate::flow::duration;
 use crate::flow::fault::{Fault, FaultKind};
 use crate::flow::scope::{Locals, Millis, Scope, TaskScope};
@@ -17,11 +17,11 @@ use crate::flow::workflow::{DurationValue, Task, TaskId, TaskKind, TaskList};
 impl Run {
     /// Goes on until something is asked, or nothing more is known.
     pub(super) fn drive(&mut self) {
-        while self.state.phase == Phase::Running && self.state.asking.is_none() {
+        while self.state.phase == RunPhase::Running && self.state.asking.is_none() {
             if let Some(id) = self.state.ready.pop_front() {
                 self.go(id);
             } else if !self.state.held.is_empty() {
-                let (at, event): (Millis, Event) = self.state.held.remove(0);
+                let (at, event): (Millis, RunEvent) = self.state.held.remove(0);
                 self.happen(at, event);
             } else {
                 return;
@@ -47,7 +47,7 @@ impl Run {
     }
 
     /// What is asked at the stage that an activation is at.
-    pub(super) fn asked(&self, id: ActivationId) -> Option<Asked<'_>> {
+    pub(super) fn asked(&self, id: ActivationId) -> Option<EvaluationKind<'_>> {
         let activation = self.activation(id)?;
         let task = self.task(id);
         let (input, output) = match task {
@@ -55,18 +55,18 @@ impl Run {
             None => (&self.workflow.input, &self.workflow.output),
         };
         match activation.stage {
-            Stage::Condition => task?.condition.as_ref().map(Asked::Expression),
-            Stage::InputSchema => input.schema.as_ref().map(Asked::Schema),
-            Stage::InputFrom => input.template.as_ref().map(Asked::Template),
+            Stage::Condition => task?.condition.as_ref().map(EvaluationKind::Expression),
+            Stage::InputSchema => input.schema.as_ref().map(EvaluationKind::Schema),
+            Stage::InputFrom => input.template.as_ref().map(EvaluationKind::Template),
             Stage::Timeout => match self.timeout(id)? {
-                DurationValue::Expression(expression) => Some(Asked::Expression(expression)),
+                DurationValue::Expression(expression) => Some(EvaluationKind::Expression(expression)),
                 DurationValue::Constant(_) => None,
             },
             Stage::Body => self.asked_by_body(id),
-            Stage::OutputAs => output.template.as_ref().map(Asked::Template),
-            Stage::OutputSchema => output.schema.as_ref().map(Asked::Schema),
-            Stage::ExportAs => task?.export.template.as_ref().map(Asked::Template),
-            Stage::ExportSchema => task?.export.schema.as_ref().map(Asked::Schema),
+            Stage::OutputAs => output.template.as_ref().map(EvaluationKind::Template),
+            Stage::OutputSchema => output.schema.as_ref().map(EvaluationKind::Schema),
+            Stage::ExportAs => task?.export.template.as_ref().map(EvaluationKind::Template),
+            Stage::ExportSchema => task?.export.schema.as_ref().map(EvaluationKind::Schema),
         }
     }
 
@@ -158,12 +158,12 @@ impl Run {
         };
         self.state.activations.insert(id, activation);
         self.state.ready.push_back(id);
-        self.note(id, StepKind::Began { raw_input });
+        self.note(id, RunStepKind::Began { raw_input });
         id
     }
 
     fn skip(&mut self, id: ActivationId) {
-        self.note(id, StepKind::Skipped);
+        self.note(id, RunStepKind::Skipped);
         let Some(activation) = self.remove(id) else { return };
         let Some(parent) = activation.parent else { return };
         self.child_done(parent.activation, id, activation.raw_input, Next::Continue);
@@ -182,9 +182,9 @@ impl Run {
         let Some(activation) = self.activation(id) else { return };
         let output = activation.output.clone().unwrap_or_else(|| activation.input.clone());
         if activation.parent.is_none() {
-            return self.over(Phase::Completed(output));
+            return self.over(RunPhase::Completed(output));
         }
-        self.note(id, StepKind::Ended { output: output.clone() });
+        self.note(id, RunStepKind::Ended { output: output.clone() });
         let Some(Activation { parent: Some(parent), then, .. }) = self.remove(id) else { return };
         let then = then.unwrap_or_else(|| (&self.workflow.task(parent.task).then).into());
         self.child_done(parent.activation, id, output, then);
@@ -275,7 +275,7 @@ impl Run {
         }
         below.remove(&id);
         for of in below.into_iter().rev() {
-            self.note(of, StepKind::Stopped);
+            self.note(of, RunStepKind::Stopped);
             self.remove(of);
         }
     }
@@ -288,9 +288,9 @@ impl Run {
         let mut at = id;
         loop {
             self.stop_below(at);
-            self.note(at, StepKind::Faulted { fault: fault.clone() });
+            self.note(at, RunStepKind::Faulted { fault: fault.clone() });
             let Some(activation) = self.remove(at) else { return };
-            let Some(parent) = activation.parent else { return self.over(Phase::Faulted(fault)) };
+            let Some(parent) = activation.parent else { return self.over(RunPhase::Faulted(fault)) };
             at = parent.activation;
             if self.catches(at) {
                 return self.caught(at, fault);

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::activation::{ActivationId, Body, ListState, Purpose, TryPhase, TryState};
 use super::advance::{holds, millis};
-use super::{Asked, Run, StepKind};
+use super::{EvaluationKind, Run, RunStepKind};
 use crate::flow::duration;
 use crate::flow::fault::{Fault, FaultKind};
 use crate::flow::scope::Millis;
@@ -46,7 +46,7 @@ impl Run {
         }
     }
 
-    pub(super) fn asked_by_try<'w>(of: &'w Try, state: &TryState) -> Option<Asked<'w>> {
+    pub(super) fn asked_by_try<'w>(of: &'w Try, state: &TryState) -> Option<EvaluationKind<'w>> {
         let policy = of.catch.retry.as_deref();
         let expression = match state.phase {
             TryPhase::AttemptDuration => match policy?.attempt_duration.as_ref()? {
@@ -62,7 +62,7 @@ impl Run {
                 DurationValue::Constant(_) => None,
             },
         };
-        expression.map(Asked::Expression)
+        expression.map(EvaluationKind::Expression)
     }
 
     /// Begins an attempt.
@@ -226,7 +226,7 @@ impl Run {
         state.retries += 1;
         let fault = state.caught.clone();
         if let Some(fault) = fault {
-            self.note(id, StepKind::Retrying { fault, due });
+            self.note(id, RunStepKind::Retrying { fault, due });
         }
         if due == now { self.attempt(id) } else { self.timer(id, Purpose::Delay, due - now) }
     }
@@ -241,7 +241,7 @@ impl Run {
         state.list = ListState::default();
         let fault = state.caught.clone();
         if let Some(fault) = fault {
-            self.note(id, StepKind::Caught { fault });
+            self.note(id, RunStepKind::Caught { fault });
         }
         let Some(activation) = self.activation(id) else { return };
         let input = activation.input.clone();

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::activation::{ActivationId, Body, Branch, ForPhase, ForState, ListState, Next, Purpose, Stage};
 use super::advance::{holds, millis};
-use super::{Asked, Order, Run, StepKind};
+use super::{EvaluationKind, Order, Run, RunStepKind};
 use crate::flow::duration;
 use crate::flow::fault::{Fault, FaultKind};
 use crate::flow::scope::Locals;
@@ -14,22 +14,22 @@ use crate::flow::workflow::{Directive, DurationValue, Fork, Loop, TaskKind};
 
 impl Run {
     /// What a task asks, as far as it is.
-    pub(super) fn asked_by_body(&self, id: ActivationId) -> Option<Asked<'_>> {
+    pub(super) fn asked_by_body(&self, id: ActivationId) -> Option<EvaluationKind<'_>> {
         let body = &self.activation(id)?.body;
         match (&self.task(id)?.kind, body) {
             (TaskKind::Set(template) | TaskKind::Raise(template), Body::None) => {
-                Some(Asked::Template(template))
+                Some(EvaluationKind::Template(template))
             }
             (TaskKind::Wait(DurationValue::Expression(expression)), Body::None) => {
-                Some(Asked::Expression(expression))
+                Some(EvaluationKind::Expression(expression))
             }
-            (TaskKind::Function { with: Some(with), .. }, Body::None) => Some(Asked::Template(with)),
+            (TaskKind::Function { with: Some(with), .. }, Body::None) => Some(EvaluationKind::Template(with)),
             (TaskKind::Switch(cases), Body::Switch(case)) => {
-                Some(Asked::Expression(cases.get(*case)?.when.as_ref()?))
+                Some(EvaluationKind::Expression(cases.get(*case)?.when.as_ref()?))
             }
-            (TaskKind::For(of), Body::None) => Some(Asked::Expression(&of.items)),
+            (TaskKind::For(of), Body::None) => Some(EvaluationKind::Expression(&of.items)),
             (TaskKind::For(of), Body::For(state)) if state.phase == ForPhase::While => {
-                Some(Asked::Expression(of.condition.as_ref()?))
+                Some(EvaluationKind::Expression(of.condition.as_ref()?))
             }
             (TaskKind::Try(of), Body::Try(state)) => Self::asked_by_try(of, state),
             _ => None,
@@ -79,7 +79,7 @@ impl Run {
                 activation.body = Body::Asked;
                 let now = self.state.now;
                 let ask = self.ask(id, Purpose::Call, now);
-                self.note(id, StepKind::Asked { ask, input });
+                self.note(id, RunStepKind::Asked { ask, input });
                 let call = self.call(ask, id);
                 self.orders.extend(call.map(Order::Call));
             }
@@ -156,7 +156,7 @@ impl Run {
     fn wait(&mut self, id: ActivationId, after: u64, input: Arc<Value>) {
         let due = self.state.now.saturating_add(after);
         let ask = self.ask(id, Purpose::Wait, due);
-        self.note(id, StepKind::Asked { ask, input });
+        self.note(id, RunStepKind::Asked { ask, input });
         self.orders.push(Order::Timer { ask, due });
     }
 

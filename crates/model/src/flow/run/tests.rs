@@ -13,17 +13,17 @@ use self::simulation::{Simulation, info, settle};
 use super::*;
 use crate::flow::fault::FaultKind;
 use crate::flow::workflow::{
-    Backoff, Case, Catch, Directive, DurationValue, Endpoint, ErrorFilter, Fork, HttpCall, HttpOutput, Loop,
-    RetryPolicy, Task, TaskKind, TaskList, Transformation, Try, Uri, UriTemplate,
+    Backoff, CallEndpoint, Catch, Directive, DurationValue, ErrorFilter, Fork, HttpCall, HttpOutput, Loop,
+    RetryPolicy, SwitchCase, Task, TaskKind, TaskList, Transformation, Try, Uri, UriTemplate,
 };
 
 /// Builds a workflow from its tasks.
 #[derive(Default)]
-pub(super) struct Builder {
+pub(super) struct WorkflowBuilder {
     tasks: Vec<Task>,
 }
 
-impl Builder {
+impl WorkflowBuilder {
     /// A task under this reference.
     pub fn task(&mut self, reference: &str, kind: TaskKind) -> TaskId {
         self.tasks.push(Task {
@@ -74,7 +74,7 @@ pub(super) fn call() -> TaskKind {
     let literal = crate::flow::workflow::UriPart::Literal("http://a/".into());
     TaskKind::Call(Box::new(HttpCall {
         method: template(json!("get")),
-        endpoint: Endpoint { uri: Uri::Template(UriTemplate(vec![literal])), authentication: None },
+        endpoint: CallEndpoint { uri: Uri::Template(UriTemplate(vec![literal])), authentication: None },
         headers: None,
         query: None,
         body: None,
@@ -99,21 +99,21 @@ fn simulate(workflow: &Arc<Workflow>) -> Simulation<'static> {
 
 fn completed(run: &Run) -> &Value {
     match run.phase() {
-        Phase::Completed(output) => output,
+        RunPhase::Completed(output) => output,
         other => panic!("{other:?}"),
     }
 }
 
 fn faulted(run: &Run) -> &Fault {
     match run.phase() {
-        Phase::Faulted(fault) => fault,
+        RunPhase::Faulted(fault) => fault,
         other => panic!("{other:?}"),
     }
 }
 
 /// Two calls, one after the other.
 fn two_calls() -> Arc<Workflow> {
-    let mut builder = Builder::default();
+    let mut builder = WorkflowBuilder::default();
     let tasks = [0, 1].map(|at| builder.task(&format!("/do/{at}/t{at}"), call()));
     builder.workflow(&tasks)
 }
@@ -121,15 +121,15 @@ fn two_calls() -> Arc<Workflow> {
 #[test]
 fn a_run_that_is_suspended_goes_on_with_what_has_happened_meanwhile() {
     let mut simulation = simulate(&two_calls());
-    simulation.happens(1_010, Event::Suspended);
-    assert_eq!(*simulation.run.phase(), Phase::Suspended);
+    simulation.happens(1_010, RunEvent::Suspended);
+    assert_eq!(*simulation.run.phase(), RunPhase::Suspended);
     // Its call is answered, and nothing follows.
     assert!(simulation.next());
     assert!(!simulation.next());
-    assert_eq!((simulation.calls.len(), simulation.run.phase()), (1, &Phase::Suspended));
-    simulation.happens(5_000, Event::Suspended);
-    simulation.happens(9_000, Event::Resumed);
-    assert_eq!(*simulation.run.phase(), Phase::Running);
+    assert_eq!((simulation.calls.len(), simulation.run.phase()), (1, &RunPhase::Suspended));
+    simulation.happens(5_000, RunEvent::Suspended);
+    simulation.happens(9_000, RunEvent::Resumed);
+    assert_eq!(*simulation.run.phase(), RunPhase::Running);
     assert_eq!(simulation.calls.last().map(|(at, _)| *at), Some(9_000));
     let again = Run::restore(two_calls(), simulation.run.info.clone(), &simulation.run.checkpoint().unwrap());
     assert_eq!(again.unwrap().state, simulation.run.state);
@@ -142,13 +142,13 @@ fn a_run_that_is_cancelled_waits_for_nothing() {
     for suspended in [false, true] {
         let mut simulation = simulate(&two_calls());
         if suspended {
-            simulation.happens(1_010, Event::Suspended);
+            simulation.happens(1_010, RunEvent::Suspended);
         }
-        simulation.happens(1_020, Event::Cancelled);
-        assert_eq!(*simulation.run.phase(), Phase::Cancelled);
+        simulation.happens(1_020, RunEvent::Cancelled);
+        assert_eq!(*simulation.run.phase(), RunPhase::Cancelled);
         assert!(simulation.run.orders_again().is_empty() && !simulation.next());
-        simulation.happens(1_030, Event::Resumed);
-        assert_eq!(*simulation.run.phase(), Phase::Cancelled);
+        simulation.happens(1_030, RunEvent::Resumed);
+        assert_eq!(*simulation.run.phase(), RunPhase::Cancelled);
     }
 }
 
@@ -156,8 +156,8 @@ fn a_run_that_is_cancelled_waits_for_nothing() {
 fn what_was_not_asked_changes_nothing() {
     let mut simulation = simulate(&two_calls());
     let before = simulation.run.checkpoint().unwrap();
-    let answer = |ask| Event::Answered { ask: AskId(ask), result: Ok(Arc::new(json!(1))) };
-    for event in [answer(7), Event::Fired { ask: AskId(0) }, Event::Resumed] {
+    let answer = |ask| RunEvent::Answered { ask: AskId(ask), result: Ok(Arc::new(json!(1))) };
+    for event in [answer(7), RunEvent::Fired { ask: AskId(0) }, RunEvent::Resumed] {
         simulation.run.take(1_000, event);
         assert_eq!(simulation.run.checkpoint().unwrap(), before);
     }
@@ -171,7 +171,7 @@ fn what_was_not_asked_changes_nothing() {
 #[test]
 fn a_run_that_begins_too_many_tasks_faults() {
     // A task that leads to itself, and a loop with too many turns.
-    let mut builder = Builder::default();
+    let mut builder = WorkflowBuilder::default();
     let again = builder.task("/do/0/again", TaskKind::Set(template(json!({}))));
     builder.last().then = Directive::To(0);
     let run = simulate(&builder.workflow(&[again])).ended();
@@ -182,7 +182,7 @@ fn a_run_that_begins_too_many_tasks_faults() {
 
 #[test]
 fn what_branches_make_together_is_bounded() {
-    let mut builder = Builder::default();
+    let mut builder = WorkflowBuilder::default();
     let text = "x".repeat(3_000);
     let branches = [0, 1].map(|at| {
         let value = template(json!({ "text": text }));
@@ -198,7 +198,7 @@ fn what_branches_make_together_is_bounded() {
 
 #[test]
 fn calls_are_told_apart_by_their_place_and_turn_alone() {
-    let mut builder = Builder::default();
+    let mut builder = WorkflowBuilder::default();
     let ask = builder.task("/use/functions/ask", call());
     let inner = builder.task("/do/0/each/do/0/try/try/0/ask", TaskKind::Function { task: ask, with: None });
     let body = Try {
@@ -234,7 +234,7 @@ fn calls_are_told_apart_by_their_place_and_turn_alone() {
 
 #[test]
 fn who_looks_at_a_run_is_told_of_its_steps() {
-    let mut builder = Builder::default();
+    let mut builder = WorkflowBuilder::default();
     let first = builder.task("/do/0/ask", call());
     let skipped = builder.task("/do/1/not", TaskKind::Wait(constant(5)));
     builder.last().condition = Some(expression("false"));
@@ -244,13 +244,13 @@ fn who_looks_at_a_run_is_told_of_its_steps() {
     let mut run = Run::begin_watched(workflow, info(json!({ "n": 0 }), 1));
     settle(&mut run);
     let result = Ok(Arc::new(json!({ "n": 9 })));
-    run.take(1_050, Event::Answered { ask: AskId(0), result });
+    run.take(1_050, RunEvent::Answered { ask: AskId(0), result });
     settle(&mut run);
     let timeout = run.orders_again().iter().find_map(|order| match order {
         Order::Timer { ask, due: 1_060 } => Some(*ask),
         _ => None,
     });
-    run.take(1_060, Event::Fired { ask: timeout.unwrap() });
+    run.take(1_060, RunEvent::Fired { ask: timeout.unwrap() });
     let steps = run.take_steps();
     let told: Vec<_> = steps
         .iter()
@@ -264,12 +264,12 @@ fn who_looks_at_a_run_is_told_of_its_steps() {
         told,
         [
             "1000 /do/0/ask Began",
-            "1000 /do/0/ask Asked",
+            "1000 /do/0/ask EvaluationKind",
             "1050 /do/0/ask Ended",
             "1050 /do/1/not Began",
             "1050 /do/1/not Skipped",
             "1050 /do/2/wait Began",
-            "1050 /do/2/wait Asked",
+            "1050 /do/2/wait EvaluationKind",
             "1060 /do/2/wait Faulted",
         ]
     );
@@ -278,7 +278,7 @@ fn who_looks_at_a_run_is_told_of_its_steps() {
 
 #[test]
 fn variables_are_of_their_task() {
-    let mut builder = Builder::default();
+    let mut builder = WorkflowBuilder::default();
     let set = builder
         .task("/do/0/t", TaskKind::Set(template(json!({ "task": "${ $task }", "was": "${ $input }" }))));
     let workflow = builder.workflow(&[set]);
@@ -302,7 +302,7 @@ fn jitter_is_the_same_in_each_replay() {
     };
     let policy = Arc::new(policy);
     let delays = |seed: u64| {
-        let mut builder = Builder::default();
+        let mut builder = WorkflowBuilder::default();
         let call = builder.task("/do/0/try/try/0/ask", call());
         let catch = Catch { retry: Some(policy.clone()), variable: "error".into(), ..Catch::default() };
         let attempt = builder.task("/do/0/try", TaskKind::Try(Try { body: list(&[call]), catch }));

@@ -11,7 +11,7 @@ use super::simulation::{World, evaluate};
 use crate::flow::duration;
 use crate::flow::expression::{Expression, Template};
 use crate::flow::fault::{Fault, FaultKind};
-use crate::flow::run::{Asked, Phase};
+use crate::flow::run::{EvaluationKind, RunPhase};
 use crate::flow::scope::{Locals, Millis, RunInfo, Scope, TaskScope};
 use crate::flow::workflow::{
     Backoff, Directive, DurationValue, Fork, Loop, RetryPolicy, Task, TaskId, TaskKind, Try, Workflow,
@@ -25,7 +25,7 @@ pub struct Naive<'w> {
     context: Value,
 }
 
-enum End {
+enum NaiveEnd {
     Done(Value, Directive),
     Workflow(Value),
     Fault(Fault),
@@ -39,7 +39,7 @@ struct Around {
 }
 
 /// What an expression of a task is about.
-struct Place<'t> {
+struct TaskPlace<'t> {
     id: TaskId,
     task: &'t Task,
     raw: &'t Value,
@@ -49,24 +49,24 @@ struct Place<'t> {
 }
 
 impl<'w> Naive<'w> {
-    pub fn run(workflow: &Arc<Workflow>, info: &Arc<RunInfo>, world: &'w World) -> (Phase, Self) {
+    pub fn run(workflow: &Arc<Workflow>, info: &Arc<RunInfo>, world: &'w World) -> (RunPhase, Self) {
         let mut naive =
             Self { calls: vec![], workflow: workflow.clone(), info: info.clone(), world, context: json!({}) };
         let around = Around { variables: BTreeMap::new(), path: String::new() };
         let input = Value::clone(&info.input);
         let (_, end) = naive.list(&workflow.steps, input, &around, info.started);
         let phase = match end {
-            End::Done(value, _) | End::Workflow(value) => Phase::Completed(Arc::new(value)),
-            End::Fault(fault) => Phase::Faulted(fault),
+            NaiveEnd::Done(value, _) | NaiveEnd::Workflow(value) => RunPhase::Completed(Arc::new(value)),
+            NaiveEnd::Fault(fault) => RunPhase::Faulted(fault),
         };
         (phase, naive)
     }
 
     fn evaluate(
         &self,
-        asked: Asked<'_>,
+        asked: EvaluationKind<'_>,
         on: &Value,
-        place: &Place,
+        place: &TaskPlace,
         around: &Around,
         output: bool,
     ) -> Result<Value, Fault> {
@@ -100,7 +100,7 @@ impl<'w> Naive<'w> {
         mut value: Value,
         around: &Around,
         mut now: Millis,
-    ) -> (Millis, End) {
+    ) -> (Millis, NaiveEnd) {
         let (mut at, mut back) = (0, 0);
         while at < tasks.len() {
             let suffix = if back > 0 { format!("~{back}") } else { String::new() };
@@ -108,7 +108,7 @@ impl<'w> Naive<'w> {
             let (then, end) = self.task(tasks[at], value, &around, now);
             now = then;
             match end {
-                End::Done(output, directive) => {
+                NaiveEnd::Done(output, directive) => {
                     value = output;
                     match directive {
                         Directive::Continue => at += 1,
@@ -117,38 +117,41 @@ impl<'w> Naive<'w> {
                             at = place;
                         }
                         Directive::Exit => break,
-                        Directive::End => return (now, End::Workflow(value)),
+                        Directive::End => return (now, NaiveEnd::Workflow(value)),
                     }
                 }
                 other => return (now, other),
             }
         }
-        (now, End::Done(value, Directive::Continue))
+        (now, NaiveEnd::Done(value, Directive::Continue))
     }
 
-    fn task(&mut self, id: TaskId, raw: Value, around: &Around, began: Millis) -> (Millis, End) {
+    fn task(&mut self, id: TaskId, raw: Value, around: &Around, began: Millis) -> (Millis, NaiveEnd) {
         let workflow = self.workflow.clone();
         let task = workflow.task(id);
-        let place = Place { id, task, raw: &raw, input: None, raw_output: None, began };
+        let place = TaskPlace { id, task, raw: &raw, input: None, raw_output: None, began };
         macro_rules! go {
             ($now:expr, $result:expr) => {
                 match $result {
                     Ok(value) => value,
-                    Err(fault) => return ($now, End::Fault(fault)),
+                    Err(fault) => return ($now, NaiveEnd::Fault(fault)),
                 }
             };
         }
         if let Some(condition) = &task.condition {
-            let value = go!(began, self.evaluate(Asked::Expression(condition), &raw, &place, around, false));
+            let value =
+                go!(began, self.evaluate(EvaluationKind::Expression(condition), &raw, &place, around, false));
             if value == json!(false) || value.is_null() {
-                return (began, End::Done(raw, Directive::Continue));
+                return (began, NaiveEnd::Done(raw, Directive::Continue));
             }
         }
         let input = match &task.input.template {
-            Some(from) => go!(began, self.evaluate(Asked::Template(from), &raw, &place, around, false)),
+            Some(from) => {
+                go!(began, self.evaluate(EvaluationKind::Template(from), &raw, &place, around, false))
+            }
             None => raw.clone(),
         };
-        let place = Place { input: Some(&input), ..place };
+        let place = TaskPlace { input: Some(&input), ..place };
         let limit = task.timeout.as_ref().map(|limit| self.duration(limit, &place, around));
         let limit = match limit {
             Some(limit) => Some(began + go!(began, limit)),
@@ -160,24 +163,28 @@ impl<'w> Naive<'w> {
             self.take_back(mark, limit);
             now = limit;
             let fault = FaultKind::Timeout.fault("it was not done within its timeout");
-            end = End::Fault(Fault { instance: task.reference.clone(), ..fault });
+            end = NaiveEnd::Fault(Fault { instance: task.reference.clone(), ..fault });
         }
         let (output, directive) = match end {
-            End::Done(output, directive) => (output, directive),
+            NaiveEnd::Done(output, directive) => (output, directive),
             other => return (now, other),
         };
         let raw_output = output;
-        let place = Place { raw_output: Some(&raw_output), ..place };
+        let place = TaskPlace { raw_output: Some(&raw_output), ..place };
         let output = match &task.output.template {
             Some(template) => {
-                go!(now, self.evaluate(Asked::Template(template), &raw_output, &place, around, false))
+                go!(
+                    now,
+                    self.evaluate(EvaluationKind::Template(template), &raw_output, &place, around, false)
+                )
             }
             None => raw_output.clone(),
         };
         if let Some(template) = &task.export.template {
-            self.context = go!(now, self.evaluate(Asked::Template(template), &output, &place, around, true));
+            self.context =
+                go!(now, self.evaluate(EvaluationKind::Template(template), &output, &place, around, true));
         }
-        (now, End::Done(output, directive))
+        (now, NaiveEnd::Done(output, directive))
     }
 
     /// What was called after something had ended was never called.
@@ -186,31 +193,33 @@ impl<'w> Naive<'w> {
         self.calls.extend(later.into_iter().filter(|(at, _)| *at <= after));
     }
 
-    fn duration(&self, of: &DurationValue, place: &Place, around: &Around) -> Result<Millis, Fault> {
+    fn duration(&self, of: &DurationValue, place: &TaskPlace, around: &Around) -> Result<Millis, Fault> {
         let duration = match of {
             DurationValue::Constant(duration) => *duration,
             DurationValue::Expression(expression) => {
                 let on = place.input.unwrap_or(place.raw);
-                let value = self.evaluate(Asked::Expression(expression), on, place, around, false)?;
+                let value =
+                    self.evaluate(EvaluationKind::Expression(expression), on, place, around, false)?;
                 duration::read(&value).map_err(|why| FaultKind::Expression.fault(why))?
             }
         };
         Ok(duration.as_millis() as Millis)
     }
 
-    fn kind(&mut self, place: &Place, input: &Value, around: &Around) -> (Millis, End) {
+    fn kind(&mut self, place: &TaskPlace, input: &Value, around: &Around) -> (Millis, NaiveEnd) {
         let (task, now) = (place.task, place.began);
         let then = task.then.clone();
-        let done = |(now, end): (Millis, End)| match end {
-            End::Done(value, _) => (now, End::Done(value, then.clone())),
+        let done = |(now, end): (Millis, NaiveEnd)| match end {
+            NaiveEnd::Done(value, _) => (now, NaiveEnd::Done(value, then.clone())),
             other => (now, other),
         };
-        let template = |of: &Template| self.evaluate(Asked::Template(of), input, place, around, false);
+        let template =
+            |of: &Template| self.evaluate(EvaluationKind::Template(of), input, place, around, false);
         match &task.kind {
             TaskKind::Do(list) => done(self.list(list, input.clone(), around, now)),
             TaskKind::Set(of) => match template(of) {
-                Ok(value) => (now, End::Done(value, then)),
-                Err(fault) => (now, End::Fault(fault)),
+                Ok(value) => (now, NaiveEnd::Done(value, then)),
+                Err(fault) => (now, NaiveEnd::Fault(fault)),
             },
             TaskKind::Raise(of) => {
                 let raised = template(of).and_then(|fields| {
@@ -219,25 +228,25 @@ impl<'w> Naive<'w> {
                         ..FaultKind::Expression.fault(why)
                     })
                 });
-                (now, End::Fault(raised.unwrap_or_else(|fault| fault)))
+                (now, NaiveEnd::Fault(raised.unwrap_or_else(|fault| fault)))
             }
             TaskKind::Switch(cases) => {
                 for case in cases {
                     let Some(when) = &case.when else { continue };
-                    match self.evaluate(Asked::Expression(when), input, place, around, false) {
+                    match self.evaluate(EvaluationKind::Expression(when), input, place, around, false) {
                         Ok(value) if value != json!(false) && !value.is_null() => {
-                            return (now, End::Done(input.clone(), case.then.clone()));
+                            return (now, NaiveEnd::Done(input.clone(), case.then.clone()));
                         }
                         Ok(_) => {}
-                        Err(fault) => return (now, End::Fault(fault)),
+                        Err(fault) => return (now, NaiveEnd::Fault(fault)),
                     }
                 }
                 let default = cases.iter().find(|case| case.when.is_none());
-                (now, End::Done(input.clone(), default.map_or(then, |case| case.then.clone())))
+                (now, NaiveEnd::Done(input.clone(), default.map_or(then, |case| case.then.clone())))
             }
             TaskKind::Wait(of) => match self.duration(of, place, around) {
-                Ok(after) => (now + after, End::Done(input.clone(), then)),
-                Err(fault) => (now, End::Fault(fault)),
+                Ok(after) => (now + after, NaiveEnd::Done(input.clone(), then)),
+                Err(fault) => (now, NaiveEnd::Fault(fault)),
             },
             TaskKind::Call(_) => {
                 let path = format!("{}{}", task.reference, around.path);
@@ -245,9 +254,9 @@ impl<'w> Naive<'w> {
                 self.calls.push((now, path.clone()));
                 let (after, result) = (self.world)(&path, before as u32);
                 match result {
-                    Ok(value) => (now + after, End::Done(value, then)),
+                    Ok(value) => (now + after, NaiveEnd::Done(value, then)),
                     Err(fault) => {
-                        (now + after, End::Fault(Fault { instance: task.reference.clone(), ..fault }))
+                        (now + after, NaiveEnd::Fault(Fault { instance: task.reference.clone(), ..fault }))
                     }
                 }
             }
@@ -255,7 +264,7 @@ impl<'w> Naive<'w> {
                 let argument = match with {
                     Some(with) => match template(with) {
                         Ok(value) => value,
-                        Err(fault) => return (now, End::Fault(fault)),
+                        Err(fault) => return (now, NaiveEnd::Fault(fault)),
                     },
                     None => input.clone(),
                 };
@@ -271,19 +280,19 @@ impl<'w> Naive<'w> {
         }
     }
 
-    fn every(&mut self, of: &Loop, place: &Place, input: &Value, around: &Around) -> (Millis, End) {
+    fn every(&mut self, of: &Loop, place: &TaskPlace, input: &Value, around: &Around) -> (Millis, NaiveEnd) {
         let mut now = place.began;
         let ask = |naive: &Self, of: &Expression, on: &Value, around: &Around| {
-            naive.evaluate(Asked::Expression(of), on, place, around, false)
+            naive.evaluate(EvaluationKind::Expression(of), on, place, around, false)
         };
         let items = match ask(self, &of.items, input, around) {
             Ok(Value::Array(items)) => items,
             Ok(other) => {
                 let what = if other.is_null() { "null" } else { "a number" };
                 let fault = FaultKind::Expression.fault(format!("for.in is {what}, not an array"));
-                return (now, End::Fault(Fault { instance: place.task.reference.clone(), ..fault }));
+                return (now, NaiveEnd::Fault(Fault { instance: place.task.reference.clone(), ..fault }));
             }
-            Err(fault) => return (now, End::Fault(fault)),
+            Err(fault) => return (now, NaiveEnd::Fault(fault)),
         };
         let mut value = input.clone();
         for (index, item) in items.into_iter().enumerate() {
@@ -295,25 +304,26 @@ impl<'w> Naive<'w> {
                 match ask(self, condition, &value, &inside) {
                     Ok(answer) if answer == json!(false) || answer.is_null() => break,
                     Ok(_) => {}
-                    Err(fault) => return (now, End::Fault(fault)),
+                    Err(fault) => return (now, NaiveEnd::Fault(fault)),
                 }
             }
             match self.list(&of.body, value, &inside, now) {
-                (then, End::Done(output, _)) => (now, value) = (then, output),
+                (then, NaiveEnd::Done(output, _)) => (now, value) = (then, output),
                 other => return other,
             }
         }
-        (now, End::Done(value, Directive::Continue))
+        (now, NaiveEnd::Done(value, Directive::Continue))
     }
 
-    fn branches(&mut self, of: &Fork, input: &Value, around: &Around, began: Millis) -> (Millis, End) {
+    fn branches(&mut self, of: &Fork, input: &Value, around: &Around, began: Millis) -> (Millis, NaiveEnd) {
         let mark = self.calls.len();
-        let mut ends: Vec<(Millis, End)> = vec![];
+        let mut ends: Vec<(Millis, NaiveEnd)> = vec![];
         for task in of.branches.iter() {
             ends.push(self.task(*task, input.clone(), around, began));
         }
-        let over =
-            |end: &End| of.compete || !matches!(end, End::Done(_, directive) if *directive != Directive::End);
+        let over = |end: &NaiveEnd| {
+            of.compete || !matches!(end, NaiveEnd::Done(_, directive) if *directive != Directive::End)
+        };
         let first = ends.iter().enumerate().filter(|(_, (_, end))| over(end)).min_by_key(|(_, (at, _))| *at);
         if let Some((first, _)) = first {
             let (at, end) = ends.swap_remove(first);
@@ -321,20 +331,26 @@ impl<'w> Naive<'w> {
             return (
                 at,
                 match end {
-                    End::Done(value, Directive::End) => End::Workflow(value),
+                    NaiveEnd::Done(value, Directive::End) => NaiveEnd::Workflow(value),
                     other => other,
                 },
             );
         }
         let at = ends.iter().map(|(at, _)| *at).max().unwrap_or(began);
         let outputs = ends.into_iter().filter_map(|(_, end)| match end {
-            End::Done(value, _) => Some(value),
+            NaiveEnd::Done(value, _) => Some(value),
             _ => None,
         });
-        (at, End::Done(outputs.collect(), Directive::Continue))
+        (at, NaiveEnd::Done(outputs.collect(), Directive::Continue))
     }
 
-    fn attempts(&mut self, of: &Try, place: &Place, input: &Value, around: &Around) -> (Millis, End) {
+    fn attempts(
+        &mut self,
+        of: &Try,
+        place: &TaskPlace,
+        input: &Value,
+        around: &Around,
+    ) -> (Millis, NaiveEnd) {
         let policy = of.catch.retry.as_deref();
         let mut now = place.began;
         let mut retries = 0;
@@ -344,7 +360,7 @@ impl<'w> Naive<'w> {
             let (then, end) = self.list(&of.body, input.clone(), around, now);
             now = then;
             let mut fault = match &end {
-                End::Fault(fault) => Some(fault.clone()),
+                NaiveEnd::Fault(fault) => Some(fault.clone()),
                 _ => None,
             };
             let limit = policy.and_then(|policy| policy.attempt_duration.as_ref());
@@ -362,13 +378,13 @@ impl<'w> Naive<'w> {
             }
             let Some(fault) = fault else { return (now, end) };
             if !of.catch.errors.matches(&fault) {
-                return (now, End::Fault(fault));
+                return (now, NaiveEnd::Fault(fault));
             }
             let mut inside = around.clone();
             inside.variables.insert(of.catch.variable.to_string(), fault.value());
             let holds = |of: &Option<Expression>, otherwise: bool| match of {
                 Some(of) => self
-                    .evaluate(Asked::Expression(of), input, place, &inside, false)
+                    .evaluate(EvaluationKind::Expression(of), input, place, &inside, false)
                     .map(|value| value != json!(false) && !value.is_null()),
                 None => Ok(otherwise),
             };
@@ -376,8 +392,8 @@ impl<'w> Naive<'w> {
                 .and_then(|when| Ok(when && !holds(&of.catch.except_when, false)?));
             match catches {
                 Ok(true) => {}
-                Ok(false) => return (now, End::Fault(fault)),
-                Err(fault) => return (now, End::Fault(fault)),
+                Ok(false) => return (now, NaiveEnd::Fault(fault)),
+                Err(fault) => return (now, NaiveEnd::Fault(fault)),
             }
             let again = match policy {
                 Some(policy) if policy.attempts.is_none_or(|most| retries < most) => {
@@ -386,7 +402,7 @@ impl<'w> Naive<'w> {
                     match wanted {
                         Ok(true) => self.delay(policy, retries, place, &inside),
                         Ok(false) => None,
-                        Err(fault) => return (now, End::Fault(fault)),
+                        Err(fault) => return (now, NaiveEnd::Fault(fault)),
                     }
                     .filter(|delay| {
                         let limit = policy.duration.as_ref();
@@ -404,13 +420,19 @@ impl<'w> Naive<'w> {
             }
             return match &of.catch.handler {
                 Some(handler) => self.list(handler, input.clone(), &inside, now),
-                None if policy.is_some() => (now, End::Fault(fault)),
-                None => (now, End::Done(input.clone(), Directive::Continue)),
+                None if policy.is_some() => (now, NaiveEnd::Fault(fault)),
+                None => (now, NaiveEnd::Done(input.clone(), Directive::Continue)),
             };
         }
     }
 
-    fn delay(&self, policy: &RetryPolicy, retries: u32, place: &Place, around: &Around) -> Option<Millis> {
+    fn delay(
+        &self,
+        policy: &RetryPolicy,
+        retries: u32,
+        place: &TaskPlace,
+        around: &Around,
+    ) -> Option<Millis> {
         let of = |duration: &Option<DurationValue>| {
             duration.as_ref().map_or(0, |delay| self.duration(delay, place, around).unwrap_or_default())
         };

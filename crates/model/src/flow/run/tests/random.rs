@@ -11,9 +11,9 @@ use super::*;
 
 /// Numbers that follow from a seed (splitmix64).
 #[derive(Clone)]
-struct Dice(u64);
+struct SplitMix(u64);
 
-impl Dice {
+impl SplitMix {
     fn throw(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -34,26 +34,27 @@ impl Dice {
 
 /// What may stand at a place.
 #[derive(Clone, Copy)]
-struct Place {
+struct Where {
     depth: u32,
     /// Two branches that export would depend on who is first.
     in_fork: bool,
 }
 
 struct Generator {
-    dice: Dice,
-    builder: Builder,
+    dice: SplitMix,
+    builder: WorkflowBuilder,
     functions: Vec<TaskId>,
 }
 
 impl Generator {
     fn workflow(seed: u64) -> Arc<Workflow> {
-        let mut generator = Self { dice: Dice(seed), builder: Builder::default(), functions: vec![] };
+        let mut generator =
+            Self { dice: SplitMix(seed), builder: WorkflowBuilder::default(), functions: vec![] };
         let call = generator.builder.task("/use/functions/ask", call());
         let add = generator.template();
         let set = generator.builder.task("/use/functions/add", TaskKind::Set(add));
         generator.functions = vec![call, set];
-        let steps = generator.list("/do", Place { depth: 0, in_fork: false });
+        let steps = generator.list("/do", Where { depth: 0, in_fork: false });
         generator.builder.workflow(&steps)
     }
 
@@ -73,7 +74,7 @@ impl Generator {
         expression(self.dice.one(&[".n < 3", "true", "false", ".n", ".n < 3", "$item", ".n.x"]))
     }
 
-    fn list(&mut self, prefix: &str, place: Place) -> Vec<TaskId> {
+    fn list(&mut self, prefix: &str, place: Where) -> Vec<TaskId> {
         if self.dice.throw(8) == 0 {
             return self.back_and_forth(prefix);
         }
@@ -99,13 +100,14 @@ impl Generator {
         let count = self.builder.task(&format!("{prefix}/0/count"), TaskKind::Set(add));
         let call = self.builder.task(&format!("{prefix}/1/ask"), call());
         self.builder.last().output.template = Some(template(json!("${ $input }")));
-        let case = Case { name: "again".into(), when: Some(expression(".n < 3")), then: Directive::To(0) };
+        let case =
+            SwitchCase { name: "again".into(), when: Some(expression(".n < 3")), then: Directive::To(0) };
         let switch = self.builder.task(&format!("{prefix}/2/again"), TaskKind::Switch(vec![case]));
         vec![count, call, switch]
     }
 
-    fn task(&mut self, reference: &str, place: Place) -> TaskId {
-        let deeper = Place { depth: place.depth + 1, ..place };
+    fn task(&mut self, reference: &str, place: Where) -> TaskId {
+        let deeper = Where { depth: place.depth + 1, ..place };
         let kind = match self.dice.throw(if place.depth > 2 { 8 } else { 13 }) {
             0 | 1 => TaskKind::Set(self.template()),
             2 | 3 => call(),
@@ -132,7 +134,7 @@ impl Generator {
             _ => self.attempts(reference, deeper),
         };
         let id = self.builder.task(reference, kind);
-        let with = |chance, dice: &mut Dice| dice.throw(chance) == 0;
+        let with = |chance, dice: &mut SplitMix| dice.throw(chance) == 0;
         if with(6, &mut self.dice) {
             self.builder.last().condition = Some(self.condition());
         }
@@ -151,23 +153,26 @@ impl Generator {
         id
     }
 
-    fn cases(&mut self) -> Vec<Case> {
+    fn cases(&mut self) -> Vec<SwitchCase> {
         let directives = [Directive::Continue, Directive::Continue, Directive::Exit, Directive::End];
-        let mut case =
-            |when: Option<Expression>| Case { name: "case".into(), when, then: self.dice.one(&directives) };
+        let mut case = |when: Option<Expression>| SwitchCase {
+            name: "case".into(),
+            when,
+            then: self.dice.one(&directives),
+        };
         let cases = [Some(expression(".n < 3")), None, Some(expression("true"))].map(&mut case);
         let count = self.dice.throw(4) as usize;
         cases.into_iter().take(count).collect()
     }
 
-    fn fork(&mut self, reference: &str, place: Place) -> TaskKind {
+    fn fork(&mut self, reference: &str, place: Where) -> TaskKind {
         let mut branches = vec![];
         for at in 0..1 + self.dice.throw(3) {
             // Each at a time of its own: who is first is not by chance.
             let branch = format!("{reference}/fork/branches/{at}/b{at}");
             let wait =
                 self.builder.task(&format!("{branch}/do/0/wait"), TaskKind::Wait(constant(self.dice.long())));
-            let inside = Place { in_fork: true, ..place };
+            let inside = Where { in_fork: true, ..place };
             let rest = self.list(&format!("{branch}/do/1/rest/do"), inside);
             let rest = self.builder.task(&format!("{branch}/do/1/rest"), TaskKind::Do(list(&rest)));
             branches.push(self.builder.task(&branch, TaskKind::Do(list(&[wait, rest]))));
@@ -178,7 +183,7 @@ impl Generator {
         TaskKind::Fork(Fork { branches: list(&branches), compete: self.dice.throw(2) == 0 })
     }
 
-    fn attempts(&mut self, reference: &str, place: Place) -> TaskKind {
+    fn attempts(&mut self, reference: &str, place: Where) -> TaskKind {
         let mut body = self.list(&format!("{reference}/try"), place);
         if self.dice.throw(2) == 0 {
             body.insert(0, self.builder.task(&format!("{reference}/try/ask"), call()));
@@ -196,7 +201,7 @@ impl Generator {
                 }
             }
         }
-        let some = |dice: &mut Dice, sides| dice.throw(sides) == 0;
+        let some = |dice: &mut SplitMix, sides| dice.throw(sides) == 0;
         let when = |generator: &mut Self, sides| {
             let texts = ["$error.status == 500", "true", "false", ".n.x"];
             some(&mut generator.dice, sides).then(|| expression(generator.dice.one(&texts)))
@@ -234,7 +239,7 @@ impl Generator {
 fn world(seed: u64) -> impl Fn(&str, u32) -> (Millis, Result<Value, Fault>) {
     move |path, attempt| {
         let mut dice =
-            Dice(crate::fnv::fnv1a([path.as_bytes(), &attempt.to_le_bytes(), &seed.to_le_bytes()]));
+            SplitMix(crate::fnv::fnv1a([path.as_bytes(), &attempt.to_le_bytes(), &seed.to_le_bytes()]));
         let after = dice.long();
         let result = match dice.throw(5) {
             0 => Err(Fault { status: dice.one(&[500, 503]), ..FaultKind::Communication.fault("no answer") }),
@@ -262,8 +267,8 @@ fn the_core_goes_as_a_naive_interpreter_does() {
         theirs.sort();
         assert_eq!(calls, theirs, "seed {seed}: {workflow:#?}");
         kinds[match expected {
-            Phase::Completed(_) => 0,
-            Phase::Faulted(_) => 1,
+            RunPhase::Completed(_) => 0,
+            RunPhase::Faulted(_) => 1,
             _ => 2,
         }] += 1;
         kinds[2] += usize::from(simulation.calls.len() > 2);
@@ -283,9 +288,9 @@ fn a_run_made_again_of_a_part_of_its_history_goes_on_the_same_way() {
         while simulation.next() {
             checkpoints.push(simulation.run.checkpoint().unwrap());
         }
-        let mut dice = Dice(seed);
+        let mut dice = SplitMix(seed);
         let cut = dice.throw(checkpoints.len() as u64) as usize;
-        let again = |checkpoint: Option<&[u8]>, events: &[(Millis, Event)]| {
+        let again = |checkpoint: Option<&[u8]>, events: &[(Millis, RunEvent)]| {
             let mut run = match checkpoint {
                 Some(checkpoint) => Run::restore(workflow.clone(), info.clone(), checkpoint).unwrap(),
                 None => Run::begin(workflow.clone(), info.clone()),

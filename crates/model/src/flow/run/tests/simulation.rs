@@ -21,22 +21,22 @@ pub fn info(input: Value, seed: u64) -> Arc<RunInfo> {
 }
 
 /// The answer to a question. Of the simulation's expressions all are simple.
-pub fn evaluate(asked: Asked<'_>, scope: &Scope) -> Result<Value, Fault> {
+pub fn evaluate(asked: EvaluationKind<'_>, scope: &Scope) -> Result<Value, Fault> {
     let used: Vec<&str> = match asked {
-        Asked::Expression(expression) => expression.variables_used().collect(),
-        Asked::Template(template) => {
+        EvaluationKind::Expression(expression) => expression.variables_used().collect(),
+        EvaluationKind::Template(template) => {
             template.expressions().into_iter().flat_map(Expression::variables_used).collect()
         }
-        Asked::Schema(_) => return Ok(Value::Null),
+        EvaluationKind::Schema(_) => return Ok(Value::Null),
     };
     let values: Vec<_> = used.iter().map(|name| (*name, scope.variable(name).unwrap_or_default())).collect();
     let variables = values.iter().fold(Variables::new(), |all, (name, value)| all.with(name, value));
     let given =
         Given { input: &scope.on, variables: &variables, now: scope.now as f64 / 1000.0, largest: LARGEST };
     let value = match asked {
-        Asked::Expression(expression) => expression.evaluate_simple(given),
-        Asked::Template(template) => template.evaluate_simple(given),
-        Asked::Schema(_) => None,
+        EvaluationKind::Expression(expression) => expression.evaluate_simple(given),
+        EvaluationKind::Template(template) => template.evaluate_simple(given),
+        EvaluationKind::Schema(_) => None,
     };
     value.unwrap().map_err(|error| FaultKind::Expression.fault(error.to_string()))
 }
@@ -47,11 +47,11 @@ pub type World = dyn Fn(&str, u32) -> (Millis, Result<Value, Fault>);
 /// A run, with all that it waits for.
 pub struct Simulation<'w> {
     pub run: Run,
-    pub history: Vec<(Millis, Event)>,
+    pub history: Vec<(Millis, RunEvent)>,
     /// When a call was made, and which.
     pub calls: Vec<(Millis, Arc<str>)>,
     world: &'w World,
-    waiting: BTreeMap<(Millis, AskId), Event>,
+    waiting: BTreeMap<(Millis, AskId), RunEvent>,
     now: Millis,
 }
 
@@ -76,10 +76,10 @@ impl<'w> Simulation<'w> {
                     let (after, result) = (self.world)(&call.path, before as u32);
                     let result = result.map(Arc::new);
                     self.waiting
-                        .insert((self.now + after, call.ask), Event::Answered { ask: call.ask, result });
+                        .insert((self.now + after, call.ask), RunEvent::Answered { ask: call.ask, result });
                 }
                 Order::Timer { ask, due } => {
-                    self.waiting.insert((due, ask), Event::Fired { ask });
+                    self.waiting.insert((due, ask), RunEvent::Fired { ask });
                 }
                 Order::Forget(ask) => self.waiting.retain(|(_, of), _| *of != ask),
             }
@@ -93,7 +93,7 @@ impl<'w> Simulation<'w> {
         true
     }
 
-    pub fn happens(&mut self, at: Millis, event: Event) {
+    pub fn happens(&mut self, at: Millis, event: RunEvent) {
         self.now = at;
         self.history.push((at, event.clone()));
         self.run.take(at, event);
