@@ -264,12 +264,12 @@ fn who_looks_at_a_run_is_told_of_its_steps() {
         told,
         [
             "1000 /do/0/ask Began",
-            "1000 /do/0/ask EvaluationKind",
+            "1000 /do/0/ask Asked",
             "1050 /do/0/ask Ended",
             "1050 /do/1/not Began",
             "1050 /do/1/not Skipped",
             "1050 /do/2/wait Began",
-            "1050 /do/2/wait EvaluationKind",
+            "1050 /do/2/wait Asked",
             "1060 /do/2/wait Faulted",
         ]
     );
