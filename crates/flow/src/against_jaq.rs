@@ -10,7 +10,7 @@ use tulle_model::flow::expression::{EvaluationReason, Expression, FUNCTIONS, Giv
 
 use crate::answer::Ending;
 use crate::jaq::Jaq;
-use crate::request::{self, Request};
+use crate::request::{self, Asked, Request};
 
 const NAMES: &[&str] = &["x", "y"];
 
@@ -130,7 +130,8 @@ fn compare(cases: u32) {
             return Ok(());
         }
         let frame = request::encode(&expression, given).expect("it is small");
-        let answer = jaq.evaluate(&request::decode(&frame[4..]).expect("it was made so"));
+        let Some(Asked::Value(request)) = request::decode(&frame[4..]) else { panic!("it was made so") };
+        let answer = jaq.evaluate(&request);
         let words = String::from_utf8_lossy(&answer.words);
         match own {
             Ok(value) => {
@@ -172,7 +173,8 @@ fn the_functions_are_those_that_jaq_has() {
         let given = Given { input: &Value::Null, variables: &variables, now: 0.0, largest: LARGEST };
         let expression = Expression::parse(text, &[]).unwrap_or_else(|problem| panic!("{text}: {problem}"));
         let frame = request::encode(&expression, given).unwrap();
-        let answer = jaq.evaluate(&request::decode(&frame[4..]).unwrap());
+        let Some(Asked::Value(request)) = request::decode(&frame[4..]) else { panic!("it was made so") };
+        let answer = jaq.evaluate(&request);
         String::from_utf8(answer.words).unwrap()
     };
     for (name, arities) in FUNCTIONS {

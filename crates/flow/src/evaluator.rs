@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tulle_model::flow::expression::{EvaluationError, EvaluationReason, Expression, Given, Template};
 
+use crate::checker::LONGEST_VERDICT;
 use crate::pool::{Child, Returned};
 use crate::request;
 
@@ -114,20 +115,32 @@ impl Evaluator {
 
     /// Has a process evaluate it, simple or not.
     async fn ask(&self, expression: &Expression, given: Given<'_>) -> Result<Value, EvaluationError> {
-        let failed = |reason| EvaluationError::new(expression, reason);
+        let answer = match request::encode(expression, given) {
+            Ok(frame) => self.exchange(&frame, given.largest).await,
+            Err(reason) => Err(reason),
+        };
+        answer.map_err(|reason| EvaluationError::new(expression, reason))
+    }
+
+    /// Whether a value is as a JSON Schema says, as [`crate::checker`] answers it.
+    pub(crate) async fn check(&self, schema: &Value, value: &Value) -> Result<Value, EvaluationReason> {
+        self.exchange(&request::encode_check(schema, value)?, LONGEST_VERDICT).await
+    }
+
+    /// Has a process answer, with a value of no more bytes than that.
+    async fn exchange(&self, frame: &[u8], largest: usize) -> Result<Value, EvaluationReason> {
         let Shared { evaluators, places, turns, idle } = &*self.0;
-        let frame = request::encode(expression, given).map_err(failed)?;
-        let _place = places.try_acquire().map_err(|_| failed(EvaluationReason::Busy(evaluators.waiting)))?;
-        let closed = |_| failed(EvaluationReason::Unavailable("evaluators are closed".to_owned()));
+        let _place = places.try_acquire().map_err(|_| EvaluationReason::Busy(evaluators.waiting))?;
+        let closed = |_| EvaluationReason::Unavailable("evaluators are closed".to_owned());
         let _turn = turns.acquire().await.map_err(closed)?;
         let kept = std::iter::from_fn(|| idle.lock().pop()).find_map(Child::if_alive);
         let child = match kept {
             Some(child) => child,
-            None => Child::start(evaluators).await.map_err(failed)?,
+            None => Child::start(evaluators).await?,
         };
-        let Returned { value, child } = child.ask(&frame, given.largest, evaluators).await;
+        let Returned { value, child } = child.ask(frame, largest, evaluators).await;
         idle.lock().extend(child);
-        value.map_err(failed)
+        value
     }
 
     /// The processes that wait for something to do, by their numbers: for measurements.

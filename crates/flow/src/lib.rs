@@ -4,6 +4,7 @@
 
 mod answer;
 pub mod arguments;
+mod checker;
 pub mod evaluator;
 mod jaq;
 mod library;

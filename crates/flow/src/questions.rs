@@ -9,17 +9,16 @@ use tulle_model::flow::scope::Scope;
 use tulle_model::flow::workflow::{SchemaSource, Transformation};
 
 use crate::evaluator::Evaluator;
-use crate::schema::Schemas;
+use crate::schema::check;
 use crate::scoped::{Scoped, Unanswered};
 
-/// The answer to a question of a run, whose workflow has these schemas. `secrets` as in [`Scoped::new`].
+/// The answer to a question of a run. `secrets` as in [`Scoped::new`].
 ///
 /// # Errors
 /// Why there is none.
 pub async fn answer(
     question: &ToEvaluate<'_>,
     evaluator: &Evaluator,
-    schemas: &Schemas,
     secrets: &Arc<Value>,
 ) -> Result<Value, Unanswered> {
     let scoped = Scoped::new(evaluator, &question.scope, secrets);
@@ -28,15 +27,15 @@ pub async fn answer(
         EvaluationKind::Template(template) => scoped.template(template).await,
         EvaluationKind::Schema(source) => {
             let SchemaSource::Inline(document) = source else { return Err(Unanswered::Elsewhere) };
-            let checked = schemas.of(document).and_then(|schema| schema.check(&question.scope.on));
-            checked.map_err(|fault| about(fault, source, &question.scope))?;
-            Ok(Value::Null)
+            let checked = check(evaluator, document, &question.scope.on).await;
+            checked.map(|()| Value::Null).map_err(|why| about(why, source, &question.scope))
         }
     }
 }
 
-/// With what of the task is held against the schema.
-pub fn about(fault: Fault, source: &SchemaSource, scope: &Scope) -> Fault {
+/// Why a schema's check went wrong, with what of the task it is about.
+pub fn about(why: Unanswered, source: &SchemaSource, scope: &Scope) -> Unanswered {
+    let Unanswered::Fault(fault) = why else { return why };
     let is = |of: &Transformation| of.schema.as_ref().is_some_and(|schema| std::ptr::eq(schema, source));
     let task = scope.task.as_ref().map(|task| scope.workflow.task(task.id));
     let (input, output) = match task {
@@ -49,5 +48,5 @@ pub fn about(fault: Fault, source: &SchemaSource, scope: &Scope) -> Fault {
         () => "export",
     };
     let detail = fault.detail.as_deref().unwrap_or_default();
-    Fault { detail: Some(format!("{what}: {detail}").into()), ..fault }
+    Unanswered::Fault(Fault { detail: Some(format!("{what}: {detail}").into()), ..fault })
 }

@@ -11,7 +11,22 @@ pub(crate) const MOST_GIVEN: usize = 4 << 20;
 /// The largest frame: names may come to the last value.
 pub(crate) const LARGEST_FRAME: usize = MOST_GIVEN + (64 << 10);
 
-/// The parts of a request, as the evaluator reads them.
+/// What a frame asks for, as the evaluator reads it.
+pub(crate) enum Asked<'f> {
+    Value(Request<'f>),
+    Check(Check<'f>),
+}
+
+const VALUE: u8 = b'v';
+const CHECK: u8 = b'c';
+
+/// Whether a value is as a schema says; both are JSON.
+pub(crate) struct Check<'f> {
+    pub(crate) schema: &'f str,
+    pub(crate) value: &'f [u8],
+}
+
+/// What an expression gives.
 pub(crate) struct Request<'f> {
     pub(crate) largest: usize,
     pub(crate) now: f64,
@@ -27,7 +42,7 @@ pub(crate) struct Request<'f> {
 /// # Errors
 /// Where what is given is too large, or too deep.
 pub(crate) fn encode(expression: &Expression, given: Given<'_>) -> Result<Vec<u8>, EvaluationReason> {
-    let mut frame = Frame(vec![0; 4]);
+    let mut frame = Frame(vec![0, 0, 0, 0, VALUE]);
     frame.number(given.largest);
     frame.0.extend_from_slice(&given.now.to_ne_bytes());
     frame.bytes(expression.text().as_bytes());
@@ -36,15 +51,30 @@ pub(crate) fn encode(expression: &Expression, given: Given<'_>) -> Result<Vec<u8
         frame.bytes(name.as_bytes());
         frame.value(given.variables.get(name))?;
     }
-    let Frame(mut frame) = frame;
-    let length = (frame.len() - 4) as u32;
-    frame[..4].copy_from_slice(&length.to_ne_bytes());
-    Ok(frame)
+    Ok(frame.finish())
+}
+
+/// The same, to have a value held against a schema.
+///
+/// # Errors
+/// As those of [`encode`].
+pub(crate) fn encode_check(schema: &Value, value: &Value) -> Result<Vec<u8>, EvaluationReason> {
+    let mut frame = Frame(vec![0, 0, 0, 0, CHECK]);
+    frame.value(schema)?;
+    frame.value(value)?;
+    Ok(frame.finish())
 }
 
 struct Frame(Vec<u8>);
 
 impl Frame {
+    fn finish(self) -> Vec<u8> {
+        let Self(mut frame) = self;
+        let length = (frame.len() - 4) as u32;
+        frame[..4].copy_from_slice(&length.to_ne_bytes());
+        frame
+    }
+
     fn number(&mut self, number: usize) {
         self.0.extend_from_slice(&u32::try_from(number).unwrap_or(u32::MAX).to_ne_bytes());
     }
@@ -82,8 +112,12 @@ impl Write for Frame {
 }
 
 /// Takes a frame apart, without the length before it. `None` where it is none.
-pub(crate) fn decode(frame: &[u8]) -> Option<Request<'_>> {
-    let mut rest = frame;
+pub(crate) fn decode(frame: &[u8]) -> Option<Asked<'_>> {
+    let (kind, mut rest) = frame.split_first()?;
+    if *kind == CHECK {
+        let schema = str::from_utf8(bytes(&mut rest)?).ok()?;
+        return Some(Asked::Check(Check { schema, value: bytes(&mut rest)? }));
+    }
     let largest = number(&mut rest)?;
     let (now, after) = rest.split_first_chunk()?;
     rest = after;
@@ -93,7 +127,7 @@ pub(crate) fn decode(frame: &[u8]) -> Option<Request<'_>> {
     while !rest.is_empty() {
         variables.push((str::from_utf8(bytes(&mut rest)?).ok()?, bytes(&mut rest)?));
     }
-    Some(Request { largest, now: f64::from_ne_bytes(*now), text, input, variables })
+    Some(Asked::Value(Request { largest, now: f64::from_ne_bytes(*now), text, input, variables }))
 }
 
 fn number(rest: &mut &[u8]) -> Option<usize> {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use tulle_model::flow::expression::{EvaluationError, Expression, Given, Template, Variables};
+use tulle_model::flow::expression::{
+    EvaluationError, EvaluationReason, Expression, Given, Template, Variables,
+};
 use tulle_model::flow::fault::{Fault, FaultKind};
 use tulle_model::flow::scope::Scope;
 
@@ -15,8 +17,8 @@ pub enum Unanswered {
     /// The task that asks fails with it.
     Fault(Fault),
     /// Nothing is said of what was asked: it may be asked again.
-    Later(EvaluationError),
-    /// The schema is elsewhere: who has fetched it compiles it ([`crate::schema::Schema`]).
+    Later(EvaluationReason),
+    /// The schema is elsewhere: who has fetched it goes on with [`crate::schema::check`].
     Elsewhere,
 }
 
@@ -106,7 +108,7 @@ fn variables<'v>(values: &'v [(&'v str, Arc<Value>)]) -> Variables<'v> {
 impl From<EvaluationError> for Unanswered {
     fn from(error: EvaluationError) -> Self {
         match error.is_transient() {
-            true => Self::Later(error),
+            true => Self::Later(error.reason),
             false => Self::Fault(FaultKind::Expression.fault(error.to_string())),
         }
     }

@@ -1,4 +1,4 @@
-//! The process that evaluates expressions: `tulle flow-evaluator`. It takes requests on its standard input, one after the other, and
+//! The process that evaluates expressions, and holds values against schemas: `tulle flow-evaluator`. It takes requests on its standard input, one after the other, and
 //! answers on its standard output. It ends when its input does, so that it never outlives whoever started it, whatever it is
 //! doing: one thread reads, and another evaluates.
 
@@ -9,8 +9,9 @@ use std::sync::mpsc;
 use std::thread;
 
 use crate::answer::{Answer, Ending};
+use crate::checker::Checker;
 use crate::jaq::Jaq;
-use crate::request::{self, LARGEST_FRAME};
+use crate::request::{self, Asked, LARGEST_FRAME};
 
 /// The byte that it says first, when it can be asked.
 pub(crate) const READY: u8 = b'!';
@@ -54,17 +55,21 @@ fn read(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
 
 fn evaluate_all(received: &mpsc::Receiver<Vec<u8>>) {
     let mut output = io::stdout().lock();
-    let jaq = Jaq::new();
+    let (jaq, checker) = (Jaq::new(), Checker::default());
     if output.write_all(&[READY]).and_then(|()| output.flush()).is_err() {
         return;
     }
     while let Ok(frame) = received.recv() {
         let answer = match request::decode(&frame) {
-            Some(request) => {
-                catch_unwind(AssertUnwindSafe(|| jaq.evaluate(&request))).unwrap_or_else(|panic| {
+            Some(asked) => {
+                let outcome = catch_unwind(AssertUnwindSafe(|| match &asked {
+                    Asked::Value(request) => jaq.evaluate(request),
+                    Asked::Check(check) => checker.check(check),
+                }));
+                outcome.unwrap_or_else(|panic| {
                     let words = panic.downcast_ref::<String>().map(String::as_str);
                     let words =
-                        words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("jaq panicked");
+                        words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
                     Answer { ending: Ending::Panicked, ..Answer::failed(words) }
                 })
             }

@@ -3,6 +3,7 @@
 mod costs;
 mod harm;
 mod kit;
+mod schemas;
 mod values;
 
 use std::sync::LazyLock;

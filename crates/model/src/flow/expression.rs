@@ -114,7 +114,14 @@ impl EvaluationError {
 
     /// Whether it says nothing about the expression, which may go well another time.
     pub fn is_transient(&self) -> bool {
-        matches!(self.reason, EvaluationReason::Busy(_) | EvaluationReason::Unavailable(_))
+        self.reason.is_transient()
+    }
+}
+
+impl EvaluationReason {
+    /// Whether it may go well another time.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Busy(_) | Self::Unavailable(_))
     }
 }
 

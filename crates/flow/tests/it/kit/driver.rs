@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tulle_flow::arguments::{self, Authorization};
 use tulle_flow::evaluator::Evaluator;
 use tulle_flow::questions::{about, answer};
-use tulle_flow::schema::{Schema, Schemas};
+use tulle_flow::schema::check;
 use tulle_flow::scoped::{Scoped, Unanswered};
 use tulle_model::flow::fault::{Fault, FaultKind};
 use tulle_model::flow::http::{Answer, Arguments, CallRequest};
@@ -54,7 +54,6 @@ struct Driver<'w> {
     world: &'w World,
     workflow: Arc<Workflow>,
     evaluator: &'w Evaluator,
-    schemas: Schemas,
     secrets: Arc<Value>,
     run: Run,
     waiting: BTreeMap<(Millis, AskId), RunEvent>,
@@ -78,7 +77,6 @@ pub async fn run(workflow: Workflow, world: &World, evaluator: &Evaluator) -> Re
     let mut driver = Driver {
         world,
         evaluator,
-        schemas: Schemas::default(),
         secrets: Arc::new(Value::Object(secrets.collect())),
         run: Run::begin_watched(workflow.clone(), info),
         workflow,
@@ -114,7 +112,7 @@ impl Driver<'_> {
     async fn settle(&mut self) -> Result<(), String> {
         loop {
             let Some(question) = self.run.question() else { break };
-            let outcome = match answer(&question, self.evaluator, &self.schemas, &self.secrets).await {
+            let outcome = match answer(&question, self.evaluator, &self.secrets).await {
                 Err(Unanswered::Elsewhere) => self.by_fetched_schema(&question).await,
                 outcome => outcome,
             };
@@ -196,9 +194,8 @@ impl Driver<'_> {
         let reply = self.reply(&request)?;
         let document: Value = serde_json::from_slice(&reply.body)
             .map_err(|why| FaultKind::Communication.fault(format!("the schema is no JSON: {why}")))?;
-        let checked = Schema::compile(&document).and_then(|schema| schema.check(&question.scope.on));
-        checked.map_err(|fault| about(fault, source, &question.scope))?;
-        Ok(Value::Null)
+        let checked = check(self.evaluator, &document, &question.scope.on).await;
+        checked.map(|()| Value::Null).map_err(|why| about(why, source, &question.scope))
     }
 }
 
