@@ -32,6 +32,7 @@ pub(super) const DOCUMENTS: [&str; 34] = [
      jitter: {from: PT1S, to: PT2S}, when: $error.status == 503, exceptWhen: '${ $error }'}}}}]",
     "do: [{a: {try: [], catch: {as: e, retry: again}}}, {b: {try: [], catch: {retry: again}}}]\n\
      use: {retries: {again: {delay: PT1S, backoff: {linear: {}}, when: .x}}}",
+    "do: [{a: {try: [], catch: {as: e, retry: again}}}]\nuse: {retries: {again: {when: $e.status == 503, delay: '${ $e.wait }'}}}",
     "do: [{a: {call: http, with: {method: get, endpoint: 'https://pets/{petId}'}}}]",
     "do: [{a: {call: http, with: {method: '${ .m }', endpoint: '${ .e }', headers: '${ .h }', query: '${ .q }', body: '${ . }'}}}]",
     "do: [{a: {call: http, with: {method: POST, endpoint: {uri: 'http://pets/?s={s}'}, headers: {Accept: a, X-A: '${ $authorization.scheme }'}, \
