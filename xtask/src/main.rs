@@ -43,10 +43,11 @@ enum Task {
         /// Only the experiments whose name contains this text
         filter: Option<String>,
     },
-    /// Run Gateway API's own conformance tests for a mesh, and its routes, against Tulle: what works, what is refused and
-    /// why, what differs
+    /// Run conformance tests of others against Tulle: Gateway API's own for a mesh, and its routes (what works, what is refused and
+    /// why, what differs), or the kit of the Serverless Workflow DSL (what passes, what is not for us and why, what fails)
     Conformance {
-        /// A checkout of kubernetes-sigs/gateway-api, outside of the project
+        /// A checkout of kubernetes-sigs/gateway-api or serverlessworkflow/specification, outside of the project, or a
+        /// folder of `.feature` files
         folder: PathBuf,
     },
     /// Install what the tests need (nftables, tcpdump, curl, kubectl, valgrind, packages of PyPI and npm in ./.venv)
@@ -174,15 +175,29 @@ fn chaos(root: &Path, filter: Option<&str>) -> Result<()> {
     run(&mut tests)
 }
 
-/// The sources of those tests are read, and the requests that they say are sent: there is no Go here.
+/// The sources of Gateway API's tests are read, and the requests that they say are sent: there is no Go here.
 fn conformance(root: &Path, folder: &Path) -> Result<()> {
     let folder = folder.canonicalize().with_context(|| folder.display().to_string())?;
+    for features in [folder.join("ctk/features"), folder.clone()] {
+        if has_features(&features) {
+            let mut tests = cargo(root);
+            tests.env("TULLE_CONFORMANCE", features).args(["test", "-q", "-p", "tulle-flow", "--test", "it"]);
+            tests.args(["--", "--ignored", "--nocapture", "--exact", "kit::originals"]);
+            return run(&mut tests).context("the report above says what fails");
+        }
+    }
     setup::run(root)?;
     run(cargo(root).args(["build", "-p", "tulle", "-p", "tulle-tests"]))?;
     let debug = target(root).join("debug");
     let mut command = Command::new(debug.join("tulle-conformance"));
     command.env("TULLE_BIN", debug.join("tulle")).env("TULLE_TEST_PYTHON", setup::python(root));
     run(command.arg(folder)).context("the report above says what differs")
+}
+
+/// Whether scenarios of workflows are in a folder.
+fn has_features(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| entry.path().extension().is_some_and(|is| is == "feature"))
 }
 
 /// `cargo test` with the binary of that profile and the tools of the tests.

@@ -24,13 +24,13 @@ const KEPT: usize = 100;
 const MOST_KEPT: usize = 512 << 10;
 
 /// A schema by its text; or what is wrong with it.
-type Compiled = (Box<str>, Result<Rc<Validator>, Rc<str>>);
+type CompiledSchema = (Box<str>, Result<Rc<Validator>, Rc<str>>);
 
 /// Checks, and keeps what it has compiled.
 #[derive(Default)]
 pub(crate) struct Checker {
     /// The one that was used last is at the end.
-    compiled: RefCell<Vec<Compiled>>,
+    compiled: RefCell<Vec<CompiledSchema>>,
 }
 
 impl Checker {

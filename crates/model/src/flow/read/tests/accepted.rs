@@ -9,7 +9,7 @@ use crate::flow::workflow::{
 };
 
 /// One for each thing that there is, in the forms that the reference and the conformance kit have.
-pub(super) const DOCUMENTS: [&str; 34] = [
+pub(super) const DOCUMENTS: [&str; 35] = [
     "do: []",
     "do: [{paint: {set: {shape: square, side: '${ .side }'}}}, {pick: {set: '${ .colour }'}}]",
     "do: [{all: {do: [{one: {set: {x: 1}}}, {two: {set: {x: 2}}}]}}]",
