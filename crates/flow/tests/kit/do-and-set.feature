@@ -196,3 +196,21 @@ Feature: Tasks one after the other, and what they set
     """yaml
     done: true
     """
+
+  Scenario: A document says that its expressions are jq in strict mode
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.1', namespace: kit, name: evaluate, version: '1.0.0'}
+    evaluate: { language: jq, mode: strict }
+    do:
+      - one: { set: { n: '${ .n + 1 }', text: .n + 1 } }
+    """
+    And given the workflow input is:
+    """yaml
+    n: 1
+    """
+    When the workflow is executed
+    Then the workflow should complete with output:
+    """yaml
+    { n: 2, text: .n + 1 }
+    """

@@ -10,6 +10,7 @@ use tulle_flow::evaluator::Evaluator;
 use tulle_flow::questions::{about, answer};
 use tulle_flow::schema::check;
 use tulle_flow::scoped::{Scoped, Unanswered};
+use tulle_model::flow::expression::EvaluationReason;
 use tulle_model::flow::fault::{Fault, FaultKind};
 use tulle_model::flow::http::{Answer, Arguments, CallRequest};
 use tulle_model::flow::run::{
@@ -110,8 +111,8 @@ impl Driver<'_> {
 
     /// Answers all questions, and takes up what is ordered.
     async fn settle(&mut self) -> Result<(), String> {
-        loop {
-            let Some(question) = self.run.question() else { break };
+        let mut busy = 0;
+        while let Some(question) = self.run.question() {
             let outcome = match answer(&question, self.evaluator, &self.secrets).await {
                 Err(Unanswered::Elsewhere) => self.by_fetched_schema(&question).await,
                 outcome => outcome,
@@ -119,8 +120,10 @@ impl Driver<'_> {
             let outcome = match outcome {
                 Ok(value) => Ok(value),
                 Err(Unanswered::Fault(fault)) => Err(fault),
-                // The machine has other things to do.
-                Err(Unanswered::Later(_)) => continue,
+                Err(Unanswered::Later(reason)) => {
+                    again(&mut busy, &reason)?;
+                    continue;
+                }
                 Err(Unanswered::Elsewhere) => return Err("a schema was not fetched".to_owned()),
             };
             self.run.answer(outcome);
@@ -141,9 +144,10 @@ impl Driver<'_> {
             return Err(format!("{} is no call", call.path));
         };
         let scoped = Scoped::new(self.evaluator, &call.scope, &self.secrets);
+        let mut busy = 0;
         let outcome = loop {
             match request(http, &scoped).await {
-                Err(Unanswered::Later(_)) => {}
+                Err(Unanswered::Later(reason)) => again(&mut busy, &reason)?,
                 Err(Unanswered::Elsewhere) => return Err("a call asks for no schema".to_owned()),
                 Err(Unanswered::Fault(fault)) => break Err(fault),
                 Ok(request) => break Ok(request),
@@ -197,6 +201,12 @@ impl Driver<'_> {
         let checked = check(self.evaluator, &document, &question.scope.on).await;
         checked.map(|()| Value::Null).map_err(|why| about(why, source, &question.scope))
     }
+}
+
+/// Counts how often an evaluation was put off, as the machine had other things to do.
+fn again(busy: &mut u32, reason: &EvaluationReason) -> Result<(), String> {
+    *busy += 1;
+    if *busy < 10 { Ok(()) } else { Err(format!("nothing is evaluated: it {reason}")) }
 }
 
 async fn request(call: &HttpCall, scoped: &Scoped<'_>) -> Result<CallRequest, Unanswered> {

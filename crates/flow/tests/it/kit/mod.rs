@@ -17,11 +17,11 @@ use self::steps::{Fate, carry_out};
 
 fn features(folder: &Path) -> Vec<(PathBuf, Feature)> {
     let entries = std::fs::read_dir(folder).unwrap_or_else(|why| panic!("{}: {why}", folder.display()));
-    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> = entries.map(|entry| entry.expect("the folder can be read").path()).collect();
     files.retain(|file| file.extension() == Some(OsStr::new("feature")));
     files.sort();
     let read = |file: PathBuf| {
-        let text = std::fs::read_to_string(&file).unwrap();
+        let text = std::fs::read_to_string(&file).unwrap_or_else(|why| panic!("{}: {why}", file.display()));
         let feature = gherkin::read(&text).unwrap_or_else(|why| panic!("{}: {why}", file.display()));
         (file, feature)
     };
