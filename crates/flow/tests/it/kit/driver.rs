@@ -51,12 +51,20 @@ pub struct Outcome {
     pub took: Millis,
 }
 
-struct Driver<'w> {
+/// What answers a run.
+struct Surroundings<'w> {
     world: &'w World,
-    workflow: Arc<Workflow>,
     evaluator: &'w Evaluator,
     secrets: Arc<Value>,
+}
+
+struct Driver<'w> {
+    around: Surroundings<'w>,
+    workflow: Arc<Workflow>,
+    info: Arc<RunInfo>,
     run: Run,
+    /// The same run, as somebody else would go on with it after each event.
+    other: Run,
     waiting: BTreeMap<(Millis, AskId), RunEvent>,
     sent: Vec<Sent>,
     now: Millis,
@@ -75,12 +83,13 @@ pub async fn run(workflow: Workflow, world: &World, evaluator: &Evaluator) -> Re
     let listed = |name: &str| workflow.secrets.iter().any(|listed| **listed == *name);
     let secrets = world.secrets.as_object().into_iter().flatten();
     let secrets = secrets.filter(|(name, _)| listed(name)).map(|(name, keys)| (name.clone(), keys.clone()));
+    let secrets = Arc::new(Value::Object(secrets.collect()));
     let mut driver = Driver {
-        world,
-        evaluator,
-        secrets: Arc::new(Value::Object(secrets.collect())),
-        run: Run::begin_watched(workflow.clone(), info),
+        around: Surroundings { world, evaluator, secrets },
+        run: Run::begin_watched(workflow.clone(), info.clone()),
+        other: Run::begin(workflow.clone(), info.clone()),
         workflow,
+        info,
         waiting: BTreeMap::new(),
         sent: Vec::new(),
         now: STARTED,
@@ -105,28 +114,20 @@ pub async fn run(workflow: Workflow, world: &World, evaluator: &Evaluator) -> Re
 impl Driver<'_> {
     async fn happens(&mut self, at: Millis, event: RunEvent) -> Result<(), String> {
         self.now = at;
+        let checkpoint = self.other.checkpoint().ok_or("it has no checkpoint")?;
+        let other = Run::restore(self.workflow.clone(), self.info.clone(), &checkpoint);
+        self.other = other.map_err(|why| format!("its checkpoint cannot be read: {why}"))?;
+        self.other.take(at, event.clone());
         self.run.take(at, event);
         self.settle().await
     }
 
     /// Answers all questions, and takes up what is ordered.
     async fn settle(&mut self) -> Result<(), String> {
-        let mut busy = 0;
-        while let Some(question) = self.run.question() {
-            let outcome = match answer(&question, self.evaluator, &self.secrets).await {
-                Err(Unanswered::Elsewhere) => self.by_fetched_schema(&question).await,
-                outcome => outcome,
-            };
-            let outcome = match outcome {
-                Ok(value) => Ok(value),
-                Err(Unanswered::Fault(fault)) => Err(fault),
-                Err(Unanswered::Later(reason)) => {
-                    again(&mut busy, &reason)?;
-                    continue;
-                }
-                Err(Unanswered::Elsewhere) => return Err("a schema was not fetched".to_owned()),
-            };
-            self.run.answer(outcome);
+        self.around.answer_all(&mut self.run).await?;
+        self.around.answer_all(&mut self.other).await?;
+        if self.run.phase() != self.other.phase() || waits(&self.run) != waits(&self.other) {
+            return Err(format!("it goes on otherwise after its checkpoint: {:?}", self.other.phase()));
         }
         for order in self.run.take_orders() {
             match order {
@@ -143,7 +144,7 @@ impl Driver<'_> {
         let TaskKind::Call(http) = &workflow.task(call.task).kind else {
             return Err(format!("{} is no call", call.path));
         };
-        let scoped = Scoped::new(self.evaluator, &call.scope, &self.secrets);
+        let scoped = Scoped::new(self.around.evaluator, &call.scope, &self.around.secrets);
         let mut busy = 0;
         let outcome = loop {
             match request(http, &scoped).await {
@@ -155,7 +156,7 @@ impl Driver<'_> {
         };
         let (after, result) = match outcome {
             Ok(request) => {
-                let reply = self.reply(&request);
+                let reply = self.around.reply(&request, self.asked(&request));
                 let most = call.scope.run.most_bytes;
                 let result = reply.as_ref().map_err(Fault::clone).and_then(|reply| {
                     let answer = Answer { status: reply.status, headers: &reply.headers, body: &reply.body };
@@ -172,15 +173,51 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// What is answered to a request, or the error that nobody is there.
-    fn reply(&self, request: &CallRequest) -> Result<Reply, Fault> {
+    /// How often the same was asked before.
+    fn asked(&self, request: &CallRequest) -> usize {
+        let same = |sent: &&Sent| sent.request.method == request.method && sent.request.uri == request.uri;
+        self.sent.iter().filter(same).count()
+    }
+}
+
+/// Calls and timers that a run waits for.
+fn waits(run: &Run) -> Vec<(AskId, Option<Millis>)> {
+    let wait = |order: &Order| match order {
+        Order::Call(call) => Some((call.ask, None)),
+        Order::Timer { ask, due } => Some((*ask, Some(*due))),
+        Order::Forget(_) => None,
+    };
+    run.orders_again().iter().filter_map(wait).collect()
+}
+
+impl Surroundings<'_> {
+    async fn answer_all(&self, run: &mut Run) -> Result<(), String> {
+        let mut busy = 0;
+        while let Some(question) = run.question() {
+            let outcome = match answer(&question, self.evaluator, &self.secrets).await {
+                Err(Unanswered::Elsewhere) => self.by_fetched_schema(&question).await,
+                outcome => outcome,
+            };
+            let outcome = match outcome {
+                Ok(value) => Ok(value),
+                Err(Unanswered::Fault(fault)) => Err(fault),
+                Err(Unanswered::Later(reason)) => {
+                    again(&mut busy, &reason)?;
+                    continue;
+                }
+                Err(Unanswered::Elsewhere) => return Err("a schema was not fetched".to_owned()),
+            };
+            run.answer(outcome);
+        }
+        Ok(())
+    }
+
+    /// What is answered to a request that was made as often as that before, or the error that nobody is there.
+    fn reply(&self, request: &CallRequest, before: usize) -> Result<Reply, Fault> {
         let uri = request.uri.to_string();
-        let is = |method: &str, of: &str| request.method.as_str() == method && of == uri;
-        let service = self.world.services.iter().find(|service| is(&service.method, &service.uri));
-        let before =
-            self.sent.iter().filter(|sent| is(sent.request.method.as_str(), &sent.request.uri.to_string()));
-        let reply = match service {
-            Some(service) => service.replies.get(before.count()).or(service.replies.last()).cloned(),
+        let is = |service: &&Service| *request.method.as_str() == *service.method && service.uri == uri;
+        let reply = match self.world.services.iter().find(is) {
+            Some(service) => service.replies.get(before).or(service.replies.last()).cloned(),
             None => (self.world.elsewhere)(request),
         };
         reply.ok_or_else(|| FaultKind::Communication.fault(format!("nobody answers at {uri}")))
@@ -195,7 +232,7 @@ impl Driver<'_> {
         let uri = arguments::uri(&endpoint.uri, &scoped).await?;
         let arguments = Arguments { method: json!("get"), uri, ..Arguments::default() };
         let request = CallRequest::new(&arguments)?;
-        let reply = self.reply(&request)?;
+        let reply = self.reply(&request, 0)?;
         let document: Value = serde_json::from_slice(&reply.body)
             .map_err(|why| FaultKind::Communication.fault(format!("the schema is no JSON: {why}")))?;
         let checked = check(self.evaluator, &document, &question.scope.on).await;
