@@ -114,6 +114,9 @@ impl Write for Frame {
 /// Takes a frame apart, without the length before it. `None` where it is none.
 pub(crate) fn decode(frame: &[u8]) -> Option<Asked<'_>> {
     let (kind, mut rest) = frame.split_first()?;
+    if ![VALUE, CHECK].contains(kind) {
+        return None;
+    }
     if *kind == CHECK {
         let schema = str::from_utf8(bytes(&mut rest)?).ok()?;
         return Some(Asked::Check(Check { schema, value: bytes(&mut rest)? }));

@@ -1,5 +1,7 @@
 //! What comes of a route that is being written, for whoever writes it: its status says the same, later.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::route::RouteKey;
@@ -40,16 +42,17 @@ pub fn foretell(
     let services = services.iter().map(|service| (KindId::Service.kind(), service));
     let known = services.chain(others().map(|(_, kind, other)| (kind, other)));
     let Some(mut compiler) = compiler_of(known) else { return Vec::new() };
-    let before: Vec<_> = others().map(|(other, ..)| (compiler.losses_of(&other), other)).collect();
+    let none = BTreeMap::new();
+    let before: Vec<_> = others().map(|(other, ..)| (compiler.losses_of(&other, &none), other)).collect();
     compiler.apply(put(kind, route));
 
     let mut told: Vec<_> =
-        compiler.losses_of(&key).into_iter().map(|(field, why)| format!("{field}: {why}")).collect();
+        compiler.losses_of(&key, &none).into_iter().map(|(field, why)| format!("{field}: {why}")).collect();
     if let Some(state) = compiler.routes.get(&key) {
         told.extend(state.unresolved.iter().map(|(_, message)| message.clone()));
     }
     for (before, other) in before {
-        let after = compiler.losses_of(&other).into_iter().filter(|loss| !before.contains(loss));
+        let after = compiler.losses_of(&other, &none).into_iter().filter(|loss| !before.contains(loss));
         told.extend(
             after.map(|(field, why)| format!("{} {}, {field}: {why}", other.kind.kind(), other.name)),
         );
@@ -69,21 +72,34 @@ fn put(kind: &'static Kind, object: &Value) -> Change {
 
 impl Compiler {
     /// Where a route does nothing, or not all that it says: parents, ports of them, and matches, each once.
-    pub(super) fn losses_of(&self, key: &RouteKey) -> Vec<(FieldPath, String)> {
+    /// Services in `made_up` are not known but for their ports, where it says so: of what they speak nothing is said.
+    pub(super) fn losses_of(
+        &self,
+        key: &RouteKey,
+        made_up: &BTreeMap<ServiceName, bool>,
+    ) -> Vec<(FieldPath, String)> {
         let Some(form) = self.routes.get(key).and_then(|state| state.form.as_deref()) else {
             return Vec::new();
         };
-        let mut losses = self.idle_parents(form);
+        let mut losses = self.idle_parents(form, made_up);
         losses.extend(self.unreached_of(key));
         losses
     }
 
     /// The parents at which a route does nothing, or not at all that it names.
-    fn idle_parents(&self, form: &RouteForm) -> Vec<(FieldPath, String)> {
+    fn idle_parents(
+        &self,
+        form: &RouteForm,
+        made_up: &BTreeMap<ServiceName, bool>,
+    ) -> Vec<(FieldPath, String)> {
         let parents = FieldPath::root().field("spec").field("parentRefs");
-        let idle = |parent: &ParentForm| match self.accept(form, parent) {
-            Err((_, why)) => vec![format!("the route does nothing there: {why}")],
-            Ok(ports) => self.not_there(form, parent, &ports),
+        let idle = |parent: &ParentForm| {
+            let knows_ports = parent.service.as_ref().and_then(|service| made_up.get(service));
+            match (self.accept(form, parent), knows_ports) {
+                (_, Some(false)) | (Err(("Conflicted", _)) | Ok(_), Some(true)) => Vec::new(),
+                (Err((_, why)), _) => vec![format!("the route does nothing there: {why}")],
+                (Ok(ports), None) => self.not_there(form, parent, &ports),
+            }
         };
         let of_parent = |(index, parent)| idle(parent).into_iter().map(move |why| (index, why));
         let all = form.parents.iter().enumerate().flat_map(of_parent);

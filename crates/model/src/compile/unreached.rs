@@ -132,7 +132,7 @@ pub fn find_idle<K: Borrow<Kind>, V: Borrow<Value>>(
         let object: &Value = object.borrow();
         Change::Put(kind.borrow().id.kind(), Arc::new(object.clone()))
     }));
-    let elsewhere = compiler.parents_elsewhere(known);
+    let (elsewhere, made_up) = compiler.parents_elsewhere(known);
     compiler.apply_all(
         elsewhere.into_iter().map(|service| Change::Put(KindId::Service.kind(), Arc::new(service))),
     );
@@ -141,7 +141,9 @@ pub fn find_idle<K: Borrow<Kind>, V: Borrow<Value>>(
         let kind = kind.borrow();
         if kind.id.is_route() {
             let key = RouteKey { kind: kind.id, name: super::name_of(object.borrow(), kind.namespaced) };
-            found.extend(compiler.losses_of(&key).into_iter().map(|(path, text)| (index, path, text)));
+            found.extend(
+                compiler.losses_of(&key, &made_up).into_iter().map(|(path, text)| (index, path, text)),
+            );
         }
     }
     found
@@ -166,8 +168,12 @@ impl Compiler {
         found
     }
 
-    /// The Services that routes have as parents, and that are not here, as far as they can be made up.
-    fn parents_elsewhere(&self, known: impl Fn(&ServiceName) -> Option<Vec<OfferedPort>>) -> Vec<Value> {
+    /// The Services that routes have as parents, and that are not here, as far as they can be made up; and of each whether its
+    /// ports are known.
+    fn parents_elsewhere(
+        &self,
+        known: impl Fn(&ServiceName) -> Option<Vec<OfferedPort>>,
+    ) -> (Vec<Value>, BTreeMap<ServiceName, bool>) {
         let mut ports: BTreeMap<&ServiceName, BTreeMap<u16, String>> = BTreeMap::new();
         let parents =
             self.routes.values().filter_map(|state| state.form.as_ref()).flat_map(|form| &form.parents);
@@ -189,12 +195,15 @@ impl Compiler {
                 named.push(OfferedPort { number: 80, name: String::new() });
             }
             let port = |port: &OfferedPort| json!({ "port": port.number, "name": port.name });
-            let ports: Vec<_> = known(name).unwrap_or(named).iter().map(port).collect();
-            json!({
+            let known = known(name);
+            let made_up = (name.clone(), known.is_some());
+            let ports: Vec<_> = known.unwrap_or(named).iter().map(port).collect();
+            let service = json!({
                 "metadata": { "namespace": &*name.namespace, "name": &*name.name },
                 "spec": { "ports": ports },
-            })
+            });
+            (service, made_up)
         };
-        ports.into_iter().map(service).collect()
+        ports.into_iter().map(service).unzip()
     }
 }

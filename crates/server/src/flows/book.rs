@@ -126,9 +126,11 @@ impl RunBook {
         if !entries.is_empty() {
             self.put(&mut write, keys::entries(run, first), &entries)?;
         }
-        if let Some(checkpoint) = checkpoint {
+        if let Some(checkpoint) = checkpoint.filter(|_| !matches!(then, Then::Ends(..))) {
             let key = keys::part(run, RecordPart::Checkpoint);
-            self.put(&mut write, key, &(header.entries, checkpoint))?;
+            let whole = [&header.entries.to_be_bytes(), &*checkpoint].concat();
+            let sealed = self.seal.seal_bytes(&key, whole)?;
+            write.put.push((key, sealed));
         }
         header.state = match then {
             Then::GoesOn => RunState::Active,
@@ -177,11 +179,18 @@ impl RunBook {
             self.get(keys::workflow(&run.namespace, &header.workflow)).await?.ok_or_else(missing)?;
         let mut checkpoint = None;
         if from_checkpoint {
-            checkpoint = self.get::<(u32, Vec<u8>)>(keys::part(run, RecordPart::Checkpoint)).await?;
+            checkpoint = self.checkpoint(run).await?;
         }
         let first = checkpoint.as_ref().map_or(0, |(entries, _)| *entries);
         let entries = self.entries(run, first).await?;
         Ok(Loaded { header, info, workflow: Arc::new(workflow), checkpoint, entries })
+    }
+
+    async fn checkpoint(&self, run: &RunName) -> Result<Option<(u32, Vec<u8>)>, FlowsError> {
+        let key = keys::part(run, RecordPart::Checkpoint);
+        let Some(sealed) = self.store.record(&key).await? else { return Ok(None) };
+        let whole = self.seal.open_bytes(&key, &sealed)?;
+        Ok(whole.split_first_chunk().map(|(entries, state)| (u32::from_be_bytes(*entries), state.to_vec())))
     }
 
     /// The history from an entry on, which is the first of what was added at once.
@@ -258,19 +267,25 @@ impl RunBook {
             |(at, header): &(usize, RunHeader)| *at >= keep || header.ended.is_some_and(|at| at < since);
         let mut forgotten = 0;
         for (_, header) in over.into_iter().enumerate().filter(goes) {
-            self.forget(&header).await?;
-            forgotten += 1;
+            match self.forget(&header).await {
+                Ok(()) => forgotten += 1,
+                Err(FlowsError::NotFound(_) | FlowsError::Lost(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(forgotten)
     }
 
     async fn forget(&self, header: &RunHeader) -> Result<(), FlowsError> {
         let run = &header.name;
+        let bytes = self.kept(run).await?.bytes;
         let mut write = RecordWrite::default();
+        // Who prunes at the same time is not to take away what has begun since under the name that the caller gave.
+        write.expected.push((keys::header(run), Some(bytes)));
         write.deleted.extend([keys::header(run), keys::usage(run, &header.workflow)]);
         write.deleted.extend(header.given.as_ref().map(|given| keys::given(run, given)));
         write.cleared.push(keys::under(&keys::inside(run)));
-        self.store.write_records(write).await?;
+        self.write(write, run).await?;
         // The last run that goes by a workflow takes it along.
         let write = RecordWrite {
             expected_none: vec![keys::under(&keys::uses(&run.namespace, &header.workflow))],

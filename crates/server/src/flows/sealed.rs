@@ -31,13 +31,24 @@ impl Seal {
     /// A value for a record; it can be opened under the record's key alone.
     pub fn seal<T: Serialize>(&self, key: &[u8], value: &T) -> Result<Bytes, FlowsError> {
         let cannot = || FlowsError::Unreadable { key: shown(key), why: "it cannot be sealed" };
-        let mut sealed = serde_json::to_vec(value).map_err(|_| cannot())?;
+        self.seal_bytes(key, serde_json::to_vec(value).map_err(|_| cannot())?)
+    }
+
+    /// The same for what is bytes already.
+    pub fn seal_bytes(&self, key: &[u8], mut sealed: Vec<u8>) -> Result<Bytes, FlowsError> {
+        let cannot = || FlowsError::Unreadable { key: shown(key), why: "it cannot be sealed" };
         let nonce = self.key.seal_in_place_append_tag(Aad::from(key), &mut sealed).map_err(|_| cannot())?;
         sealed.extend_from_slice(nonce.as_ref());
         Ok(sealed.into())
     }
 
     pub fn open<T: DeserializeOwned>(&self, key: &[u8], sealed: &[u8]) -> Result<T, FlowsError> {
+        let plain = self.open_bytes(key, sealed)?;
+        let unread = |_| FlowsError::Unreadable { key: shown(key), why: "it is of another version" };
+        serde_json::from_slice(&plain).map_err(unread)
+    }
+
+    pub fn open_bytes(&self, key: &[u8], sealed: &[u8]) -> Result<Vec<u8>, FlowsError> {
         let unreadable = |why| FlowsError::Unreadable { key: shown(key), why };
         let at = sealed.len().checked_sub(NONCE_LEN).ok_or_else(|| unreadable("it is too short"))?;
         let (sealed, nonce) = sealed.split_at(at);
@@ -46,7 +57,9 @@ impl Seal {
         let plain = self.key.open_in_place(nonce, Aad::from(key), &mut bytes).map_err(|_| {
             unreadable("it was sealed under another master key, or changed; put both back from one backup")
         })?;
-        serde_json::from_slice(plain).map_err(|_| unreadable("it is of another version"))
+        let length = plain.len();
+        bytes.truncate(length);
+        Ok(bytes)
     }
 }
 

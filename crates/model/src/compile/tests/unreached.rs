@@ -145,4 +145,19 @@ fn files_are_told_what_they_have_in_vain() {
         without_age("c", parent("d"), json!([prefix("/x"), prefix("/y")])),
     ];
     assert_eq!(found(apart, None), []);
+    // Of a Service that is elsewhere nobody knows which ports it has, nor what they speak.
+    let named = json!({ "group": "", "kind": "Service", "name": "c", "sectionName": "http" });
+    let elsewhere = || {
+        let tcp = json!({ "parentRefs": [parent("c")], "rules": [{ "backendRefs": [{ "name": "c", "port": 1 }] }] });
+        vec![
+            without_age("a", on(80), json!([prefix("/x")])),
+            without_age("b", named.clone(), json!([prefix("/y")])),
+            (KindId::TcpRoute, route_object("t", tcp)),
+        ]
+    };
+    assert_eq!(found(elsewhere(), None), []);
+    // Where its ports are known, one that is none of them is.
+    let nowhere =
+        "spec.parentRefs[0]: the route does nothing there: Service shop/c has no TCP port named `http`";
+    assert_eq!(found(elsewhere(), Some(vec![80, 81])), [(1, nowhere.to_owned())]);
 }

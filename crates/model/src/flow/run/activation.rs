@@ -115,6 +115,8 @@ pub(super) struct ForState {
 /// What a `for` does for each of its items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum ForPhase {
+    /// The next turn is to be begun, if there is one.
+    Next,
     While,
     Body,
 }

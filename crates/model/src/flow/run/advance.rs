@@ -78,7 +78,11 @@ impl Run {
         let most = self.info.most_tasks;
         if id.0 > most {
             let why = format!("the run has begun {most} tasks, which is the most that one may");
-            return self.fault(id, FaultKind::Runtime.fault(why));
+            // Nobody catches that: who tried again would go on for ever.
+            let instance = self.task(id).map_or_else(|| "/".into(), |task| task.reference.clone());
+            let fault = Fault { instance, ..FaultKind::Runtime.fault(why) };
+            self.note(id, RunStepKind::Faulted { fault: fault.clone() });
+            return self.over(RunPhase::Faulted(fault));
         }
         while let Some(activation) = self.activation(id) {
             if self.asked(id).is_some() {

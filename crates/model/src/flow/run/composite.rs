@@ -207,10 +207,12 @@ impl Run {
         let Some(activation) = self.activation_mut(id) else { return };
         let kind = activation.parent.as_ref().map(|parent| &workflow.task(parent.task).kind);
         match (kind, &mut activation.body) {
-            (Some(TaskKind::For(of)), Body::For(state)) => {
+            (Some(TaskKind::For(_)), Body::For(state)) => {
                 state.value = value;
                 state.index += 1;
-                self.iterate(id, of);
+                state.phase = ForPhase::Next;
+                // Not from here: turns without tasks would lie on the stack, one upon the other.
+                self.ask_again(id);
             }
             _ => self.body_done(id, value),
         }

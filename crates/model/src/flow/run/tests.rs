@@ -178,6 +178,37 @@ fn a_run_that_begins_too_many_tasks_faults() {
     let fault = faulted(&run.run);
     assert_eq!((fault.status, &*fault.instance), (500, "/do/0/again"));
     assert!(fault.detail.as_deref().unwrap().contains("has begun 200 tasks"), "{fault:?}");
+    // Nor does it help to catch that, and to try again at once.
+    let mut builder = WorkflowBuilder::default();
+    let error = template(json!({ "type": "https://e.test/x", "status": 500 }));
+    let raise = builder.task("/do/0/try/try/0/raise", TaskKind::Raise(error));
+    let retry = Some(Arc::new(RetryPolicy::default()));
+    let catch = Catch { retry, variable: "error".into(), ..Catch::default() };
+    let attempt = builder.task("/do/0/try", TaskKind::Try(Try { body: list(&[raise]), catch }));
+    let run = simulate(&builder.workflow(&[attempt])).ended();
+    assert_eq!(&*faulted(&run.run).instance, "/do/0/try/try/0/raise");
+    assert_eq!(run.run.tasks(), 201);
+}
+
+#[test]
+fn turns_without_tasks_take_no_stack() {
+    let mut builder = WorkflowBuilder::default();
+    let each = TaskKind::For(Loop {
+        each: "item".into(),
+        at: "index".into(),
+        items: expression("."),
+        condition: None,
+        body: list(&[]),
+    });
+    let each = builder.task("/do/0/each", each);
+    let workflow = builder.workflow(&[each]);
+    let run = std::thread::Builder::new().stack_size(256 << 10).spawn(move || {
+        let world: &simulation::World = &|_, _| (0, Ok(json!(1)));
+        let items: Vec<u32> = (0..40_000).collect();
+        let run = Simulation::new(&workflow, &info(json!(items), 1), world).ended();
+        completed(&run.run).as_array().map(Vec::len)
+    });
+    assert_eq!(run.unwrap().join().unwrap(), Some(40_000));
 }
 
 #[test]
