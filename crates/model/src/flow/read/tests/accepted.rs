@@ -32,7 +32,6 @@ pub(super) const DOCUMENTS: [&str; 35] = [
      jitter: {from: PT1S, to: PT2S}, when: $error.status == 503, exceptWhen: '${ $error }'}}}}]",
     "do: [{a: {try: [], catch: {as: e, retry: again}}}, {b: {try: [], catch: {retry: again}}}]\n\
      use: {retries: {again: {delay: PT1S, backoff: {linear: {}}, when: .x}}}",
-    "do: [{a: {try: [], catch: {as: e, retry: again}}}]\nuse: {retries: {again: {when: $e.status == 503, delay: '${ $e.wait }'}}}",
     "do: [{a: {call: http, with: {method: get, endpoint: 'https://pets/{petId}'}}}]",
     "do: [{a: {call: http, with: {method: '${ .m }', endpoint: '${ .e }', headers: '${ .h }', query: '${ .q }', body: '${ . }'}}}]",
     "do: [{a: {call: http, with: {method: POST, endpoint: {uri: 'http://pets/?s={s}'}, headers: {Accept: a, X-A: '${ $authorization.scheme }'}, \
@@ -61,6 +60,7 @@ pub(super) const DOCUMENTS: [&str; 35] = [
     "do: []\ntimeout: {after: '${ $workflow.input.t }'}\ninput: {from: .a, schema: {document: {}}}\noutput: {as: {x: '${ $context }'}}",
     "do: []\nevaluate: {language: jq, mode: strict}",
     "do: [{a: {do: []}}, {b: {for: {in: .x}, do: [{c: {try: [], catch: {as: index, do: [{d: {set: {x: '${ $index }'}}}]}}}]}}]",
+    "do: [{a: {try: [], catch: {as: e, retry: again}}}]\nuse: {retries: {again: {when: $e.status == 503, delay: '${ $e.wait }'}}}",
 ];
 
 fn read(fields: &str) -> Workflow {
