@@ -7,7 +7,7 @@ use http::header::AUTHORIZATION;
 use serde_json::{Value, json};
 use tulle_model::flow::fault::{Fault, FaultKind};
 use tulle_model::flow::http::{Arguments, CallRequest};
-use tulle_model::flow::workflow::{Authentication, Credentials, HttpCall, Uri};
+use tulle_model::flow::workflow::{Authentication, Credentials, HttpCall, OAuth2, Uri};
 
 use crate::scoped::{Scoped, Unanswered};
 
@@ -18,30 +18,38 @@ pub struct Authorization {
     pub parameter: String,
 }
 
+/// How far it is known what a call says to be by.
+pub enum Authorizing<'a> {
+    Known(Authorization),
+    /// A token is to be fetched first: `oauth2` and `oidc`.
+    ByToken(&'a OAuth2),
+}
+
 impl Authorization {
-    /// What `basic` (RFC 7617) and `bearer` (RFC 6750) say; `None` for `oauth2` and `oidc`: their token is fetched first.
+    /// What `basic` (RFC 7617) and `bearer` (RFC 6750) say.
     ///
     /// # Errors
     /// Why they say nothing. It shows nothing of what is secret.
-    pub async fn of(
-        authentication: &Authentication,
+    pub async fn of<'a>(
+        authentication: &'a Authentication,
         scoped: &Scoped<'_>,
-    ) -> Result<Option<Self>, Unanswered> {
-        Ok(match authentication {
+    ) -> Result<Authorizing<'a>, Unanswered> {
+        let known = match authentication {
             Authentication::Basic(credentials) => {
                 let [username, password] = fields(credentials, ["username", "password"], scoped).await?;
                 if username.contains(':') {
                     return Err(wrong("the username of `basic` has a colon, which ends it").into());
                 }
                 let parameter = STANDARD.encode(format!("{username}:{password}"));
-                Some(Self { scheme: "Basic", parameter })
+                Self { scheme: "Basic", parameter }
             }
             Authentication::Bearer(credentials) => {
                 let [parameter] = fields(credentials, ["token"], scoped).await?;
-                Some(Self { scheme: "Bearer", parameter })
+                Self { scheme: "Bearer", parameter }
             }
-            Authentication::OAuth2(_) => None,
-        })
+            Authentication::OAuth2(policy) => return Ok(Authorizing::ByToken(policy)),
+        };
+        Ok(Authorizing::Known(known))
     }
 
     /// What `$authorization` is (dsl.md, "Authorization Descriptor").

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tulle_flow::evaluator::Evaluator;
+use tulle_flow::schema::check;
 
 use crate::{evaluators, expression, given};
 
@@ -51,6 +52,13 @@ async fn of_expressions() {
         evaluator.evaluate(&length, given(&large)).await.unwrap();
     }
     println!("complex {:>8} µs  of 200 KiB", (began.elapsed() / 100).as_micros());
+    let schema = json!({"type": "object", "required": ["id", "lines"], "properties": {"lines": {"items": {"required": ["sku"]}}}});
+    check(&evaluator, &schema, &order).await.unwrap();
+    let began = Instant::now();
+    for _ in 0..2000 {
+        check(&evaluator, &schema, &order).await.unwrap();
+    }
+    println!("schema  {:>8} µs  of an order", (began.elapsed() / 2000).as_micros());
     for process in evaluator.idle() {
         let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
         let wanted = ["VmRSS", "RssAnon", "VmData", "VmPeak", "Threads"];

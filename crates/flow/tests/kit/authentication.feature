@@ -275,3 +275,69 @@ Feature: Who a call says to be by
     headers: { x-key: k1 }
     body: [ api-key ]
     """
+
+  # It would be read as another user with another password (RFC 7617, section 2)
+  Scenario: A username with a colon
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: colon, version: '1.0.0'}
+    do:
+      - login:
+          call: http
+          with:
+            method: get
+            endpoint: { uri: 'http://vault/', authentication: { basic: { username: '${ .name }', password: pw } } }
+    """
+    And given the workflow input is:
+    """yaml
+    name: root:x
+    """
+    And the service http://vault/ answers GET with status 200
+    When the workflow is executed
+    Then the workflow should fault with error:
+    """yaml
+    type: https://serverlessworkflow.io/spec/1.0.0/errors/configuration
+    instance: /do/0/login
+    """
+    And the service http://vault/ should have been asked 0 times
+
+  Scenario: A token with a line break
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: line-break, version: '1.0.0'}
+    do:
+      - login:
+          call: http
+          with:
+            method: get
+            endpoint: { uri: 'http://vault/', authentication: { bearer: { token: '${ .token }' } } }
+    """
+    And given the workflow input is:
+    """yaml
+    token: "abc\r\nx-admin: true"
+    """
+    And the service http://vault/ answers GET with status 200
+    When the workflow is executed
+    Then the workflow should fault with error:
+    """yaml
+    type: https://serverlessworkflow.io/spec/1.0.0/errors/configuration
+    detail: 'with.endpoint.authentication: what `Bearer` is given fits no header…'
+    """
+    And the service http://vault/ should have been asked 0 times
+
+  Scenario: A token that is no text
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: no-text, version: '1.0.0'}
+    do:
+      - login:
+          call: http
+          with:
+            method: get
+            endpoint: { uri: 'http://vault/', authentication: { bearer: { token: '${ .nowhere }' } } }
+    """
+    When the workflow is executed
+    Then the workflow should fault with error:
+    """yaml
+    detail: 'with.endpoint.authentication: it has no text as `token`'
+    """

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tulle_flow::arguments::{self, Authorization};
+use tulle_flow::arguments::{self, Authorization, Authorizing};
 use tulle_flow::evaluator::Evaluator;
 use tulle_flow::questions::{about, answer};
 use tulle_flow::schema::check;
@@ -248,7 +248,12 @@ fn again(busy: &mut u32, reason: &EvaluationReason) -> Result<(), String> {
 
 async fn request(call: &HttpCall, scoped: &Scoped<'_>) -> Result<CallRequest, Unanswered> {
     let authorization = match &call.endpoint.authentication {
-        Some(authentication) => Authorization::of(authentication, scoped).await?,
+        Some(authentication) => match Authorization::of(authentication, scoped).await? {
+            Authorizing::Known(authorization) => Some(authorization),
+            Authorizing::ByToken(_) => {
+                return Err(FaultKind::Authentication.fault("no scenario fetches a token").into());
+            }
+        },
         None => None,
     };
     arguments::request(call, scoped, authorization.as_ref()).await
