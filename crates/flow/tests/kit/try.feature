@@ -269,3 +269,38 @@ Feature: Errors that are caught
     """yaml
     stopped: true
     """
+
+  Scenario: Each part of a filter has to match
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: parts, version: '1.0.0'}
+    do:
+      - outer:
+          try:
+            - title:
+                try:
+                  - instance:
+                      try:
+                        - type:
+                            try:
+                              - detail:
+                                  try:
+                                    - fail: { raise: { error: { type: 'https://example.com/a', status: 409, title: Taken, detail: by Bob } } }
+                                  catch: { errors: { with: { status: 409, detail: by Ada } } }
+                            catch: { errors: { with: { status: 409, type: 'https://example.com/b' } } }
+                      catch: { errors: { with: { status: 409, instance: /do/0/fail } } }
+                catch: { errors: { with: { status: 409, title: Free } } }
+          catch:
+            errors: { with: { status: 409, title: Taken, detail: by Bob, type: 'https://example.com/a' } }
+            do:
+              - caught: { set: { caught: true } }
+    """
+    When the workflow is executed
+    Then the workflow should complete with output:
+    """yaml
+    caught: true
+    """
+    And detail should fault
+    And type should fault
+    And instance should fault
+    And title should fault
