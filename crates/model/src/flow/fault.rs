@@ -25,7 +25,7 @@ pub struct Fault {
 }
 
 /// The standard types.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
     Configuration,
     Validation,

@@ -51,8 +51,6 @@ struct RunState {
     asking: Option<ActivationId>,
     next_activation: u32,
     next_ask: u32,
-    /// How many tasks have begun.
-    tasks: u32,
     phase: RunPhase,
     /// What has happened since it was suspended.
     held: Vec<(Millis, RunEvent)>,
@@ -194,7 +192,6 @@ impl Run {
             asking: None,
             next_activation: 1,
             next_ask: 0,
-            tasks: 0,
             phase: RunPhase::Running,
             held: Vec::new(),
         };
@@ -230,12 +227,8 @@ impl Run {
 
     /// How many tasks have begun.
     pub fn tasks(&self) -> u32 {
-        self.state.tasks
-    }
-
-    /// Whether it waits for calls: they are to be made again if nobody knows of them.
-    pub fn is_calling(&self) -> bool {
-        self.state.asks.values().any(|ask| ask.purpose == Purpose::Call)
+        // The first is the workflow's own.
+        self.state.next_activation - 1
     }
 
     /// What is to be evaluated next. Until it is answered nothing else happens.

@@ -66,7 +66,7 @@ pub enum SchemaSource {
 }
 
 /// Where it goes on after a task.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Directive {
     /// With the next task of its list.
     Continue,

@@ -32,7 +32,7 @@ pub(super) struct Activation {
     pub stage: Stage,
     pub body: Body,
     /// Where it goes on afterwards, if that is not as the task itself says.
-    pub then: Option<Next>,
+    pub then: Option<Directive>,
 }
 
 /// What has begun a task.
@@ -40,26 +40,6 @@ pub(super) struct Activation {
 pub(super) struct Parent {
     pub activation: ActivationId,
     pub task: TaskId,
-}
-
-/// [`Directive`], in a form that is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Next {
-    Continue,
-    Exit,
-    End,
-    To(usize),
-}
-
-impl From<&Directive> for Next {
-    fn from(directive: &Directive) -> Self {
-        match directive {
-            Directive::Continue => Self::Continue,
-            Directive::Exit => Self::Exit,
-            Directive::End => Self::End,
-            Directive::To(place) => Self::To(*place),
-        }
-    }
 }
 
 /// What a task goes through, in this order. Each but `Body` is left out where the task has nothing of the kind.
@@ -136,8 +116,18 @@ pub(super) struct TryState {
     pub list: ListState,
     /// What was caught last.
     pub caught: Option<Fault>,
-    /// In milliseconds, as the policy's expressions say after each error: in the order of [`TryPhase`].
-    pub durations: [Millis; 4],
+    /// What the policy's durations have come to after the last error.
+    pub durations: RetryDurations,
+}
+
+/// In milliseconds; none where the policy says nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RetryDurations {
+    /// `limit.duration`
+    pub limit: Option<Millis>,
+    pub delay: Millis,
+    pub jitter_from: Millis,
+    pub jitter_to: Millis,
 }
 
 /// What a `try` does, in this order after an error.

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::activation::{
-    Activation, ActivationId, Ask, AskId, Body, ForPhase, ListState, Next, Parent, Purpose, Stage,
+    Activation, ActivationId, Ask, AskId, Body, ForPhase, ListState, Parent, Purpose, Stage,
 };
 use super::{Call, EvaluationKind, Order, Run, RunEvent, RunPhase, RunStepKind};
 use crate::flow::duration;
 use crate::flow::fault::{Fault, FaultKind};
 use crate::flow::scope::{Locals, Millis, Scope, TaskScope};
-use crate::flow::workflow::{DurationValue, Task, TaskId, TaskKind, TaskList};
+use crate::flow::workflow::{Directive, DurationValue, Task, TaskId, TaskKind, TaskList};
 
 impl Run {
     /// Goes on until something is asked, or nothing more is known.
@@ -44,6 +44,11 @@ impl Run {
 
     pub(super) fn task(&self, id: ActivationId) -> Option<&Task> {
         Some(self.workflow.task(self.task_of(id)?))
+    }
+
+    /// Where a fault of an activation comes from.
+    fn instance(&self, id: ActivationId) -> Arc<str> {
+        self.task(id).map_or_else(|| "/".into(), |task| task.reference.clone())
     }
 
     /// What is asked at the stage that an activation is at.
@@ -79,8 +84,7 @@ impl Run {
         if id.0 > most {
             let why = format!("the run has begun {most} tasks, which is the most that one may");
             // Nobody catches that: who tried again would go on for ever.
-            let instance = self.task(id).map_or_else(|| "/".into(), |task| task.reference.clone());
-            let fault = Fault { instance, ..FaultKind::Runtime.fault(why) };
+            let fault = Fault { instance: self.instance(id), ..FaultKind::Runtime.fault(why) };
             self.note(id, RunStepKind::Faulted { fault: fault.clone() });
             return self.over(RunPhase::Faulted(fault));
         }
@@ -125,7 +129,9 @@ impl Run {
             Stage::Condition | Stage::InputSchema | Stage::OutputSchema => {}
             Stage::InputFrom => activation.input = Arc::new(value),
             Stage::Timeout => match duration::read(&value) {
-                Ok(after) => self.timer(id, Purpose::Timeout, millis(after)),
+                Ok(after) => {
+                    self.timer(id, Purpose::Timeout, millis(after));
+                }
                 Err(why) => return self.fault(id, FaultKind::Expression.fault(format!("timeout: {why}"))),
             },
             Stage::Body => return self.body_answered(id, value),
@@ -147,7 +153,6 @@ impl Run {
     ) -> ActivationId {
         let id = ActivationId(self.state.next_activation);
         self.state.next_activation += 1;
-        self.state.tasks += 1;
         let activation = Activation {
             parent: Some(Parent { activation: parent, task }),
             started: self.state.now,
@@ -170,7 +175,7 @@ impl Run {
         self.note(id, RunStepKind::Skipped);
         let Some(activation) = self.remove(id) else { return };
         let Some(parent) = activation.parent else { return };
-        self.child_done(parent.activation, id, activation.raw_input, Next::Continue);
+        self.child_done(parent.activation, id, activation.raw_input, Directive::Continue);
     }
 
     /// The task itself is done.
@@ -190,13 +195,13 @@ impl Run {
         }
         self.note(id, RunStepKind::Ended { output: output.clone() });
         let Some(Activation { parent: Some(parent), then, .. }) = self.remove(id) else { return };
-        let then = then.unwrap_or_else(|| (&self.workflow.task(parent.task).then).into());
+        let then = then.unwrap_or(self.workflow.task(parent.task).then);
         self.child_done(parent.activation, id, output, then);
     }
 
     /// A task is done that this one has begun.
-    fn child_done(&mut self, id: ActivationId, child: ActivationId, output: Arc<Value>, then: Next) {
-        if then == Next::End {
+    fn child_done(&mut self, id: ActivationId, child: ActivationId, output: Arc<Value>, then: Directive) {
+        if then == Directive::End {
             return self.end(output);
         }
         let Some(activation) = self.activation_mut(id) else { return };
@@ -207,12 +212,12 @@ impl Run {
             };
         };
         match then {
-            Next::Continue => list.at += 1,
-            Next::To(place) => {
+            Directive::Continue => list.at += 1,
+            Directive::To(place) => {
                 list.round += u32::from(place <= list.at);
                 list.at = place;
             }
-            Next::Exit | Next::End => list.at = usize::MAX,
+            Directive::Exit | Directive::End => list.at = usize::MAX,
         }
         self.list_next(id, output);
     }
@@ -287,7 +292,7 @@ impl Run {
     /// An activation has failed: who has begun it catches that, or fails likewise.
     pub(super) fn fault(&mut self, id: ActivationId, mut fault: Fault) {
         if fault.instance.is_empty() {
-            fault.instance = self.task(id).map_or_else(|| "/".into(), |task| task.reference.clone());
+            fault.instance = self.instance(id);
         }
         let mut at = id;
         loop {
@@ -302,10 +307,11 @@ impl Run {
         }
     }
 
-    pub(super) fn timer(&mut self, id: ActivationId, purpose: Purpose, after: Millis) {
+    pub(super) fn timer(&mut self, id: ActivationId, purpose: Purpose, after: Millis) -> AskId {
         let due = self.state.now.saturating_add(after);
         let ask = self.ask(id, purpose, due);
         self.orders.push(Order::Timer { ask, due });
+        ask
     }
 
     pub(super) fn ask(&mut self, activation: ActivationId, purpose: Purpose, due: Millis) -> AskId {
@@ -328,8 +334,7 @@ impl Run {
             Purpose::AttemptDuration => {
                 self.stop_below(id);
                 let why = "the attempt was not done within retry.limit.attempt.duration";
-                let instance = self.task(id).map_or_else(|| "/".into(), |task| task.reference.clone());
-                self.caught(id, Fault { instance, ..FaultKind::Timeout.fault(why) });
+                self.caught(id, Fault { instance: self.instance(id), ..FaultKind::Timeout.fault(why) });
             }
             Purpose::Delay => self.attempt(id),
             Purpose::Call => {}

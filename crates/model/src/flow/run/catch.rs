@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::activation::{ActivationId, Body, ListState, Purpose, TryPhase, TryState};
+use super::activation::{ActivationId, Body, ListState, Purpose, RetryDurations, TryPhase, TryState};
 use super::advance::{holds, millis};
 use super::{EvaluationKind, Run, RunStepKind};
 use crate::flow::duration;
@@ -14,13 +14,16 @@ use crate::flow::scope::Millis;
 use crate::flow::workflow::{Backoff, DurationValue, RetryPolicy, TaskKind, TaskList, Try};
 use crate::fnv::fnv1a;
 
-/// Which of the durations of [`TryState`] a phase is for, and what it is in the policy.
-fn duration_of(phase: TryPhase, policy: &RetryPolicy) -> Option<(usize, &DurationValue, &'static str)> {
+/// The duration of a policy that a phase is for, and its field.
+fn duration_of(phase: TryPhase, policy: &RetryPolicy) -> Option<(&DurationValue, &'static str)> {
     match phase {
-        TryPhase::Duration => Some((0, policy.duration.as_ref()?, "retry.limit.duration")),
-        TryPhase::Delay => Some((1, policy.delay.as_ref()?, "retry.delay")),
-        TryPhase::JitterFrom => Some((2, &policy.jitter.as_ref()?[0], "retry.jitter.from")),
-        TryPhase::JitterTo => Some((3, &policy.jitter.as_ref()?[1], "retry.jitter.to")),
+        TryPhase::AttemptDuration => {
+            Some((policy.attempt_duration.as_ref()?, "retry.limit.attempt.duration"))
+        }
+        TryPhase::Duration => Some((policy.duration.as_ref()?, "retry.limit.duration")),
+        TryPhase::Delay => Some((policy.delay.as_ref()?, "retry.delay")),
+        TryPhase::JitterFrom => Some((&policy.jitter.as_ref()?[0], "retry.jitter.from")),
+        TryPhase::JitterTo => Some((&policy.jitter.as_ref()?[1], "retry.jitter.to")),
         _ => None,
     }
 }
@@ -49,15 +52,11 @@ impl Run {
     pub(super) fn asked_by_try<'w>(of: &'w Try, state: &TryState) -> Option<EvaluationKind<'w>> {
         let policy = of.catch.retry.as_deref();
         let expression = match state.phase {
-            TryPhase::AttemptDuration => match policy?.attempt_duration.as_ref()? {
-                DurationValue::Expression(expression) => Some(expression),
-                DurationValue::Constant(_) => None,
-            },
             TryPhase::When => of.catch.when.as_ref(),
             TryPhase::ExceptWhen => of.catch.except_when.as_ref(),
             TryPhase::RetryWhen => policy?.when.as_ref(),
             TryPhase::RetryExceptWhen => policy?.except_when.as_ref(),
-            phase => match duration_of(phase, policy?)?.1 {
+            phase => match duration_of(phase, policy?)?.0 {
                 DurationValue::Expression(expression) => Some(expression),
                 DurationValue::Constant(_) => None,
             },
@@ -82,7 +81,7 @@ impl Run {
                     began: now,
                     list: ListState::default(),
                     caught: None,
-                    durations: [0; 4],
+                    durations: RetryDurations::default(),
                 }));
             }
         }
@@ -112,96 +111,94 @@ impl Run {
             if Self::asked_by_try(of, state).is_some() {
                 return self.ask_again(id);
             }
-            match state.phase {
-                TryPhase::AttemptDuration => {
-                    state.phase = TryPhase::Body;
-                    let limit = policy.and_then(|policy| policy.attempt_duration.as_ref());
-                    if let Some(DurationValue::Constant(limit)) = limit {
-                        self.timer(id, Purpose::AttemptDuration, millis(*limit));
-                    }
-                    return self.try_body(id);
-                }
-                TryPhase::When => state.phase = TryPhase::ExceptWhen,
-                TryPhase::ExceptWhen => match policy {
-                    Some(policy) if policy.attempts.is_none_or(|most| state.retries < most) => {
-                        state.phase = TryPhase::RetryWhen;
-                    }
-                    _ => return self.handle(id, of),
-                },
-                TryPhase::RetryWhen => state.phase = TryPhase::RetryExceptWhen,
-                TryPhase::RetryExceptWhen => state.phase = TryPhase::Duration,
-                phase
-                @ (TryPhase::Duration | TryPhase::Delay | TryPhase::JitterFrom | TryPhase::JitterTo) => {
-                    let found = policy.and_then(|policy| duration_of(phase, policy));
-                    if let Some((which, DurationValue::Constant(duration), _)) = found {
-                        state.durations[which] = millis(*duration);
-                    }
-                    state.phase = next_duration(phase);
-                }
-                TryPhase::Delayed => return self.delay(id, of),
-                TryPhase::Body | TryPhase::Handler => return,
+            let phase = state.phase;
+            if let Some((DurationValue::Constant(duration), _)) =
+                policy.and_then(|policy| duration_of(phase, policy))
+            {
+                self.keep(id, phase, millis(*duration));
+            }
+            if !self.pass(id, of) {
+                return;
             }
         }
     }
 
     pub(super) fn try_answered(&mut self, id: ActivationId, of: &Try, value: Value) {
-        let policy = of.catch.retry.as_deref();
-        let Some(state) = self.try_state(id) else { return };
-        let phase = state.phase;
+        let Some(phase) = self.try_state(id).map(|state| state.phase) else { return };
         match phase {
             TryPhase::When | TryPhase::ExceptWhen => {
                 if holds(&value) != (phase == TryPhase::When) {
                     return self.let_through(id);
                 }
-                if phase == TryPhase::ExceptWhen {
-                    return self.except_when_passed(id, of);
-                }
-                state.phase = TryPhase::ExceptWhen;
             }
             TryPhase::RetryWhen | TryPhase::RetryExceptWhen => {
                 if holds(&value) != (phase == TryPhase::RetryWhen) {
                     return self.handle(id, of);
                 }
-                state.phase =
-                    if phase == TryPhase::RetryWhen { TryPhase::RetryExceptWhen } else { TryPhase::Duration };
             }
-            TryPhase::AttemptDuration => match duration::read(&value) {
-                Ok(limit) => {
-                    state.phase = TryPhase::Body;
-                    self.timer(id, Purpose::AttemptDuration, millis(limit));
-                    return self.try_body(id);
-                }
-                Err(why) => {
-                    let why = format!("retry.limit.attempt.duration: {why}");
-                    return self.fault(id, FaultKind::Expression.fault(why));
-                }
-            },
             _ => {
-                let Some((which, _, field)) = policy.and_then(|policy| duration_of(phase, policy)) else {
-                    return;
-                };
+                let policy = of.catch.retry.as_deref();
+                let Some((_, field)) = policy.and_then(|policy| duration_of(phase, policy)) else { return };
                 match duration::read(&value) {
-                    Ok(duration) => state.durations[which] = millis(duration),
+                    Ok(duration) => self.keep(id, phase, millis(duration)),
                     Err(why) => {
                         return self.fault(id, FaultKind::Expression.fault(format!("{field}: {why}")));
                     }
                 }
-                state.phase = next_duration(phase);
             }
         }
-        self.try_on(id);
+        if self.pass(id, of) {
+            self.try_on(id);
+        }
     }
 
-    /// `exceptWhen` does not hold: it is caught.
-    fn except_when_passed(&mut self, id: ActivationId, of: &Try) {
+    /// Takes what a policy's duration has come to.
+    fn keep(&mut self, id: ActivationId, phase: TryPhase, duration: Millis) {
         let Some(state) = self.try_state(id) else { return };
-        match &of.catch.retry {
-            Some(policy) if policy.attempts.is_none_or(|most| state.retries < most) => {
-                state.phase = TryPhase::RetryWhen;
-                self.try_on(id);
+        match phase {
+            TryPhase::AttemptDuration => {
+                self.timer(id, Purpose::AttemptDuration, duration);
             }
-            _ => self.handle(id, of),
+            TryPhase::Duration => state.durations.limit = Some(duration),
+            TryPhase::Delay => state.durations.delay = duration,
+            TryPhase::JitterFrom => state.durations.jitter_from = duration,
+            TryPhase::JitterTo => state.durations.jitter_to = duration,
+            _ => {}
         }
+    }
+
+    /// Leaves a phase in which nothing is asked any more; whether there is another one that may ask something.
+    fn pass(&mut self, id: ActivationId, of: &Try) -> bool {
+        let Some(state) = self.try_state(id) else { return false };
+        state.phase = match state.phase {
+            TryPhase::AttemptDuration => {
+                state.phase = TryPhase::Body;
+                self.try_body(id);
+                return false;
+            }
+            TryPhase::When => TryPhase::ExceptWhen,
+            TryPhase::ExceptWhen => match of.catch.retry.as_deref() {
+                Some(policy) if policy.attempts.is_none_or(|most| state.retries < most) => {
+                    TryPhase::RetryWhen
+                }
+                _ => {
+                    self.handle(id, of);
+                    return false;
+                }
+            },
+            TryPhase::RetryWhen => TryPhase::RetryExceptWhen,
+            TryPhase::RetryExceptWhen => TryPhase::Duration,
+            TryPhase::Duration => TryPhase::Delay,
+            TryPhase::Delay => TryPhase::JitterFrom,
+            TryPhase::JitterFrom => TryPhase::JitterTo,
+            TryPhase::JitterTo => TryPhase::Delayed,
+            TryPhase::Delayed => {
+                self.delay(id, of);
+                return false;
+            }
+            TryPhase::Body | TryPhase::Handler => return false,
+        };
+        true
     }
 
     fn try_body(&mut self, id: ActivationId) {
@@ -216,11 +213,11 @@ impl Run {
         let seed = self.info.seed ^ (u64::from(id.0) << 32);
         let Some(policy) = of.catch.retry.as_deref() else { return };
         let Some(state) = self.try_state(id) else { return };
-        let [limit, delay, from, to] = state.durations;
-        let due = now.saturating_add(grown(delay, policy.backoff, state.retries)).saturating_add(
-            policy.jitter.as_ref().map_or(0, |_| between(from, to, seed.wrapping_add(state.retries.into()))),
-        );
-        if policy.duration.is_some() && due > state.began.saturating_add(limit) {
+        let RetryDurations { limit, delay, jitter_from, jitter_to } = state.durations;
+        let jitter = between(jitter_from, jitter_to, seed.wrapping_add(state.retries.into()));
+        let delay = grown(delay, policy.backoff, state.retries).saturating_add(jitter);
+        let due = now.saturating_add(delay);
+        if limit.is_some_and(|limit| due > state.began.saturating_add(limit)) {
             return self.handle(id, of);
         }
         state.retries += 1;
@@ -228,7 +225,11 @@ impl Run {
         if let Some(fault) = fault {
             self.note(id, RunStepKind::Retrying { fault, due });
         }
-        if due == now { self.attempt(id) } else { self.timer(id, Purpose::Delay, due - now) }
+        if due == now {
+            self.attempt(id);
+        } else {
+            self.timer(id, Purpose::Delay, due - now);
+        }
     }
 
     /// It is not tried again.
@@ -251,15 +252,6 @@ impl Run {
     fn let_through(&mut self, id: ActivationId) {
         let Some(fault) = self.try_state(id).and_then(|state| state.caught.clone()) else { return };
         self.fault(id, fault);
-    }
-}
-
-fn next_duration(phase: TryPhase) -> TryPhase {
-    match phase {
-        TryPhase::Duration => TryPhase::Delay,
-        TryPhase::Delay => TryPhase::JitterFrom,
-        TryPhase::JitterFrom => TryPhase::JitterTo,
-        _ => TryPhase::Delayed,
     }
 }
 

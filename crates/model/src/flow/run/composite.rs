@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::activation::{ActivationId, Body, Branch, ForPhase, ForState, ListState, Next, Purpose, Stage};
+use super::activation::{ActivationId, Body, Branch, ForPhase, ForState, ListState, Purpose, Stage};
 use super::advance::{holds, millis};
 use super::{EvaluationKind, Order, Run, RunStepKind};
 use crate::flow::duration;
 use crate::flow::fault::{Fault, FaultKind};
 use crate::flow::scope::Locals;
-use crate::flow::workflow::{Directive, DurationValue, Fork, Loop, TaskKind};
+use crate::flow::workflow::{Directive, DurationValue, Fork, Loop, TaskId, TaskKind};
 
 impl Run {
     /// What a task asks, as far as it is.
@@ -72,8 +72,7 @@ impl Run {
             TaskKind::Try(_) => self.attempt(id),
             TaskKind::Wait(DurationValue::Constant(after)) => {
                 activation.body = Body::Asked;
-                let ask_input = input;
-                self.wait(id, millis(*after), ask_input);
+                self.wait(id, millis(*after), input);
             }
             TaskKind::Call(_) => {
                 activation.body = Body::Asked;
@@ -119,7 +118,7 @@ impl Run {
                 }
             }
             (TaskKind::For(of), Body::For(_)) if !holds(&value) => self.loop_done(id),
-            (TaskKind::For(of), Body::For(_)) => self.turn(id, of),
+            (TaskKind::For(_), Body::For(_)) => self.turn(id),
             (TaskKind::For(of), _) => {
                 if !value.is_array() {
                     let why = format!("for.in is {}, not an array", shortly(&value));
@@ -148,19 +147,17 @@ impl Run {
     /// A `switch` passes its input on; no case: as the task says.
     fn chosen(&mut self, id: ActivationId, then: Option<&Directive>) {
         let Some(activation) = self.activation_mut(id) else { return };
-        activation.then = then.map(Next::from);
+        activation.then = then.copied();
         let input = activation.input.clone();
         self.body_done(id, input);
     }
 
     fn wait(&mut self, id: ActivationId, after: u64, input: Arc<Value>) {
-        let due = self.state.now.saturating_add(after);
-        let ask = self.ask(id, Purpose::Wait, due);
+        let ask = self.timer(id, Purpose::Wait, after);
         self.note(id, RunStepKind::Asked { ask, input });
-        self.orders.push(Order::Timer { ask, due });
     }
 
-    fn function(&mut self, id: ActivationId, task: crate::flow::workflow::TaskId, input: Arc<Value>) {
+    fn function(&mut self, id: ActivationId, task: TaskId, input: Arc<Value>) {
         let Some(activation) = self.activation_mut(id) else { return };
         activation.body = Body::Function;
         // The variables of who calls are none of its own.
@@ -177,13 +174,13 @@ impl Run {
             return self.loop_done(id);
         }
         if of.condition.is_none() {
-            return self.turn(id, of);
+            return self.turn(id);
         }
         state.phase = ForPhase::While;
         self.ask_again(id);
     }
 
-    fn turn(&mut self, id: ActivationId, _: &Loop) {
+    fn turn(&mut self, id: ActivationId) {
         let Some(Body::For(state)) = self.activation_mut(id).map(|activation| &mut activation.body) else {
             return;
         };
