@@ -133,12 +133,11 @@ fn tasks_know_where_they_stand() {
 #[test]
 fn directives_are_places_in_the_list() {
     let workflow = read(DOCUMENTS[3]);
-    let then: Vec<_> = workflow.steps.iter().map(|id| workflow.task(*id).then.clone()).collect();
+    let then: Vec<_> = workflow.steps.iter().map(|id| workflow.task(*id).then).collect();
     assert_eq!(then, [Directive::To(2), Directive::End, Directive::To(1)]);
     let workflow = read(DOCUMENTS[5]);
     let TaskKind::Switch(cases) = first(&workflow) else { panic!("no switch") };
-    let cases: Vec<_> =
-        cases.iter().map(|case| (&*case.name, case.when.is_some(), case.then.clone())).collect();
+    let cases: Vec<_> = cases.iter().map(|case| (&*case.name, case.when.is_some(), case.then)).collect();
     let expected =
         [("x", true, Directive::To(1)), ("y", true, Directive::End), ("z", false, Directive::Exit)];
     assert_eq!(cases, expected);

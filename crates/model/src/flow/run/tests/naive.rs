@@ -208,9 +208,9 @@ impl<'w> Naive<'w> {
 
     fn kind(&mut self, place: &TaskPlace, input: &Value, around: &Around) -> (Millis, NaiveEnd) {
         let (task, now) = (place.task, place.began);
-        let then = task.then.clone();
+        let then = task.then;
         let done = |(now, end): (Millis, NaiveEnd)| match end {
-            NaiveEnd::Done(value, _) => (now, NaiveEnd::Done(value, then.clone())),
+            NaiveEnd::Done(value, _) => (now, NaiveEnd::Done(value, then)),
             other => (now, other),
         };
         let template =
@@ -235,14 +235,14 @@ impl<'w> Naive<'w> {
                     let Some(when) = &case.when else { continue };
                     match self.evaluate(EvaluationKind::Expression(when), input, place, around, false) {
                         Ok(value) if value != json!(false) && !value.is_null() => {
-                            return (now, NaiveEnd::Done(input.clone(), case.then.clone()));
+                            return (now, NaiveEnd::Done(input.clone(), case.then));
                         }
                         Ok(_) => {}
                         Err(fault) => return (now, NaiveEnd::Fault(fault)),
                     }
                 }
                 let default = cases.iter().find(|case| case.when.is_none());
-                (now, NaiveEnd::Done(input.clone(), default.map_or(then, |case| case.then.clone())))
+                (now, NaiveEnd::Done(input.clone(), default.map_or(then, |case| case.then)))
             }
             TaskKind::Wait(of) => match self.duration(of, place, around) {
                 Ok(after) => (now + after, NaiveEnd::Done(input.clone(), then)),
