@@ -1,7 +1,6 @@
 //! Holds values against JSON Schemas, in the process that evaluates expressions: references within a schema can multiply what is to be
 //! looked at, or lead deeper than a stack is.
 
-use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::rc::Rc;
 
@@ -9,6 +8,7 @@ use jsonschema::{PatternOptions, Validator};
 use serde_json::{Value, json};
 
 use crate::answer::{Answer, Ending};
+use crate::recent::Recent;
 use crate::request::Check;
 
 /// The longest answer, in bytes of JSON.
@@ -23,17 +23,19 @@ const LARGEST_PATTERN: usize = 1 << 20;
 const KEPT: usize = 100;
 const MOST_KEPT: usize = 512 << 10;
 
-/// A schema by its text; or what is wrong with it.
-type CompiledSchema = (Box<str>, Result<Rc<Validator>, Rc<str>>);
+/// A schema, or what is wrong with it.
+type CompiledSchema = Result<Rc<Validator>, Rc<str>>;
 
 /// Checks, and keeps what it has compiled.
-#[derive(Default)]
 pub(crate) struct Checker {
-    /// The one that was used last is at the end.
-    compiled: RefCell<Vec<CompiledSchema>>,
+    compiled: Recent<CompiledSchema>,
 }
 
 impl Checker {
+    pub(crate) fn new() -> Self {
+        Self { compiled: Recent::new(KEPT, MOST_KEPT) }
+    }
+
     /// The answer is null where the value is as it should be; else what is wrong, as `value` or, of the schema itself, `schema`.
     pub(crate) fn check(&self, check: &Check<'_>) -> Answer {
         let value = match serde_json::from_slice(check.value) {
@@ -48,20 +50,10 @@ impl Checker {
         Answer { ending: Ending::Value, words: verdict.to_string().into_bytes() }
     }
 
-    fn schema(&self, text: &str) -> Result<Rc<Validator>, Rc<str>> {
-        let mut compiled = self.compiled.borrow_mut();
-        let found = match compiled.iter().position(|(known, _)| **known == *text) {
-            Some(at) => compiled.remove(at),
-            None => (text.into(), compile(text).map(Rc::new).map_err(Rc::from)),
-        };
-        let schema = found.1.clone();
-        compiled.push(found);
-        while compiled.len() > KEPT
-            || compiled.iter().map(|(text, _)| text.len()).sum::<usize>() > MOST_KEPT.max(text.len())
-        {
-            drop(compiled.remove(0));
-        }
-        schema
+    fn schema(&self, text: &str) -> CompiledSchema {
+        // What is wrong with one is kept, too.
+        let compiled = self.compiled.get(text, || Ok(compile(text).map(Rc::new).map_err(Rc::from)));
+        compiled.unwrap_or_else(|never: std::convert::Infallible| match never {})
     }
 }
 
@@ -118,7 +110,7 @@ mod tests {
             "required": ["id"],
             "properties": { "id": { "type": "string", "pattern": "^[a-z]+$" }, "n": { "minimum": 3 } },
         });
-        let checker = Checker::default();
+        let checker = Checker::new();
         assert_eq!(verdict(&checker, &schema, &json!({ "id": "abc", "n": 3 })), Value::Null);
         for (value, expected) in [
             (json!({}), "\"id\" is a required property"),
@@ -139,7 +131,7 @@ mod tests {
 
     #[test]
     fn nothing_is_fetched_for_a_schema() {
-        let checker = Checker::default();
+        let checker = Checker::new();
         for schema in [
             json!({ "$ref": "https://example.com/schema.json" }),
             json!({ "$ref": "file:///etc/hostname" }),
@@ -163,15 +155,15 @@ mod tests {
 
     #[test]
     fn the_schemas_that_were_used_last_are_kept() {
-        let checker = Checker::default();
+        let checker = Checker::new();
         let schema = |n: usize, length: usize| json!({ "minimum": n, "description": "x".repeat(length) });
-        let kept = |checker: &Checker| checker.compiled.borrow().len();
+        let kept = |checker: &Checker| checker.compiled.texts().len();
         for n in 0..=KEPT {
             verdict(&checker, &schema(n, 0), &json!(1));
             verdict(&checker, &schema(0, 0), &json!(1));
         }
         assert_eq!(kept(&checker), KEPT);
-        assert!(checker.compiled.borrow().iter().any(|(text, _)| **text == *schema(0, 0).to_string()));
+        assert!(checker.compiled.texts().contains(&schema(0, 0).to_string()));
         for n in 0..4 {
             verdict(&checker, &schema(n, 200 << 10), &json!(1));
             assert!(kept(&checker) > 0);

@@ -1,6 +1,5 @@
 //! jaq itself, with the functions that expressions may call.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 
 use jaq_core::data::JustLut;
@@ -11,6 +10,7 @@ use jaq_json::{Val, read};
 
 use crate::answer::{Answer, Ending, Refused, Values};
 use crate::library::{LEFT_OUT, Library, NOW};
+use crate::recent::Recent;
 use crate::request::Request;
 
 type Data = JustLut<Val>;
@@ -18,19 +18,16 @@ type Data = JustLut<Val>;
 /// How many expressions are kept compiled.
 const KEPT: usize = 100;
 
-/// An expression by its text and the names of its variables.
-type Compiled = (Box<str>, Rc<Filter<Data>>);
-
 /// Evaluates, and keeps what it has compiled.
 pub(crate) struct Jaq {
     library: Library,
-    /// The one that was used last is at the end.
-    compiled: RefCell<Vec<Compiled>>,
+    /// By the text and the names of its variables.
+    compiled: Recent<Rc<Filter<Data>>>,
 }
 
 impl Jaq {
     pub(crate) fn new() -> Self {
-        Self { library: Library::new(), compiled: RefCell::default() }
+        Self { library: Library::new(), compiled: Recent::new(KEPT, usize::MAX) }
     }
 
     /// The functions that there are.
@@ -76,20 +73,7 @@ impl Jaq {
     fn filter(&self, request: &Request<'_>) -> Result<Rc<Filter<Data>>, String> {
         let mut key = request.text.to_owned();
         request.variables.iter().for_each(|(name, _)| key.extend(["\0", name]));
-        let mut compiled = self.compiled.borrow_mut();
-        let entry = match compiled.iter().position(|(known, _)| **known == key) {
-            Some(index) => compiled.remove(index),
-            None => {
-                let filter = Rc::new(self.compile(request)?);
-                if compiled.len() == KEPT {
-                    compiled.remove(0);
-                }
-                (key.into(), filter)
-            }
-        };
-        let filter = entry.1.clone();
-        compiled.push(entry);
-        Ok(filter)
+        self.compiled.get(&key, || self.compile(request).map(Rc::new))
     }
 
     pub(crate) fn compile(&self, request: &Request<'_>) -> Result<Filter<Data>, String> {

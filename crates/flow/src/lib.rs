@@ -10,6 +10,7 @@ mod jaq;
 mod library;
 mod pool;
 pub mod questions;
+mod recent;
 mod request;
 pub mod schema;
 pub mod scoped;

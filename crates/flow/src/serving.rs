@@ -55,7 +55,7 @@ fn read(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
 
 fn evaluate_all(received: &mpsc::Receiver<Vec<u8>>) {
     let mut output = io::stdout().lock();
-    let (jaq, checker) = (Jaq::new(), Checker::default());
+    let (jaq, checker) = (Jaq::new(), Checker::new());
     if output.write_all(&[READY]).and_then(|()| output.flush()).is_err() {
         return;
     }
