@@ -60,7 +60,10 @@ pub fn foretell(
     told
 }
 
-fn compiler_of<'a>(objects: impl IntoIterator<Item = (&'static Kind, &'a Value)>) -> Option<Compiler> {
+/// A compiler that knows these objects, and no others.
+pub(super) fn compiler_of<'a>(
+    objects: impl IntoIterator<Item = (&'static Kind, &'a Value)>,
+) -> Option<Compiler> {
     let mut compiler = Compiler::new(TrustDomain::new("foretold").ok()?);
     compiler.apply_all(objects.into_iter().map(|(kind, object)| put(kind, object)));
     Some(compiler)

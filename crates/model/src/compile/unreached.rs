@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::foretold::compiler_of;
 use super::route::RouteKey;
 use super::{Change, Compiler};
-use crate::identity::TrustDomain;
 use crate::kinds::id::KindId;
 use crate::name::ServiceName;
 use crate::registry::Kind;
@@ -124,14 +124,10 @@ pub fn find_idle<K: Borrow<Kind>, V: Borrow<Value>>(
     objects: &[(K, V)],
     known: impl Fn(&ServiceName) -> Option<Vec<OfferedPort>>,
 ) -> Vec<(usize, FieldPath, String)> {
-    let Ok(domain) = TrustDomain::new("validate") else { return Vec::new() };
-    let mut compiler = Compiler::new(domain);
     let relevant = |kind: &Kind| kind.id == KindId::Service || kind.id.is_route();
     let given = objects.iter().filter(|(kind, _)| relevant(kind.borrow()));
-    compiler.apply_all(given.map(|(kind, object)| {
-        let object: &Value = object.borrow();
-        Change::Put(kind.borrow().id.kind(), Arc::new(object.clone()))
-    }));
+    let given = given.map(|(kind, object)| (kind.borrow().id.kind(), object.borrow()));
+    let Some(mut compiler) = compiler_of(given) else { return Vec::new() };
     let (elsewhere, made_up) = compiler.parents_elsewhere(known);
     compiler.apply_all(
         elsewhere.into_iter().map(|service| Change::Put(KindId::Service.kind(), Arc::new(service))),
