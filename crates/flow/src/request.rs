@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use serde_json::Value;
-use tulle_model::flow::expression::{EvaluationReason, Expression, Given, NESTING, is_deeper};
+use tulle_model::flow::expression::{EvaluationReason, Expression, Given, NESTING};
+use tulle_model::json_bounds::is_deeper;
 
 /// How much an expression may be given, with its text and the variables that it uses, in bytes.
 pub(crate) const MOST_GIVEN: usize = 4 << 20;
@@ -114,23 +115,25 @@ impl Write for Frame {
 /// Takes a frame apart, without the length before it. `None` where it is none.
 pub(crate) fn decode(frame: &[u8]) -> Option<Asked<'_>> {
     let (kind, mut rest) = frame.split_first()?;
-    if ![VALUE, CHECK].contains(kind) {
-        return None;
+    match *kind {
+        CHECK => {
+            let schema = str::from_utf8(bytes(&mut rest)?).ok()?;
+            Some(Asked::Check(Check { schema, value: bytes(&mut rest)? }))
+        }
+        VALUE => {
+            let largest = number(&mut rest)?;
+            let (now, after) = rest.split_first_chunk()?;
+            rest = after;
+            let text = str::from_utf8(bytes(&mut rest)?).ok()?;
+            let input = bytes(&mut rest)?;
+            let mut variables = Vec::new();
+            while !rest.is_empty() {
+                variables.push((str::from_utf8(bytes(&mut rest)?).ok()?, bytes(&mut rest)?));
+            }
+            Some(Asked::Value(Request { largest, now: f64::from_ne_bytes(*now), text, input, variables }))
+        }
+        _ => None,
     }
-    if *kind == CHECK {
-        let schema = str::from_utf8(bytes(&mut rest)?).ok()?;
-        return Some(Asked::Check(Check { schema, value: bytes(&mut rest)? }));
-    }
-    let largest = number(&mut rest)?;
-    let (now, after) = rest.split_first_chunk()?;
-    rest = after;
-    let text = str::from_utf8(bytes(&mut rest)?).ok()?;
-    let input = bytes(&mut rest)?;
-    let mut variables = Vec::new();
-    while !rest.is_empty() {
-        variables.push((str::from_utf8(bytes(&mut rest)?).ok()?, bytes(&mut rest)?));
-    }
-    Some(Asked::Value(Request { largest, now: f64::from_ne_bytes(*now), text, input, variables }))
 }
 
 fn number(rest: &mut &[u8]) -> Option<usize> {

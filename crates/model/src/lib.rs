@@ -27,6 +27,7 @@ pub mod head;
 pub mod health;
 pub mod host;
 pub mod identity;
+pub mod json_bounds;
 pub mod kinds;
 pub mod kubernetes;
 pub mod legible;

@@ -32,7 +32,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 pub use self::bounds::OPERATORS;
-pub use self::evaluation::{fits, is_deeper};
+pub use self::evaluation::fits;
 pub use self::functions::FUNCTIONS;
 use self::simple::Tree;
 pub use self::template::Template;

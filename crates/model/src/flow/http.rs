@@ -7,13 +7,12 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri};
 use serde_json::{Map, Value, json};
 
+use super::expression::NESTING;
 use super::fault::{Fault, FaultKind};
-use super::run::is_within;
 use super::uri_template::encoded;
 use super::workflow::{HttpCall, HttpOutput};
+use crate::json_bounds::{is_deeper, is_within};
 
-/// How deep the JSON of an answer may nest.
-const MOST_DEPTH: usize = 100;
 /// How much of an answer's text an error shows, in characters.
 const MOST_SHOWN: usize = 512;
 
@@ -222,8 +221,8 @@ fn content(answer: &Answer) -> Result<Value, Fault> {
             FaultKind::Communication.fault(format!("the answer is said to be JSON and is not: {why}"))
         };
         let value: Value = serde_json::from_slice(answer.body).map_err(|e| unread(e.to_string()))?;
-        if !is_shallow(&value, MOST_DEPTH) {
-            return Err(unread(format!("it nests deeper than {MOST_DEPTH}")));
+        if is_deeper(&value, NESTING) {
+            return Err(unread(format!("it nests deeper than {NESTING}")));
         }
         return Ok(value);
     }
@@ -231,18 +230,6 @@ fn content(answer: &Answer) -> Result<Value, Fault> {
         Ok(text) => text.to_owned(),
         Err(_) => STANDARD.encode(answer.body),
     }))
-}
-
-/// Whether a value nests no deeper than that. Itself it goes no deeper, either.
-pub fn is_shallow(value: &Value, most: usize) -> bool {
-    let inside = |mut values: Box<dyn Iterator<Item = &Value> + '_>| {
-        most > 0 && values.all(|value| is_shallow(value, most - 1))
-    };
-    match value {
-        Value::Array(values) => inside(Box::new(values.iter())),
-        Value::Object(fields) => inside(Box::new(fields.values())),
-        _ => true,
-    }
 }
 
 /// An answer that is an error: with its own words, where it has problem details (RFC 9457).

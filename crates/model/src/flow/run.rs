@@ -20,7 +20,6 @@ use serde_json::Value;
 
 pub use self::activation::AskId;
 use self::activation::{Activation, ActivationId, Ask, Body, Purpose, Stage};
-pub use self::composite::is_within;
 use super::expression::{Expression, Template};
 use super::fault::Fault;
 use super::scope::{Locals, Millis, RunInfo, Scope};

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use tulle_model::document::DEEPEST;
+use tulle_model::json_bounds::is_deeper;
 use tulle_model::registry::{self, Kind, KindId};
 
 use super::ObjectError;
@@ -99,14 +100,6 @@ pub(super) fn resource_version(object: &Value) -> Result<Option<u64>, ObjectErro
 /// back, and JSON is read to a limited depth only. Managed fields are the server's own: they are as
 /// deep as the object, and some levels more.
 fn is_too_deep(object: &Value) -> bool {
-    fn is_deeper(value: &Value, levels: usize) -> bool {
-        let inside = |value: &Value| is_deeper(value, levels.saturating_sub(1));
-        match value {
-            Value::Array(items) => levels == 0 || items.iter().any(inside),
-            Value::Object(fields) => levels == 0 || fields.values().any(inside),
-            _ => false,
-        }
-    }
     object.as_object().into_iter().flatten().any(|(name, value)| match value {
         Value::Object(metadata) if name == "metadata" => {
             metadata.iter().any(|(name, value)| name != "managedFields" && is_deeper(value, DEEPEST - 2))

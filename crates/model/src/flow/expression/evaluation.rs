@@ -2,7 +2,6 @@
 //! it, it gives up, and an evaluator is asked.
 
 use std::cmp::Ordering;
-use std::io;
 
 use jaq_core::ops::{Cmp, Math};
 use serde_json::{Map, Number, Value};
@@ -10,6 +9,7 @@ use serde_json::{Map, Number, Value};
 use super::numbers::{self, Computed, Numeric};
 use super::simple::Tree;
 use super::{EvaluationReason, Excerpt, Given, NESTING};
+use crate::json_bounds::{is_deeper, is_within};
 
 /// How many bytes, about, an evaluation may copy and compare for each byte that its value may have.
 const WORK: usize = 16;
@@ -76,31 +76,10 @@ pub fn fits(value: &Value, largest: usize) -> Result<(), EvaluationReason> {
     if is_deeper(value, NESTING) {
         return Err(EvaluationReason::Depth(NESTING));
     }
-    serde_json::to_writer(Room(largest), value).map_err(|_| EvaluationReason::Size(largest))
-}
-
-/// Whether there are more than `most` arrays and objects within one another.
-pub fn is_deeper(value: &Value, most: usize) -> bool {
-    let mut inner: Box<dyn Iterator<Item = &Value>> = match value {
-        Value::Array(items) => Box::new(items.iter()),
-        Value::Object(fields) => Box::new(fields.values()),
-        _ => return false,
-    };
-    most == 0 || inner.any(|value| is_deeper(value, most - 1))
-}
-
-/// Counts what is written, and takes so much.
-struct Room(usize);
-
-impl io::Write for Room {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::WriteZero)?;
-        Ok(bytes.len())
+    if !is_within(value, largest) {
+        return Err(EvaluationReason::Size(largest));
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    Ok(())
 }
 
 struct Evaluation<'v> {

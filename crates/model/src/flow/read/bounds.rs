@@ -1,10 +1,9 @@
 //! How large a document may be, before anything else looks at it.
 
-use std::io;
-
 use serde_json::Value;
 
 use super::Reader;
+use crate::json_bounds::is_within;
 use crate::validate::field::{Code, Field, Read, Unreadable};
 
 /// In bytes, as JSON without spaces.
@@ -15,7 +14,7 @@ pub const DEEPEST: usize = 100;
 pub(super) fn check(reader: &mut Reader<'_>, document: &Field<'_>) -> Read<()> {
     let problem = if is_too_deep(document.value) {
         format!("has objects and lists more than {DEEPEST} deep within each other")
-    } else if is_too_large(document.value) {
+    } else if !is_within(document.value, LARGEST) {
         format!("is too large: a document has at most {} KiB as JSON", LARGEST >> 10)
     } else {
         return Ok(());
@@ -41,24 +40,6 @@ fn is_too_deep(value: &Value) -> bool {
     false
 }
 
-fn is_too_large(value: &Value) -> bool {
-    serde_json::to_writer(Left(LARGEST), value).is_err()
-}
-
-/// Takes so many bytes, and fails at the next.
-struct Left(usize);
-
-impl io::Write for Left {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::FileTooLarge)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -68,8 +49,8 @@ mod tests {
     #[test]
     fn what_is_within_bounds_ends_where_they_do() {
         let text = |length: usize| Value::from("x".repeat(length - 2));
-        assert!(!is_too_large(&text(LARGEST)));
-        assert!(is_too_large(&text(LARGEST + 1)));
+        assert!(is_within(&text(LARGEST), LARGEST));
+        assert!(!is_within(&text(LARGEST + 1), LARGEST));
         let deep = |depth: usize| (0..depth).fold(json!(1), |value, _| json!([value]));
         assert!(!is_too_deep(&deep(DEEPEST)));
         assert!(is_too_deep(&deep(DEEPEST + 1)));

@@ -11,6 +11,7 @@ use crate::flow::duration;
 use crate::flow::fault::{Fault, FaultKind};
 use crate::flow::scope::Locals;
 use crate::flow::workflow::{Directive, DurationValue, Fork, Loop, TaskId, TaskKind};
+use crate::json_bounds::is_within;
 
 impl Run {
     /// What a task asks, as far as it is.
@@ -285,19 +286,4 @@ fn shortly(value: &Value) -> String {
         Value::Array(_) => "an array".to_owned(),
         Value::Object(_) => "an object".to_owned(),
     }
-}
-
-/// Whether it takes no more bytes than that as JSON.
-pub fn is_within(value: &Value, most: usize) -> bool {
-    struct Counter(usize);
-    impl std::io::Write for Counter {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 = self.0.checked_sub(bytes.len()).ok_or(std::io::ErrorKind::StorageFull)?;
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    serde_json::to_writer(Counter(most), value).is_ok()
 }
