@@ -11,4 +11,5 @@ pub mod unsupported;
 mod uri_template;
 pub mod workflow;
 
+pub(crate) use self::read::parse_at;
 pub use self::read::{MOST_TASKS, parse};

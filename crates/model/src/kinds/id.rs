@@ -26,6 +26,7 @@ pub enum KindId {
     ExternalService,
     ConfigMap,
     BackendTlsPolicy,
+    Flow,
 }
 
 /// A kind of which something is compiled.
@@ -73,7 +74,8 @@ impl KindId {
             | Self::Role
             | Self::ClusterRole
             | Self::RoleBinding
-            | Self::ClusterRoleBinding => return None,
+            | Self::ClusterRoleBinding
+            | Self::Flow => return None,
         })
     }
 

@@ -11,6 +11,7 @@ pub mod config_map;
 pub mod endpoint_slice;
 pub mod event;
 pub mod external_service;
+pub mod flow;
 pub mod grpc_route;
 pub mod http_route;
 pub(crate) mod id;

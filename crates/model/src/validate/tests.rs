@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::registry::{KINDS, KindId};
 
+mod flows;
 mod properties;
 
 /// An object of that kind with a name and a spec.
@@ -116,6 +117,16 @@ fn good(kind: KindId) -> Value {
             "hosts": ["api.example.com", "*.example.org"],
             "addresses": ["192.0.2.1", "198.51.100.0/24", "2001:db8::/32"],
             "ports": [{ "name": "web", "port": 443, "appProtocol": "https" }, { "port": 80, "appProtocol": "http" }]
+        }),
+        KindId::Flow => json!({
+            "workflow": {
+                "document": { "dsl": "1.0.3", "namespace": "elsewhere", "name": "Order", "version": "0.1.0" },
+                "do": [{ "pay": { "call": "http", "with": { "method": "post", "endpoint": "http://payment/{id}" } } }]
+            },
+            "serviceAccount": "orders",
+            "trigger": { "http": { "port": 8080, "input": "request", "headers": ["x-shop"], "wait": "5s" } },
+            "concurrency": { "limit": 5, "overflow": "Refuse" },
+            "history": { "runs": 10, "age": "24h" }
         }),
         KindId::BackendTlsPolicy => json!({
             "targetRefs": [{ "group": "tulle.dev", "kind": "ExternalService", "name": "api", "sectionName": "web" }],

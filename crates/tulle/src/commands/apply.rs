@@ -106,7 +106,8 @@ fn order(kind: &Kind) -> u8 {
         | KindId::Event
         | KindId::EventV1
         | KindId::Role
-        | KindId::ClusterRole => 4,
+        | KindId::ClusterRole
+        | KindId::Flow => 4,
         KindId::HttpRoute | KindId::GrpcRoute | KindId::TlsRoute | KindId::TcpRoute => 5,
         // The rights that a binding gives have to be there to be looked at.
         KindId::RoleBinding | KindId::ClusterRoleBinding => 6,

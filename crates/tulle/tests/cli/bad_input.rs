@@ -65,6 +65,12 @@ fn wrong_fields() {
         "wrong_version",
         validated("apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: HTTPRoute\n")
     );
+    insta::assert_snapshot!(
+        "workflow",
+        validated(
+            "apiVersion: tulle.dev/v1alpha1\nkind: Flow\nmetadata: {name: order}\nspec:\n  workflow:\n    document: {dsl: '1.0.3', namespace: shop, name: order}\n    do:\n      - pay: {call: http, with: {method: post, endpint: 'http://payment/'}}\n      - tell:\n          run: {shell: {command: ls}}\n      - pay: {set: {x: '${ $secrets.a }'}}\n"
+        )
+    );
     insta::assert_snapshot!("no_object", validated("- a\n- b\n"));
     insta::assert_snapshot!(
         "described_twice",

@@ -76,7 +76,11 @@ fn check_address(spec: &Field<'_>, errors: &mut Errors) -> Read<Option<IpAddr>> 
     Ok(Some(ip))
 }
 
-fn check_service_account(workload: &Field<'_>, account: &Field<'_>, errors: &mut Errors) {
+pub(in crate::kinds) fn check_service_account(
+    workload: &Field<'_>,
+    account: &Field<'_>,
+    errors: &mut Errors,
+) {
     let Some(name) = account.str() else { return };
     if let Some(problem) = dns_subdomain_problem(name) {
         errors.invalid(

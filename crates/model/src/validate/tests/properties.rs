@@ -25,7 +25,8 @@ fn has_form(kind: KindId, object: &Value) -> bool {
         | KindId::Role
         | KindId::ClusterRole
         | KindId::RoleBinding
-        | KindId::ClusterRoleBinding => true,
+        | KindId::ClusterRoleBinding
+        | KindId::Flow => true,
         KindId::Service => service::check::check(&object, &mut errors).is_ok(),
         KindId::EndpointSlice => endpoint_slice::check::check(&object, &mut errors).is_ok(),
         KindId::HttpRoute => http_route::check::check(&object, &mut errors).is_ok(),

@@ -1,0 +1,54 @@
+//! What a Flow must be, beyond its schema.
+
+use crate::flow::parse_at;
+use crate::kinds::workload::check::check_service_account;
+use crate::port_settings::duration;
+use crate::validate::field::{Code, Errors, Field, shown};
+use crate::validate::syntax::header_name_problem;
+
+pub(super) fn check(flow: &Field<'_>, errors: &mut Errors) {
+    let Some(spec) = flow.get("spec") else { return };
+    // That it is an object, the schema says.
+    if let Some(workflow) = spec.get("workflow").filter(|workflow| workflow.value.is_object()) {
+        // What is wrong with it, is among the errors.
+        drop(parse_at(&workflow, errors));
+    }
+    if let Some(account) = spec.get("serviceAccount") {
+        check_service_account(flow, &account, errors);
+    }
+    if let Some(http) = spec.get("trigger").and_then(|trigger| trigger.get("http")) {
+        check_http(&http, errors);
+    }
+    if let Some(age) = spec.get("history").and_then(|history| history.get("age")) {
+        check_duration(&age, errors);
+    }
+}
+
+fn check_http(http: &Field<'_>, errors: &mut Errors) {
+    if let Some(wait) = http.get("wait") {
+        check_duration(&wait, errors);
+    }
+    if let Some(headers) = http.get("headers")
+        && headers.value.as_array().is_some_and(|names| !names.is_empty())
+        && matches!(http.get_str("input"), None | Some("body"))
+    {
+        let message = "are part of the input only where that is the request: `input: request`";
+        errors.push(&headers, Code::Forbidden, message);
+    }
+    for name in http.items("headers") {
+        let Some(text) = name.str() else { continue };
+        let problem = if text.is_empty() { Some("must not be empty") } else { header_name_problem(text) };
+        if let Some(problem) = problem {
+            errors.invalid(&name, format!("{} is no name of a header: it {problem}", shown(name.value)));
+        }
+    }
+}
+
+fn check_duration(field: &Field<'_>, errors: &mut Errors) {
+    if field.str().is_some_and(|text| duration(text).is_none()) {
+        errors.invalid(
+            field,
+            format!("{} is no duration such as `25s`, `500ms` or `168h`", shown(field.value)),
+        );
+    }
+}
