@@ -24,6 +24,12 @@ pub mod node {
     include!("generated/tulle.node.v1.rs");
 }
 
+/// Who runs Flows.
+#[allow(clippy::all, clippy::unwrap_used)]
+pub mod flow {
+    include!("generated/tulle.flow.v1.rs");
+}
+
 /// The SPIFFE Workload API, which the node serves to its workloads.
 #[allow(clippy::all, clippy::unwrap_used)]
 pub mod spiffe {

@@ -9,6 +9,7 @@ const PROTOS: &[&str] = &[
     "envoy/service/discovery/v3/discovery.proto",
     "spiffe/workload/workloadapi.proto",
     "tulle/discovery/v1/discovery.proto",
+    "tulle/flow/v1/flow.proto",
     "tulle/node/v1/node.proto",
 ];
 
@@ -25,6 +26,7 @@ fn main() -> Result<()> {
         "tulle.node.v1.SignJwtResponse",
         "X509SVIDResponse",
         "X509SVID",
+        "tulle.flow.v1.SecretData",
         "JWTSVIDResponse",
         "JWTSVID",
         "ValidateJWTSVIDRequest",
