@@ -3,6 +3,7 @@
 pub mod duration;
 pub mod expression;
 pub mod fault;
+pub mod history;
 pub mod http;
 mod read;
 pub mod run;

@@ -3,7 +3,8 @@
 //!
 //! The same workflow, [`RunInfo`] and history lead to the same state, whenever and wherever. Time goes on with history alone:
 //! between two of its entries it stands still. Questions are asked one at a time, and all are answered before the next event
-//! is taken: their answers follow from what is known, so that they are in no history.
+//! is taken: their answers follow from what is known, so that they are in no history. Only where there was no answer, which may hang
+//! on more than that (how busy a machine is, what others serve), the history says so ([`RunEvent::Failed`]).
 
 mod activation;
 mod advance;
@@ -50,6 +51,8 @@ struct RunState {
     asking: Option<ActivationId>,
     next_activation: u32,
     next_ask: u32,
+    /// How many questions were answered.
+    answered: u32,
     phase: RunPhase,
     /// What has happened since it was suspended.
     held: Vec<(Millis, RunEvent)>,
@@ -76,6 +79,11 @@ pub enum RunEvent {
     /// The time of a timer has come.
     Fired {
         ask: AskId,
+    },
+    /// The question of this number ([`Run::question_number`]) had no answer but this fault. It is for [`Run::answer`].
+    Failed {
+        question: u32,
+        fault: Fault,
     },
     Suspended,
     Resumed,
@@ -191,6 +199,7 @@ impl Run {
             asking: None,
             next_activation: 1,
             next_ask: 0,
+            answered: 0,
             phase: RunPhase::Running,
             held: Vec::new(),
         };
@@ -236,9 +245,15 @@ impl Run {
         Some(ToEvaluate { asked: self.asked(id)?, scope: self.scope(id)? })
     }
 
+    /// How many questions there were before.
+    pub fn question_number(&self) -> u32 {
+        self.state.answered
+    }
+
     /// The answer to [`Run::question`]. A fault is of the task that has asked.
     pub fn answer(&mut self, answer: Result<Value, Fault>) {
         let Some(id) = self.state.asking.take() else { return };
+        self.state.answered += 1;
         match answer {
             Ok(value) => self.answered(id, value),
             Err(fault) => self.fault(id, fault),
@@ -257,7 +272,7 @@ impl Run {
                 self.state.now = self.state.now.max(at);
             }
             (RunPhase::Suspended, RunEvent::Cancelled) => self.happen(at, RunEvent::Cancelled),
-            (RunPhase::Suspended, RunEvent::Suspended) => {}
+            (RunPhase::Suspended, RunEvent::Suspended | RunEvent::Failed { .. }) => {}
             (RunPhase::Suspended, event) => self.state.held.push((at, event)),
             (RunPhase::Completed(_) | RunPhase::Faulted(_) | RunPhase::Cancelled, _) => {}
         }
@@ -286,7 +301,7 @@ impl Run {
                 self.fired(activation, purpose);
             }
             RunEvent::Suspended => self.state.phase = RunPhase::Suspended,
-            RunEvent::Resumed => {}
+            RunEvent::Resumed | RunEvent::Failed { .. } => {}
             RunEvent::Cancelled => self.over(RunPhase::Cancelled),
         }
     }

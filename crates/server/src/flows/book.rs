@@ -6,13 +6,11 @@ use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tulle_model::flow::history::{HistoryEntry, Outcome};
 use tulle_model::flow::scope::Millis;
 
 use super::keys::{self, RecordPart};
-use super::{
-    Append, FlowsError, Given, HistoryEntry, Loaded, Outcome, RunHeader, RunName, RunState, Seal, Start,
-    Started, Then,
-};
+use super::{Append, FlowsError, Given, Loaded, RunHeader, RunName, RunState, Seal, Start, Started, Then};
 use crate::ca::seal::hex;
 use crate::store::{RecordWrite, Store, StoreError};
 

@@ -15,8 +15,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tulle_model::flow::fault::Fault;
-use tulle_model::flow::run::RunEvent;
+use tulle_model::flow::history::{HistoryEntry, Outcome};
 use tulle_model::flow::scope::{Millis, RunInfo};
 
 pub use self::book::RunBook;
@@ -96,9 +95,6 @@ pub enum Started {
     Otherwise(RunName),
 }
 
-/// What has happened in a run, and when.
-pub type HistoryEntry = (Millis, RunEvent);
-
 /// What a runner adds to a history.
 #[derive(Debug, Clone)]
 pub struct Append {
@@ -120,14 +116,6 @@ pub enum Then {
     /// Until somebody resumes it.
     Suspended,
     Ends(Millis, Outcome),
-}
-
-/// What came of a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Outcome {
-    Completed(Arc<Value>),
-    Faulted(Fault),
-    Cancelled,
 }
 
 /// All that is needed to carry on a run.

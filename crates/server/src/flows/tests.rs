@@ -2,7 +2,7 @@ use std::path::Path;
 
 use futures_util::future::join_all;
 use serde_json::json;
-use tulle_model::flow::run::AskId;
+use tulle_model::flow::run::{AskId, RunEvent};
 
 use super::*;
 use crate::store::Store;
@@ -37,7 +37,7 @@ fn start(run: &str) -> Start {
 
 fn entries(asks: std::ops::Range<u32>) -> Vec<HistoryEntry> {
     let answered = |ask| RunEvent::Answered { ask, result: Ok(Arc::new(json!("confidential"))) };
-    asks.map(|ask| (u64::from(ask), answered(AskId(ask)))).collect()
+    asks.map(|ask| HistoryEntry::new(ask.into(), answered(AskId(ask)))).collect()
 }
 
 fn append(lease: u64, first: u32, until: u32) -> Append {

@@ -26,6 +26,7 @@ fn main() -> Result<()> {
         "tulle.node.v1.SignJwtResponse",
         "X509SVIDResponse",
         "X509SVID",
+        "tulle.flow.v1.SecretsResponse",
         "tulle.flow.v1.SecretData",
         "JWTSVIDResponse",
         "JWTSVID",

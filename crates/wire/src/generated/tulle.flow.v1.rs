@@ -341,6 +341,7 @@ pub struct SecretsRequest {
     pub lease: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct SecretsResponse {
     /// By name, and the key within.
     #[prost(btree_map = "string, message", tag = "1")]

@@ -1,0 +1,53 @@
+//! What is kept of a run.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::fault::Fault;
+use super::run::RunEvent;
+use super::scope::Millis;
+
+/// What has happened in a run, and when.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    pub at: Millis,
+    pub event: RunEvent,
+    /// Which of the run's calls or timers it is about, as [`super::run::RunStep::path`]: for who looks at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<Arc<str>>,
+    /// The call that was answered: for who looks at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<CallRecord>,
+}
+
+/// How a call was made. What is secret in it is shown as `***`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CallRecord {
+    pub began: Millis,
+    pub method: Arc<str>,
+    pub endpoint: Arc<str>,
+    /// `None`: there was no answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// The request's trace (W3C Trace Context, `trace-id`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Arc<str>>,
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Outcome {
+    Completed(Arc<Value>),
+    Faulted(Fault),
+    Cancelled,
+}
+
+impl HistoryEntry {
+    /// One that says nothing for people.
+    pub fn new(at: Millis, event: RunEvent) -> Self {
+        Self { at, event, path: None, call: None }
+    }
+}
