@@ -30,6 +30,7 @@ pub enum Decider {
     AuthorizationPolicy(NamespacedName),
     ExternalService(NamespacedName),
     BackendTlsPolicy(NamespacedName),
+    Flow(NamespacedName),
     Workload(WorkloadName),
     /// An address of an EndpointSlice that is no workload of the mesh.
     Endpoint(IpAddr),
@@ -99,6 +100,7 @@ impl fmt::Display for Decider {
             Self::AuthorizationPolicy(name) => write!(f, "AuthorizationPolicy/{name}"),
             Self::ExternalService(name) => write!(f, "ExternalService/{name}"),
             Self::BackendTlsPolicy(name) => write!(f, "BackendTLSPolicy/{name}"),
+            Self::Flow(name) => write!(f, "Flow/{name}"),
             Self::Workload(name) => write!(f, "Workload/{name}"),
             Self::Endpoint(address) => write!(f, "Endpoint/{address}"),
         }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use crate::decision::{Decider, Decision, Effect};
 use crate::host::folded;
-use crate::name::{SYSTEM_NAMESPACE, WorkloadName};
+use crate::name::{NamespacedName, SYSTEM_NAMESPACE, WorkloadName};
 use crate::snapshot::{
     EgressPolicy, ExternalConfig, ExternalPort, ExternalServices, MeshSettings, OutsideProtocol, Snapshot,
 };
@@ -36,8 +36,10 @@ pub struct Listed<'a> {
     namespace: &'a str,
     /// `None`: the server has not said yet what is listed.
     services: Option<&'a ExternalServices>,
-    /// What says that nothing else passes.
+    /// What says that nothing else passes: a field of the Mesh.
     field: &'static str,
+    /// Or that it is this Flow's.
+    flow: Option<&'a str>,
     /// Only ports count at which TLS is originated.
     only_originated: bool,
 }
@@ -125,11 +127,33 @@ pub fn leave<'a>(
     leave_by(&snapshot.mesh, &workload.namespace, config.map(|config| &config.external), to)
 }
 
-/// Whether the server has said what may leave of a workload: what asks before that may be let out a moment later.
-pub fn is_told(snapshot: &Snapshot, workload: &WorkloadName) -> bool {
+/// How what the Flow of that name calls may leave: its workflow may name whatever it is given, so that nothing does but what is listed,
+/// also where the Mesh lets workloads go freely.
+pub fn leave_of_flow<'a>(
+    snapshot: &'a Snapshot,
+    workload: &'a WorkloadName,
+    flow: &'a str,
+    to: &dyn fmt::Display,
+) -> Result<Leave<'a>, HeldBack> {
+    match leave(snapshot, workload, to)? {
+        Leave::Listed(listed) => Ok(Leave::Listed(Listed { flow: Some(flow), ..listed })),
+        Leave::Freely(field) => Ok(Leave::Listed(Listed {
+            namespace: &workload.namespace,
+            services: snapshot.workloads.get(workload).map(|config| &config.external),
+            field,
+            flow: Some(flow),
+            only_originated: false,
+        })),
+    }
+}
+
+/// Whether the server has said what may leave of a workload, which is a Flow's or not: what asks before that may be let out a moment
+/// later.
+pub fn is_told(snapshot: &Snapshot, workload: &WorkloadName, is_of_flow: bool) -> bool {
     let mesh = &snapshot.mesh;
     let goes_by_list = || match mesh.egress_of(&workload.namespace).0 {
         EgressPolicy::Listed => true,
+        EgressPolicy::Allow if is_of_flow => true,
         EgressPolicy::Allow => mesh.originates_tls,
         EgressPolicy::Deny => false,
     };
@@ -144,7 +168,8 @@ pub fn leave_by<'a>(
     to: &dyn fmt::Display,
 ) -> Result<Leave<'a>, HeldBack> {
     let (policy, field) = mesh.egress_of(namespace);
-    let listed = |services| Leave::Listed(Listed { namespace, services, field, only_originated: false });
+    let listed =
+        |services| Leave::Listed(Listed { namespace, services, field, flow: None, only_originated: false });
     match policy {
         // In plain it would go where TLS may be meant.
         EgressPolicy::Allow if mesh.originates_tls && services.is_none() => Ok(listed(None)),
@@ -264,16 +289,26 @@ impl<'a> Listed<'a> {
             let message = format!("ExternalService {} lists {to}, and not at port {port}", service.name);
             return HeldBack { why, decision, message };
         }
-        let decision = Decision::new(Decider::Mesh, self.field, Effect::Refused);
         let namespace = self.namespace;
+        let (decision, otherwise) = match self.flow {
+            None => {
+                let decision = Decision::new(Decider::Mesh, self.field, Effect::Refused);
+                (decision, "the mesh's egress policy is Listed")
+            }
+            Some(flow) => {
+                let flow = NamespacedName::new(namespace, flow);
+                let decision = Decision::new(Decider::Flow(flow), "spec.workflow", Effect::Refused);
+                (decision, "a Flow reaches nothing else outside of the mesh")
+            }
+        };
         let message = match self.is_known() {
             false => format!("the server has not said yet what is listed for namespace {namespace}"),
             true if names.is_empty() => format!(
                 "no ExternalService of namespace {namespace} or {SYSTEM_NAMESPACE} lists {to}, nor was it resolved for a name that one \
-                 lists; the mesh's egress policy is Listed"
+                 lists; {otherwise}"
             ),
             true => format!(
-                "no ExternalService of namespace {namespace} or {SYSTEM_NAMESPACE} lists {to}; the mesh's egress policy is Listed"
+                "no ExternalService of namespace {namespace} or {SYSTEM_NAMESPACE} lists {to}; {otherwise}"
             ),
         };
         HeldBack { why, decision, message }

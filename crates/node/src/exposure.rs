@@ -123,6 +123,7 @@ mod tests {
                 ports: vec![open.port(), closed.port()],
                 certificate: None,
                 draining: false,
+                in_process: None,
             };
             let mut snapshot = Snapshot::default();
             snapshot.workloads.insert(name.clone(), Arc::new(config));

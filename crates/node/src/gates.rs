@@ -143,7 +143,9 @@ pub(crate) fn asked(state: &NodeState) -> (Option<Decision>, BTreeMap<WorkloadNa
     let snapshot = &state.snapshot;
     let mut asked = None;
     let mut workloads = BTreeMap::new();
-    for name in state.workloads.keys() {
+    // What is part of this process listens nowhere.
+    let processes = state.workloads.iter().filter(|(_, workload)| workload.in_process.is_none());
+    for (name, _) in processes {
         let config = snapshot.workloads.get(name).map(|config| &**config);
         let by = decision::inbound_capture(&snapshot.mesh, config);
         workloads.insert(name.clone(), by.is_some());
@@ -206,6 +208,7 @@ mod tests {
                 ports: vec![80],
                 certificate: None,
                 draining: false,
+                in_process: None,
             };
             state.workloads.insert(name.clone(), Arc::new(local));
             if let Some(inbound_capture) = told {

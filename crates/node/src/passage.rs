@@ -185,6 +185,7 @@ impl Outside {
                         ports: workload.ports.clone(),
                         certificate: None,
                         draining: workload.draining,
+                        in_process: None,
                     });
                     outside.insert(name.clone(), Doings { workload, begun, seen: now });
                 }
@@ -234,6 +235,7 @@ mod tests {
                 ports: Vec::new(),
                 certificate: None,
                 draining: false,
+                in_process: None,
             };
             (name.clone(), Arc::new(workload))
         });

@@ -13,6 +13,7 @@ use tulle_model::decision::Decision;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::HttpRule;
 
+use crate::in_process::FlowStep;
 use crate::inbound::Peer;
 use crate::metrics::{DestinationName, Protocol};
 use crate::reason::{Reason, Verdict};
@@ -84,6 +85,8 @@ pub(crate) enum Asked {
         method: Method,
         uri: Uri,
         version: Version,
+        /// Of a call that a run of a Flow makes.
+        step: Option<FlowStep>,
     },
     Part(Outline),
     /// A connection of bytes to that port.
@@ -95,7 +98,12 @@ pub(crate) enum Asked {
 impl Asked {
     /// A request, read whole.
     pub fn of(head: &Parts) -> Self {
-        Self::Whole { method: head.method.clone(), uri: head.uri.clone(), version: head.version }
+        Self::Whole {
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            version: head.version,
+            step: head.extensions.get().cloned(),
+        }
     }
 }
 
@@ -195,8 +203,10 @@ impl LogEntry {
     fn write(&self) {
         let (mut method, mut authority, mut path, mut version, mut port) =
             (None, None, None, None, self.port);
+        let mut step = None;
         match &self.asked {
-            Asked::Whole { method: asked, uri, version: of } => {
+            Asked::Whole { method: asked, uri, version: of, step: made_by } => {
+                step = made_by.as_ref();
                 (method, path) = (Some(asked.as_str()), Some(uri.path()));
                 authority = uri.authority().map(|authority| authority.as_str());
                 version = Some(format!("{of:?}"));
@@ -232,6 +242,8 @@ impl LogEntry {
             authority,
             path,
             version = version.map(tracing::field::display),
+            run = step.map(|step| &*step.run),
+            task = step.map(|step| &*step.task),
             status = self.status,
             reason = self.reason.map(Reason::as_str),
             detail = (!self.message.is_empty()).then_some(&*self.message),

@@ -158,6 +158,7 @@ mod tests {
             ports: vec![8000],
             certificate: None,
             draining: false,
+            in_process: None,
         };
         let mut snapshot = Snapshot::default();
         snapshot.endpoints.insert(service(), Arc::new(EndpointSet::new(service(), endpoints)));

@@ -7,6 +7,7 @@ mod asking;
 mod door;
 #[cfg(test)]
 mod fixture;
+mod in_process;
 pub(crate) mod kept_head;
 pub(crate) mod presence;
 pub(crate) mod process;
@@ -165,7 +166,14 @@ async fn pass(
         head
     });
     let head = with_claims.as_deref().unwrap_or(head);
-    let mut asked = pin!(worker.apps.request(entrance.process(), version, head, body, caller));
+    let asked = async {
+        match &entrance.workload.in_process {
+            None => worker.apps.request(entrance.process(), version, head, body, caller).await,
+            // Boxed: few requests are for one.
+            Some(within) => Box::pin(in_process::pass(within, entrance, head, body)).await,
+        }
+    };
+    let mut asked = pin!(asked);
     let passed = poll_fn(|cx| match asked.as_mut().poll(cx) {
         Poll::Pending => poll_refused(&worker.local, *entrance, &entered, head, cx).map(Err),
         passed => passed,
@@ -206,6 +214,9 @@ pub(crate) async fn connect(
     account: &Rc<Account>,
     head: Option<&mut Parts>,
 ) -> Result<(Process, Seat), UpstreamError> {
+    if entrance.workload.in_process.is_some() {
+        return Err(in_process::takes_requests_alone(&entrance));
+    }
     let local = &worker.local;
     let is_request = head.is_some();
     let entered = Rc::new(match &head {
@@ -306,6 +317,9 @@ pub(crate) async fn ask_to_switch(
     form: &Form,
 ) -> Result<Switching, UpstreamError> {
     let Entrance { workload, port, .. } = entrance;
+    if workload.in_process.is_some() {
+        return Err(in_process::takes_requests_alone(&entrance));
+    }
     let entered = Rc::new(let_in_to_leave(worker, entrance, head, body, caller).await?);
     entered.tell_claims(&mut head.headers);
     entered.leaves_http(&worker.local.view(), head);
@@ -373,6 +387,7 @@ mod tests {
             ports: vec![port, 81],
             certificate: None,
             draining,
+            in_process: None,
         })
     }
 

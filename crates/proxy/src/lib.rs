@@ -28,6 +28,7 @@ mod exchange;
 pub mod fuzzing;
 mod http;
 mod http2;
+mod in_process;
 mod inbound;
 mod inquiry;
 mod inside;
@@ -73,9 +74,13 @@ use std::collections::btree_map::Entry;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ::http::Response;
+use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -83,6 +88,7 @@ use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::summary::Summary;
 
 use crate::budget::Budget;
+use crate::http::own_calls::WaitingCall;
 use crate::metrics::{Edge, Protocol, Rejection, WorkerMetrics, WorkerRegistry};
 use crate::reason::Verdict;
 use crate::sight::Heard;
@@ -90,6 +96,8 @@ use crate::state::{LocalWorkload, NodeState};
 use crate::thread::Command;
 
 pub use crate::config::{Bounds, Capture, Config};
+pub use crate::http::own_calls::{OwnCall, OwnCallError};
+pub use crate::in_process::{Arrived, FlowStep, InProcess};
 pub use crate::inbound::visits::{Peer, Upgrade, Visit};
 pub use crate::metrics::EdgeCounts;
 pub use crate::progress::Deadlines;
@@ -103,6 +111,9 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 /// A running proxy. Every call may come from any thread. Dropping it ends all connections at once.
 pub struct Proxy {
     workers: Vec<mpsc::Sender<Command>>,
+    /// Where each worker takes calls of applications within this process, and whose turn it is.
+    calls: Vec<mpsc::Sender<WaitingCall>>,
+    next_call: AtomicUsize,
     registries: Vec<Arc<WorkerRegistry>>,
     /// Those that write the access log, one for each worker.
     logs: Mutex<Vec<JoinHandle<()>>>,
@@ -120,7 +131,7 @@ impl Proxy {
         let heard = Arc::new(Heard::default());
         let mut registries: Vec<Arc<WorkerRegistry>> = (0..count).map(|_| Arc::default()).collect();
         let mut logs = Vec::with_capacity(count);
-        let workers = registries
+        let started: Vec<_> = registries
             .iter()
             .enumerate()
             .map(|(index, registry)| {
@@ -129,11 +140,13 @@ impl Proxy {
                 thread::start(index, config.clone(), registry.clone(), heard.clone(), lines)
             })
             .collect::<io::Result<_>>()?;
+        let (workers, calls) = started.into_iter().unzip();
         let logs = logs.into_iter().map(|waiting| tokio::spawn(access_log::write(waiting))).collect();
         let passed_by: Arc<WorkerRegistry> = Arc::default();
         registries.push(passed_by.clone());
         let passed_by = Mutex::new(WorkerMetrics::new(passed_by));
-        Ok(Proxy { workers, registries, logs: Mutex::new(logs), passed_by, budget })
+        let next_call = AtomicUsize::new(0);
+        Ok(Proxy { workers, calls, next_call, registries, logs: Mutex::new(logs), passed_by, budget })
     }
 
     /// How many workers accept connections: for so many, sockets are to be bound.
@@ -188,6 +201,20 @@ impl Proxy {
     /// Returns when [`Proxy::in_flight`] counts all that was begun with a state before the current one.
     pub async fn settle(&self) {
         self.tell(|done| Command::Settle { done }).await;
+    }
+
+    /// Has a request made as a workload of this node, and its answer read whole. Dropping this lets go of it.
+    ///
+    /// # Errors
+    /// Why it has no answer.
+    pub async fn call(&self, call: OwnCall) -> Result<Response<Bytes>, OwnCallError> {
+        let turn = self.next_call.fetch_add(1, Ordering::Relaxed) % self.calls.len();
+        let (answer, answered) = oneshot::channel();
+        match self.calls[turn].try_send(WaitingCall { call, answer }) {
+            Ok(()) => answered.await.unwrap_or(Err(OwnCallError::Stopping)),
+            Err(TrySendError::Full(_)) => Err(OwnCallError::Busy),
+            Err(TrySendError::Closed(_)) => Err(OwnCallError::Stopping),
+        }
     }
 
     /// Requests and connections in flight to `workload`'s process, over all workers.

@@ -128,7 +128,7 @@ const TOLD_DEADLINE: Duration = Duration::from_secs(1);
 /// Waits until the server has said what may leave of a workload: a node that has just begun, and a workload that has just come, hear of it
 /// within moments. Nothing is let out without it.
 pub(crate) async fn told(local: &Local, source: &LocalWorkload) {
-    let is_told = || egress::is_told(&local.view().snapshot, &source.name);
+    let is_told = || egress::is_told(&local.view().snapshot, &source.name, source.in_process.is_some());
     if is_told() {
         return;
     }
@@ -177,13 +177,25 @@ impl MayLeave {
     }
 }
 
+/// How what is of a workload may leave.
+fn leave<'a>(
+    snapshot: &'a Snapshot,
+    source: &'a LocalWorkload,
+    to: &OutsidePlace,
+) -> Result<Leave<'a>, HeldBack> {
+    match source.in_process {
+        None => egress::leave(snapshot, &source.name, to),
+        Some(_) => egress::leave_of_flow(snapshot, &source.name, &source.service, to),
+    }
+}
+
 /// What is to be looked at of what goes there before it may; `None`: nothing, it may go wherever it likes.
 pub(crate) fn looked_at(
     snapshot: &Snapshot,
     source: &LocalWorkload,
     place: &OutsidePlace,
 ) -> Result<Option<OutsideProtocol>, Box<Unlisted>> {
-    match egress::leave(snapshot, &source.name, place)? {
+    match leave(snapshot, source, place)? {
         Leave::Freely(_) => {
             let originated = originated::originated(snapshot, &source.name);
             Ok(originated.and_then(|listed| Some(listed.connection(place.seen()).ok()?.protocol)))
@@ -200,7 +212,7 @@ pub(crate) fn admit(
     shown: Shown<'_>,
     registry: Option<&WorkerRegistry>,
 ) -> Result<MayLeave, Box<Unlisted>> {
-    let listed = match egress::leave(snapshot, &source.name, place)? {
+    let listed = match leave(snapshot, source, place)? {
         Leave::Freely(_) => match originated::originated(snapshot, &source.name) {
             Some(listed) => listed,
             None => return Ok(MayLeave::default()),
@@ -334,6 +346,7 @@ mod tests {
             ports: Vec::new(),
             certificate: None,
             draining: false,
+            in_process: None,
         };
         let place = |names: &[&str], port| OutsidePlace {
             names: names.iter().map(|name| Arc::from(*name)).collect(),

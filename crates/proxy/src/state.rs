@@ -11,6 +11,7 @@ use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{FastMap, Snapshot};
 
 use crate::certificate::WorkloadCertificate;
+use crate::in_process::InProcess;
 use crate::resolved::ResolvedNames;
 
 /// All that the proxy works from.
@@ -38,6 +39,8 @@ pub struct LocalWorkload {
     pub certificate: Option<Arc<WorkloadCertificate>>,
     /// It is stopping: what is in flight is finished, new requests are refused as safe to retry elsewhere.
     pub draining: bool,
+    /// What takes its requests, where that is part of this process: it is a Flow's, which `service` names.
+    pub in_process: Option<InProcess>,
 }
 
 impl LocalWorkload {

@@ -19,6 +19,7 @@ use crate::access_log::LogEntry;
 use crate::config::Config;
 use crate::drain::DrainSignal;
 use crate::http::external;
+use crate::http::own_calls::{self, WaitingCall};
 use crate::inbound::{self, Visit};
 use crate::inside;
 use crate::link;
@@ -77,8 +78,9 @@ pub(crate) fn start(
     registry: Arc<WorkerRegistry>,
     heard: Arc<Heard>,
     access_log: mpsc::Sender<Box<LogEntry>>,
-) -> io::Result<mpsc::Sender<Command>> {
+) -> io::Result<(mpsc::Sender<Command>, mpsc::Sender<WaitingCall>)> {
     let (sender, commands) = mpsc::channel(COMMANDS);
+    let (calls, waiting) = mpsc::channel(own_calls::WAITING);
     // A local runtime cannot leave the thread that made it, so the thread says how that went.
     let (started, result) = std::sync::mpsc::sync_channel(1);
     std::thread::Builder::new().name(format!("proxy-{index}")).spawn(move || {
@@ -89,7 +91,7 @@ pub(crate) fn start(
         match runtime {
             Ok(runtime) => {
                 let _ = started.send(Ok(()));
-                runtime.block_on(run(index, config, registry, heard, access_log, commands));
+                runtime.block_on(run(index, config, registry, heard, access_log, (commands, waiting)));
             }
             Err(error) => {
                 let _ = started.send(Err(error));
@@ -97,7 +99,7 @@ pub(crate) fn start(
         }
     })?;
     result.recv().unwrap_or_else(|_| Err(io::Error::other("the worker thread ended at once")))?;
-    Ok(sender)
+    Ok((sender, calls))
 }
 
 async fn run(
@@ -106,13 +108,14 @@ async fn run(
     registry: Arc<WorkerRegistry>,
     heard: Arc<Heard>,
     access_log: mpsc::Sender<Box<LogEntry>>,
-    mut commands: mpsc::Receiver<Command>,
+    (mut commands, calls): (mpsc::Receiver<Command>, mpsc::Receiver<WaitingCall>),
 ) {
     let (signal, drain) = DrainSignal::new();
     let local = Local::new(&config, WorkerMetrics::new(registry), drain, heard, access_log);
     let worker = Worker::new(local, &config, inside::serve, external::ask);
     tokio::task::spawn_local(inbound::follow(worker.local.clone()));
     tokio::task::spawn_local(link::follow(worker.local.clone()));
+    tokio::task::spawn_local(own_calls::serve(worker.clone(), calls));
     let mut listeners = Listeners::default();
     let mut ticks = tokio::time::interval(FORGET);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -28,6 +28,7 @@ pub fn originated<'a>(snapshot: &'a Snapshot, workload: &'a WorkloadName) -> Opt
         namespace: &workload.namespace,
         services: Some(services),
         field: snapshot.mesh.egress_of(&workload.namespace).1,
+        flow: None,
         only_originated: true,
     })
 }

@@ -40,7 +40,7 @@ impl Resolver {
         let workload = caller.resolved.workload();
         let state = self.told_of(caller).await;
         // It is asked again soon, and nobody remembers that there was no such name.
-        if !is_told(&state.snapshot, workload) {
+        if !is_told(&state.snapshot, workload, false) {
             return query.error(ResponseCode::ServFail);
         }
         match leave(&state.snapshot, workload, &name) {
@@ -82,7 +82,7 @@ impl Resolver {
         let cell = self.addresses.state.cell();
         let now = || arc_swap::Guard::into_inner(cell.load());
         let workload = caller.resolved.workload();
-        let is_told = |state: &NodeState| is_told(&state.snapshot, workload);
+        let is_told = |state: &NodeState| is_told(&state.snapshot, workload, false);
         let state = now();
         if is_told(&state) {
             return state;

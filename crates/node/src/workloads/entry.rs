@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
+use tulle_proxy::InProcess;
 use tulle_proxy::certificate::WorkloadCertificate;
 use tulle_proxy::state::{LocalWorkload, StateCell};
 use tulle_sys::family::Family;
@@ -43,6 +44,8 @@ pub(super) struct Entry {
     pub ending: AtomicBool,
     pub listeners: Vec<SocketAddr>,
     pub _dns: Option<DnsListener>,
+    /// Where its application is part of this process: what that is handed requests by, and what says that it is well.
+    pub within: Option<(InProcess, watch::Sender<Health>)>,
     /// Its probe, and what follows its certificate and health.
     pub tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
 }
@@ -95,6 +98,7 @@ impl Entry {
             ports: self.spec.ports.iter().map(|p| p.port).collect(),
             certificate: self.certificate.borrow().clone(),
             draining: self.draining.load(Ordering::Relaxed),
+            in_process: self.within.as_ref().map(|(within, _)| within.clone()),
         }
     }
 

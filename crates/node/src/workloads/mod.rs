@@ -4,6 +4,7 @@
 mod caller;
 mod entry;
 mod environment;
+mod in_process;
 pub(crate) mod orphans;
 mod process;
 pub(crate) mod record;
@@ -302,6 +303,7 @@ impl Workloads {
             ending: AtomicBool::new(false),
             listeners,
             _dns: dns,
+            within: None,
             tasks: Mutex::new(vec![AbortOnDropHandle::new(probing)]),
         });
         self.entries.lock().insert(name, entry.clone());

@@ -50,6 +50,7 @@ pub(crate) async fn destination(
     let host = host_of(authority);
     let at = async |exchange: &mut Exchange, address: IpAddr| {
         let addresses = vec![SocketAddr::new(address, port)];
+        kept_from(exchange, source, host, &addresses)?;
         let place = OutsidePlace { names: Vec::new(), addresses, port };
         told(&worker.local, source).await;
         let permitted = permitted(worker, exchange, source, head, &place)?;
@@ -78,6 +79,10 @@ pub(crate) async fn destination(
                     _ => return Ok(Target::Service { service: named.service, port }),
                 },
                 Lookup::Absent if is_mesh_only(host) => return unknown(exchange, named.service),
+                // A Flow's is that of a service, unless something lists it: the host's search domains are none of its.
+                Lookup::Absent if source.in_process.is_some() && !host.contains('.') => {
+                    return unknown(exchange, named.service);
+                }
                 Lookup::Unknown if is_mesh_only(host) || !host.contains('.') => {
                     let message = format!("nothing is known of service {} yet", named.service);
                     return refuse_unknown(exchange, named.service, message);
@@ -112,6 +117,7 @@ pub(crate) async fn destination(
         Ok(Ok(found)) => {
             let addresses: Vec<SocketAddr> =
                 found.filter(|address| !is_this_host(address.ip())).take(MAX_ADDRESSES).collect();
+            kept_from(exchange, source, host, &addresses)?;
             if addresses.is_empty() {
                 let message = format!("{host} has no address but this host's own loopback");
                 exchange.goes_to(DestinationName::External);
@@ -129,6 +135,24 @@ pub(crate) async fn destination(
             Err(exchange.refuse(Reason::Timeout, format!("{host} did not resolve within 5 s")))
         }
     }
+}
+
+/// Refuses what calls of an application within this process do not reach, wherever else they may go.
+fn kept_from(
+    exchange: &mut Exchange,
+    source: &LocalWorkload,
+    host: &str,
+    addresses: &[SocketAddr],
+) -> Result<(), Refused> {
+    let Some(within) = &source.in_process else { return Ok(()) };
+    let kept = addresses.iter().find_map(|address| Some((address, within.kept_from(*address)?)));
+    let Some((address, why)) = kept else { return Ok(()) };
+    let message = match host.parse::<IpAddr>() {
+        Ok(_) => format!("a Flow does not reach {address}, which {why}"),
+        Err(_) => format!("{host} resolves to {address}, which {why}: a Flow does not reach that"),
+    };
+    exchange.goes_to(DestinationName::External);
+    Err(exchange.refuse(Reason::EgressDenied, message))
 }
 
 fn unknown(exchange: &mut Exchange, service: ServiceName) -> Result<Target, Refused> {

@@ -26,6 +26,7 @@ pub(crate) mod link_headers;
 pub(crate) mod link_upgrade;
 mod max_forwards;
 mod mirror;
+pub(crate) mod own_calls;
 pub(crate) mod record;
 mod replay;
 pub mod reply;

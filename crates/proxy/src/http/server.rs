@@ -65,6 +65,8 @@ pub enum HttpDestination {
     Outside(Rc<OutsidePlace>),
     /// The client takes us for an HTTP proxy: each request says where it goes, and what it tunnels enters anew.
     Proxy(Enter),
+    /// The requests are those of an application within this process: each says where it goes.
+    Own,
     /// The connection came for a workload of this node.
     Workload(Box<Arrival>),
 }
@@ -93,9 +95,10 @@ impl ConnectionContext {
     ) -> Self {
         let account = match &destination {
             HttpDestination::Workload(arrival) => arrival.account.clone(),
-            HttpDestination::Service { .. } | HttpDestination::Outside(_) | HttpDestination::Proxy(_) => {
-                worker.local.account(&workload.name)
-            }
+            HttpDestination::Service { .. }
+            | HttpDestination::Outside(_)
+            | HttpDestination::Proxy(_)
+            | HttpDestination::Own => worker.local.account(&workload.name),
         };
         Self {
             worker,
@@ -113,7 +116,7 @@ impl ConnectionContext {
         match &self.destination {
             HttpDestination::Service { service, .. } => DestinationName::Service(service.clone()),
             HttpDestination::Outside(_) => DestinationName::External,
-            HttpDestination::Proxy(_) => DestinationName::Unknown,
+            HttpDestination::Proxy(_) | HttpDestination::Own => DestinationName::Unknown,
             HttpDestination::Workload(_) => self.workload.service_name().into(),
         }
     }
@@ -173,9 +176,10 @@ impl ConnectionContext {
     fn enter(&self) -> Option<Enter> {
         match self.destination {
             HttpDestination::Proxy(enter) => Some(enter),
-            HttpDestination::Service { .. } | HttpDestination::Outside(_) | HttpDestination::Workload(_) => {
-                None
-            }
+            HttpDestination::Service { .. }
+            | HttpDestination::Outside(_)
+            | HttpDestination::Own
+            | HttpDestination::Workload(_) => None,
         }
     }
 
@@ -194,7 +198,7 @@ impl ConnectionContext {
         match &self.destination {
             HttpDestination::Service { service, port } => Some((service.clone(), *port)),
             HttpDestination::Proxy(_) => self.asked.borrow().clone(),
-            HttpDestination::Outside(_) | HttpDestination::Workload(_) => None,
+            HttpDestination::Outside(_) | HttpDestination::Own | HttpDestination::Workload(_) => None,
         }
     }
 }
@@ -400,7 +404,7 @@ fn normalize(
             format!("{}.{}:{port}", service.name, service.namespace)
         }
         HttpDestination::Outside(place) => place.authority(),
-        HttpDestination::Proxy(_) => String::new(),
+        HttpDestination::Proxy(_) | HttpDestination::Own => String::new(),
         HttpDestination::Workload(arrival) => {
             format!("{}.{}:{}", cx.workload.service, cx.workload.name.namespace, arrival.port)
         }

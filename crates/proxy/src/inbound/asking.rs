@@ -283,6 +283,7 @@ mod tests {
             ports: vec![80],
             certificate: None,
             draining: false,
+            in_process: None,
         })
     }
 

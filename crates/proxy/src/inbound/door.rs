@@ -410,6 +410,7 @@ mod tests {
                 ports: vec![80, 81],
                 certificate: None,
                 draining,
+                in_process: None,
             });
             let refused = admit(&worker.local, Entrance::to(peer, &workload, port)).err();
             // The process has not seen it.

@@ -24,6 +24,7 @@ pub(super) fn visit() -> (Rc<Visits>, Entered) {
         ports: vec![80],
         certificate: None,
         draining: false,
+        in_process: None,
     });
     let entered = visits.enter(&metrics, Entrance::to(&peer, &workload, 80), 1, true, None);
     (visits, entered)

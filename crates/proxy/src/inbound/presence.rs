@@ -159,6 +159,7 @@ mod tests {
             ports: vec![80, 81],
             certificate: None,
             draining: false,
+            in_process: None,
         });
         let peer = Peer::Mesh(identity.clone());
         let headers = HeaderMap::new();

@@ -250,6 +250,7 @@ mod tests {
                 ports: vec![80],
                 certificate: None,
                 draining: false,
+                in_process: None,
             };
             Self {
                 summaries: Summaries::default(),

@@ -587,6 +587,7 @@ mod tests {
                 app_address: Ipv4Addr::LOCALHOST.into(),
                 ports: vec![*port],
                 draining: &*name.name == "stops",
+                in_process: None,
             };
             state.workloads.insert(name, Arc::new(workload));
         }

@@ -31,6 +31,7 @@ fn worker(name: &WorkloadName) -> Rc<Worker> {
         ports: vec![1],
         certificate: None,
         draining: false,
+        in_process: None,
     };
     let workloads: FastMap<_, _> = [(name.clone(), Arc::new(workload))].into_iter().collect();
     Worker::idle("n1", NodeState { workloads, ..NodeState::default() })

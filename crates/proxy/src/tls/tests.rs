@@ -146,6 +146,7 @@ fn running_as(workloads: &[(&SpiffeId, &Arc<WorkloadCertificate>)]) -> NodeState
             ports: Vec::new(),
             certificate: Some(Arc::clone(certificate)),
             draining: false,
+            in_process: None,
         };
         state.workloads.insert(name, Arc::new(workload));
     }

@@ -132,6 +132,7 @@ impl Stage {
             ports: ports.clone(),
             certificate: old.certificate.clone(),
             draining: false,
+            in_process: None,
         };
         node.state.workloads.insert(name, Arc::new(workload));
         node.publish();

@@ -82,6 +82,7 @@ async fn old_connections_use_new_certificates() {
             ports: Vec::new(),
             certificate: None,
             draining: false,
+            in_process: None,
         };
         state.workloads.insert(name.clone(), Arc::new(without));
     });

@@ -166,6 +166,7 @@ impl Node {
             ports: ports.to_vec(),
             certificate: Some(Arc::new(certificate)),
             draining: false,
+            in_process: None,
         };
         self.edit(|state| {
             state.workloads.insert(local.name.clone(), Arc::new(local));

@@ -20,6 +20,7 @@ fn workload(name: &str) -> Arc<LocalWorkload> {
         ports: vec![80],
         certificate: None,
         draining: false,
+        in_process: None,
     })
 }
 

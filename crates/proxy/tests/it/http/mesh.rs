@@ -235,6 +235,7 @@ impl Node {
             ports: old.ports.clone(),
             certificate: old.certificate.clone(),
             draining: true,
+            in_process: None,
         };
         self.state.workloads.insert(name, Arc::new(stopping));
         self.publish();
@@ -313,6 +314,7 @@ fn workload(authority: &Authority, name: &str, ports: &[u16]) -> LocalWorkload {
         app_address: LOOPBACK,
         ports: ports.to_vec(),
         draining: false,
+        in_process: None,
     }
 }
 

@@ -26,6 +26,7 @@ mod handed;
 mod heads;
 mod http1;
 mod http2;
+mod in_process;
 mod leaving;
 mod mesh;
 mod mirrored;
