@@ -57,7 +57,7 @@ impl Authorization {
         json!({ "scheme": self.scheme, "parameter": self.parameter })
     }
 
-    fn header(&self) -> Result<HeaderValue, Fault> {
+    pub(crate) fn header(&self) -> Result<HeaderValue, Fault> {
         let header = HeaderValue::from_str(&format!("{} {}", self.scheme, self.parameter));
         let mut header = header.map_err(|_| {
             wrong(&format!("what `{}` is given fits no header: it has line breaks or the like", self.scheme))

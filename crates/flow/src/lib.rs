@@ -12,6 +12,7 @@ mod pool;
 pub mod questions;
 mod recent;
 mod request;
+pub mod runner;
 pub mod schema;
 pub mod scoped;
 pub mod serving;

@@ -45,6 +45,30 @@ pub enum Outcome {
     Cancelled,
 }
 
+/// What of a history has led to where the run is: without that from which it was gone back ([`RunEvent::Retried`]). Each entry with
+/// its number in the history, whose first entry is `first`.
+pub fn lasting(first: u32, entries: &[HistoryEntry]) -> Vec<(u32, &HistoryEntry)> {
+    let mut parts = Vec::new();
+    let mut end = entries.len();
+    loop {
+        let retried = entries[..end].iter().enumerate().rev().find_map(|(at, entry)| match entry.event {
+            RunEvent::Retried { entries } => Some((at, entries)),
+            _ => None,
+        });
+        let (from, next) = retried.map_or((0, 0), |(at, until)| {
+            // Never forward, whatever it says.
+            (at, at.min(until.saturating_sub(first) as usize))
+        });
+        parts.push(from..end);
+        if retried.is_none() {
+            break;
+        }
+        end = next;
+    }
+    let parts = parts.into_iter().rev().flatten();
+    parts.map(|at| (first.saturating_add(at as u32), &entries[at])).collect()
+}
+
 impl HistoryEntry {
     /// One that says nothing for people.
     pub fn new(at: Millis, event: RunEvent) -> Self {

@@ -9,7 +9,7 @@ mod read;
 pub mod run;
 pub mod scope;
 pub mod unsupported;
-mod uri_template;
+pub mod uri_template;
 pub mod workflow;
 
 pub(crate) use self::read::parse_at;

@@ -3,8 +3,9 @@
 //!
 //! The same workflow, [`RunInfo`] and history lead to the same state, whenever and wherever. Time goes on with history alone:
 //! between two of its entries it stands still. Questions are asked one at a time, and all are answered before the next event
-//! is taken: their answers follow from what is known, so that they are in no history. Only where there was no answer, which may hang
-//! on more than that (how busy a machine is, what others serve), the history says so ([`RunEvent::Failed`]).
+//! is taken: their answers follow from what is known, so that they are in no history. What hangs on more than that (how busy a machine
+//! is, what others serve) the history says: that there was no answer ([`RunEvent::Failed`]), and that a schema from elsewhere held
+//! ([`RunEvent::Checked`]).
 
 mod activation;
 mod advance;
@@ -53,6 +54,9 @@ struct RunState {
     next_ask: u32,
     /// How many questions were answered.
     answered: u32,
+    /// How often it was gone back to an earlier state.
+    #[serde(default)]
+    retries: u32,
     phase: RunPhase,
     /// What has happened since it was suspended.
     held: Vec<(Millis, RunEvent)>,
@@ -85,6 +89,14 @@ pub enum RunEvent {
         question: u32,
         fault: Fault,
     },
+    /// The question of this number was about a schema that is elsewhere, and what was there holds. It is for [`Run::answer`] as well.
+    Checked {
+        question: u32,
+    },
+    /// It goes on from where it was after so many entries of its history ([`super::history::lasting`]).
+    Retried {
+        entries: u32,
+    },
     Suspended,
     Resumed,
     Cancelled,
@@ -109,6 +121,8 @@ pub struct Call {
     pub task: TaskId,
     /// Which of the run's calls it is: the same for each attempt, another one in each turn of a loop.
     pub path: Arc<str>,
+    /// How often the run was gone back to an earlier state: what is called again after that is not the same call.
+    pub retries: u32,
     pub scope: Scope,
 }
 
@@ -200,12 +214,18 @@ impl Run {
             next_activation: 1,
             next_ask: 0,
             answered: 0,
+            retries: 0,
             phase: RunPhase::Running,
             held: Vec::new(),
         };
         let mut run = Self { workflow, info, state, orders: Vec::new(), steps };
         run.drive();
         run
+    }
+
+    /// Has it tell from now on.
+    pub fn watch(&mut self) {
+        self.steps.get_or_insert_default();
     }
 
     /// What it has gone through since this was called last; nothing where it is not watched.
@@ -262,8 +282,11 @@ impl Run {
     }
 
     /// Takes what has happened at a time. What was asked by nobody, or by who does not wait for it any more, changes nothing.
-    /// To be called when there is no question.
+    /// To be called when there is no question, other than for [`RunEvent::Retried`], which leaves it open.
     pub fn take(&mut self, at: Millis, event: RunEvent) {
+        if let RunEvent::Retried { .. } = event {
+            return self.retried(at);
+        }
         debug_assert!(self.state.asking.is_none());
         match (&self.state.phase, event) {
             (RunPhase::Running, event) => self.happen(at, event),
@@ -272,7 +295,10 @@ impl Run {
                 self.state.now = self.state.now.max(at);
             }
             (RunPhase::Suspended, RunEvent::Cancelled) => self.happen(at, RunEvent::Cancelled),
-            (RunPhase::Suspended, RunEvent::Suspended | RunEvent::Failed { .. }) => {}
+            (
+                RunPhase::Suspended,
+                RunEvent::Suspended | RunEvent::Failed { .. } | RunEvent::Checked { .. },
+            ) => {}
             (RunPhase::Suspended, event) => self.state.held.push((at, event)),
             (RunPhase::Completed(_) | RunPhase::Faulted(_) | RunPhase::Cancelled, _) => {}
         }
@@ -301,9 +327,32 @@ impl Run {
                 self.fired(activation, purpose);
             }
             RunEvent::Suspended => self.state.phase = RunPhase::Suspended,
-            RunEvent::Resumed | RunEvent::Failed { .. } => {}
+            RunEvent::Resumed
+            | RunEvent::Failed { .. }
+            | RunEvent::Checked { .. }
+            | RunEvent::Retried { .. } => {}
             RunEvent::Cancelled => self.over(RunPhase::Cancelled),
         }
+    }
+
+    /// It is at an earlier state, and goes on from there now: what was waited for takes as long as it would have then.
+    fn retried(&mut self, at: Millis) {
+        let later = at.saturating_sub(self.state.now);
+        for ask in self.state.asks.values_mut() {
+            ask.due = ask.due.saturating_add(later);
+        }
+        for activation in self.state.activations.values_mut() {
+            if let Body::Try(state) = &mut activation.body {
+                state.began = state.began.saturating_add(later);
+            }
+        }
+        self.state.now += later;
+        self.state.retries += 1;
+    }
+
+    /// Which of the run's calls or timers it is, as [`RunStep::path`]; `None`: nobody waits for it.
+    pub fn path_of(&self, ask: AskId) -> Option<Arc<str>> {
+        Some(self.path(self.state.asks.get(&ask)?.activation))
     }
 
     /// What is to be done since this was called last.

@@ -78,6 +78,12 @@ impl Locals {
 }
 
 impl Scope {
+    /// The same place, where the task has that as its input.
+    #[must_use]
+    pub fn given(&self, input: Arc<Value>) -> Self {
+        Self { on: input.clone(), input: Some(input), ..self.clone() }
+    }
+
     /// The value of a variable, by its name without `$`. Secrets and authorization are of who makes calls.
     pub fn variable(&self, name: &str) -> Option<Arc<Value>> {
         if let Some(value) = self.locals.get(name) {

@@ -112,7 +112,7 @@ fn name_problem(name: &str) -> Option<&'static str> {
 }
 
 /// A text, with all percent-encoded that is not unreserved.
-pub(super) fn encoded(text: &str) -> String {
+pub fn encoded(text: &str) -> String {
     let mut encoded = String::new();
     push_encoded(&mut encoded, text);
     encoded

@@ -48,6 +48,14 @@ pub struct Task {
     pub kind: TaskKind,
 }
 
+impl Task {
+    /// Whether secrets come into its input by `input.from`, which is then evaluated with the arguments of its call.
+    pub fn has_secret_input(&self) -> bool {
+        matches!(self.kind, TaskKind::Call(_))
+            && self.input.template.as_ref().is_some_and(|template| template.uses("secrets"))
+    }
+}
+
 /// `input`, `output` or `export`: what is made of a value, and what it has to be. Inputs are held against the schema before
 /// they are transformed, the others after it.
 #[derive(Debug, Default)]

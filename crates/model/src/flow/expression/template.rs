@@ -51,6 +51,11 @@ impl Template {
         found
     }
 
+    /// Whether one of its expressions uses that variable.
+    pub fn uses(&self, variable: &str) -> bool {
+        uses(&self.0, variable)
+    }
+
     /// With `values` in the places of [`expressions`](Self::expressions), in that order. Where there are too few, null.
     pub fn fill(&self, values: impl IntoIterator<Item = Value>) -> Value {
         fill(&self.0, &mut values.into_iter())
@@ -138,6 +143,15 @@ fn collect<'t>(mold: &'t Mold, found: &mut Vec<&'t Expression>) {
         Mold::Expression(expression) => found.push(expression),
         Mold::Array(items) => items.iter().for_each(|item| collect(item, found)),
         Mold::Object(fields) => fields.iter().for_each(|(_, field)| collect(field, found)),
+    }
+}
+
+fn uses(mold: &Mold, variable: &str) -> bool {
+    match mold {
+        Mold::Constant(_) => false,
+        Mold::Expression(expression) => expression.variables_used().any(|used| used == variable),
+        Mold::Array(items) => items.iter().any(|item| uses(item, variable)),
+        Mold::Object(fields) => fields.iter().any(|(_, field)| uses(field, variable)),
     }
 }
 

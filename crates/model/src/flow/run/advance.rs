@@ -62,6 +62,8 @@ impl Run {
         match activation.stage {
             Stage::Condition => task?.condition.as_ref().map(EvaluationKind::Expression),
             Stage::InputSchema => input.schema.as_ref().map(EvaluationKind::Schema),
+            // With secrets in it, it is evaluated with the call's arguments: an activation is kept.
+            Stage::InputFrom if task.is_some_and(Task::has_secret_input) => None,
             Stage::InputFrom => input.template.as_ref().map(EvaluationKind::Template),
             Stage::Timeout => match self.timeout(id)? {
                 DurationValue::Expression(expression) => Some(EvaluationKind::Expression(expression)),
@@ -343,7 +345,8 @@ impl Run {
 
     /// The call of a task.
     pub(super) fn call(&self, ask: AskId, id: ActivationId) -> Option<Call> {
-        Some(Call { ask, task: self.task_of(id)?, path: self.path(id), scope: self.scope(id)? })
+        let retries = self.state.retries;
+        Some(Call { ask, task: self.task_of(id)?, path: self.path(id), retries, scope: self.scope(id)? })
     }
 
     /// Which activation it is: the task's reference, and behind it what tells it from others of the same task, from the outermost

@@ -1,0 +1,189 @@
+//! A call of a task: its arguments, evaluated where it is made, and what becomes of the answer.
+
+use std::sync::Arc;
+
+use http::header::HeaderValue;
+use http::{HeaderName, StatusCode};
+use serde_json::Value;
+use tokio::time::timeout;
+use tulle_model::flow::fault::{Fault, FaultKind};
+use tulle_model::flow::history::CallRecord;
+use tulle_model::flow::http::Answer;
+use tulle_model::flow::run::{AskId, Call};
+use tulle_model::flow::scope::Millis;
+use tulle_model::flow::workflow::{HttpCall, HttpOutput, Task, TaskKind};
+use tulle_model::fnv::fnv1a;
+
+use super::Shared;
+use super::backoff::Pause;
+use super::book::{Book, RunId};
+use super::caller::{CallAnswer, Caller, OutgoingCall};
+use super::clock::Clock;
+use super::masks::Masks;
+use super::secrets::{Lost, RunSecrets};
+use super::tokens::{self, Asking};
+use crate::arguments;
+use crate::scoped::{Scoped, Unanswered};
+
+/// By which a service knows a request that it has had before (draft-ietf-httpapi-idempotency-key-header).
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// The longest key that says in words what it is of, in bytes: services store them.
+const LONGEST_KEY: usize = 200;
+/// An answer may be larger than what becomes of it, by so much: blanks, and fields that are left out.
+const ANSWER_TO_OUTPUT: usize = 4;
+
+/// What came of a call. Nothing secret is in it.
+pub(super) struct CallDone {
+    pub(super) ask: AskId,
+    pub(super) at: Millis,
+    pub(super) result: Result<Arc<Value>, Fault>,
+    pub(super) record: Option<CallRecord>,
+}
+
+/// Makes a call, however long it takes until its arguments can be evaluated.
+pub(super) async fn make<B: Book, C: Caller, K: Clock>(
+    shared: Arc<Shared<B, C, K>>,
+    secrets: Arc<RunSecrets>,
+    call: Call,
+) -> Result<CallDone, Lost> {
+    let workflow = &call.scope.workflow;
+    let task = workflow.task(call.task);
+    let mut pause = Pause::default();
+    loop {
+        let known = secrets.get(&shared.book).await?;
+        let mut masks = Masks::of(&known);
+        let mut record = None;
+        let made = match &task.kind {
+            TaskKind::Call(http) => {
+                let making = Making { shared: &shared, run: &secrets.run, call: &call, secrets: &known };
+                making.make(task, http, &mut masks, &mut record).await
+            }
+            _ => Err(FaultKind::Runtime.fault("the task is no call").into()),
+        };
+        let result = match made {
+            Ok(mut output) => {
+                masks.mask(&mut output);
+                Ok(Arc::new(output))
+            }
+            Err(Unanswered::Fault(fault)) => Err(masks.of_fault(fault)),
+            Err(Unanswered::Elsewhere) => Err(FaultKind::Runtime.fault("a call asks for no schema")),
+            Err(Unanswered::Later(_)) => {
+                pause.pass().await;
+                continue;
+            }
+        };
+        let record = record.map(|record: CallRecord| CallRecord {
+            endpoint: masks.masked(&record.endpoint).into_owned().into(),
+            ..record
+        });
+        return Ok(CallDone { ask: call.ask, at: shared.clock.now(), result, record });
+    }
+}
+
+/// A call that is being made.
+struct Making<'c, B, C, K> {
+    shared: &'c Shared<B, C, K>,
+    run: &'c RunId,
+    call: &'c Call,
+    secrets: &'c Arc<Value>,
+}
+
+impl<B: Book, C: Caller, K: Clock> Making<'_, B, C, K> {
+    async fn make(
+        &self,
+        task: &Task,
+        http: &HttpCall,
+        masks: &mut Masks,
+        record: &mut Option<CallRecord>,
+    ) -> Result<Value, Unanswered> {
+        let Self { shared, run, call, secrets } = *self;
+        let evaluator = &shared.evaluator;
+        let mut scope = call.scope.clone();
+        if let Some(from) = task.input.template.as_ref().filter(|_| task.has_secret_input()) {
+            let input = Scoped::new(evaluator, &call.scope, secrets).template(from).await?;
+            scope = call.scope.given(Arc::new(input));
+        }
+        let scoped = Scoped::new(evaluator, &scope, secrets);
+        let asking = Asking { shared, run, path: &call.path };
+        let mut is_again = false;
+        loop {
+            let authorized = match &http.endpoint.authentication {
+                Some(authentication) => {
+                    Some(tokens::authorize(asking, authentication, &scoped, masks, is_again).await?)
+                }
+                None => None,
+            };
+            let authorization = authorized.as_ref().map(|authorized| &authorized.authorization);
+            let mut request = arguments::request(http, &scoped, authorization).await?;
+            request.headers.entry(IDEMPOTENCY_KEY).or_insert_with(|| idempotency_key(&run.run, call));
+            let record = record.insert(CallRecord {
+                began: shared.clock.now(),
+                method: request.method.as_str().into(),
+                endpoint: request.uri.to_string().into(),
+                status: None,
+                trace: None,
+            });
+            let most = scope.run.most_bytes;
+            let answer = shared
+                .send(OutgoingCall {
+                    run: run.clone(),
+                    path: call.path.clone(),
+                    method: request.method.clone(),
+                    uri: request.uri.clone(),
+                    headers: request.headers.clone(),
+                    body: std::mem::take(&mut request.body).into(),
+                    most_answer: most.saturating_mul(ANSWER_TO_OUTPUT),
+                    within: shared.limits.longest_call,
+                })
+                .await?;
+            record.status = Some(answer.status.as_u16());
+            record.trace = answer.trace.clone();
+            if answer.status == StatusCode::UNAUTHORIZED
+                && !is_again
+                && authorized.as_ref().is_some_and(|authorized| authorized.is_from_before)
+            {
+                is_again = true;
+                continue;
+            }
+            let CallAnswer { status, headers, mut body, .. } = answer;
+            // What is cut off or encoded below shows nothing of a secret by which it could be known.
+            if !status.is_success() || http.output == HttpOutput::Raw {
+                body = masks.of_bytes(body);
+            }
+            return Ok(http.output_of(&request, &Answer { status, headers: &headers, body: &body }, most)?);
+        }
+    }
+}
+
+impl<B, C: Caller, K> Shared<B, C, K> {
+    /// Has a request answered within its time.
+    pub(super) async fn send(&self, call: OutgoingCall) -> Result<CallAnswer, Fault> {
+        let within = call.within;
+        let most = call.most_answer;
+        let late = |_| {
+            let why = format!("the call was not answered within {} s", within.as_secs());
+            FaultKind::Timeout.fault(why)
+        };
+        let answer = timeout(within, self.caller.call(call)).await.map_err(late)??;
+        if answer.body.len() > most {
+            let why = format!("the answer has more than {most} bytes");
+            return Err(FaultKind::Runtime.fault(why));
+        }
+        Ok(answer)
+    }
+}
+
+/// Which call of which run it is: the same whenever it is made, until the run is gone back to an earlier state.
+fn idempotency_key(run: &str, call: &Call) -> HeaderValue {
+    let again = if call.retries > 0 { format!("~{}", call.retries) } else { String::new() };
+    let readable = format!("{run}{again}{}", call.path);
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"\"\\,;".contains(&byte);
+    let text = if readable.len() <= LONGEST_KEY && readable.bytes().all(is_plain) {
+        readable
+    } else {
+        let [first, second] = ["", "~"].map(|before| fnv1a([before.as_bytes(), readable.as_bytes()]));
+        format!("{run}{again}/{first:016x}{second:016x}")
+    };
+    // Runs are named by who starts them, in letters that a header takes.
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+}

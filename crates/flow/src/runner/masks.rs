@@ -1,0 +1,197 @@
+//! Has nothing of a secret be kept or shown: its value is `***` wherever it comes back.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde_json::{Map, Value};
+use tulle_model::flow::fault::Fault;
+use tulle_model::flow::uri_template::encoded;
+
+const MASK: &str = "***";
+/// The shortest value that is looked for, in bytes: shorter ones stand in texts by chance.
+const SHORTEST: usize = 4;
+/// What shows that a text was cut off.
+const CUT: char = '…';
+
+/// What is not to be shown: values of secrets, in the forms that they are sent and answered in.
+pub(super) struct Masks {
+    /// The longest first: some are parts of others.
+    forms: Vec<String>,
+}
+
+impl Masks {
+    /// Those of Secrets, by name and key.
+    pub(super) fn of(secrets: &Value) -> Self {
+        let mut masks = Self { forms: Vec::new() };
+        let secrets = secrets.as_object().into_iter().flat_map(Map::values);
+        let texts = secrets.filter_map(Value::as_object).flat_map(Map::values).filter_map(Value::as_str);
+        texts.for_each(|text| masks.add(text));
+        masks
+    }
+
+    pub(super) fn add(&mut self, secret: &str) {
+        // Files end with a line break that is left out where they are used.
+        for value in [secret, secret.trim()] {
+            let json = Value::from(value).to_string();
+            let forms = [
+                value.to_owned(),
+                json[1..json.len() - 1].to_owned(),
+                encoded(value),
+                STANDARD.encode(value),
+            ];
+            for form in forms {
+                if value.len() >= SHORTEST && !self.forms.contains(&form) {
+                    self.forms.push(form);
+                }
+            }
+        }
+        self.forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
+    }
+
+    pub(super) fn masked<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let mut masked = Cow::Borrowed(text);
+        for form in &self.forms {
+            if masked.contains(&**form) {
+                masked = Cow::Owned(masked.replace(&**form, MASK));
+            }
+        }
+        if masked.contains(CUT) {
+            masked = Cow::Owned(self.without_beginnings(&masked));
+        }
+        masked
+    }
+
+    /// Of what was cut off, a secret's beginning may be left.
+    fn without_beginnings(&self, text: &str) -> String {
+        let mut parts: Vec<String> = text.split(CUT).map(str::to_owned).collect();
+        let before_cuts = parts.len() - 1;
+        for part in &mut parts[..before_cuts] {
+            let begins = |form: &String| {
+                let lengths = (SHORTEST..form.len()).rev().filter(|end| form.is_char_boundary(*end));
+                lengths.into_iter().find(|end| part.ends_with(&form[..*end]))
+            };
+            if let Some(length) = self.forms.iter().filter_map(begins).max() {
+                part.truncate(part.len() - length);
+                part.push_str(MASK);
+            }
+        }
+        parts.join(&CUT.to_string())
+    }
+
+    /// Texts within a value, its keys, and numbers that are a secret as a whole.
+    pub(super) fn mask(&self, value: &mut Value) {
+        if self.forms.is_empty() {
+            return;
+        }
+        match value {
+            Value::String(text) => {
+                if let Cow::Owned(masked) = self.masked(text) {
+                    *text = masked;
+                }
+            }
+            Value::Number(number) => {
+                let text = number.to_string();
+                if text.len() >= SHORTEST && self.forms.contains(&text) {
+                    *value = MASK.into();
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| self.mask(item)),
+            Value::Object(fields) => {
+                fields.values_mut().for_each(|field| self.mask(field));
+                if fields.keys().any(|key| matches!(self.masked(key), Cow::Owned(_))) {
+                    let all = std::mem::take(fields).into_iter();
+                    *fields = all.map(|(key, field)| (self.masked(&key).into_owned(), field)).collect();
+                }
+            }
+            Value::Null | Value::Bool(_) => {}
+        }
+    }
+
+    pub(super) fn of_fault(&self, fault: Fault) -> Fault {
+        Fault {
+            kind: self.masked(&fault.kind).as_ref().into(),
+            title: self.masked(&fault.title).as_ref().into(),
+            detail: fault.detail.map(|detail| self.masked(&detail).as_ref().into()),
+            ..fault
+        }
+    }
+
+    /// Bytes that may be a text in some part.
+    pub(super) fn of_bytes(&self, bytes: Bytes) -> Bytes {
+        let mut masked: Vec<u8> = Vec::new();
+        let mut rest = &bytes[..];
+        // All forms have four bytes at least, and few bytes begin one.
+        let begins: [bool; 256] =
+            std::array::from_fn(|byte| self.forms.iter().any(|form| usize::from(form.as_bytes()[0]) == byte));
+        while let Some(at) = rest.iter().position(|byte| begins[usize::from(*byte)]) {
+            masked.extend_from_slice(&rest[..at]);
+            rest = &rest[at..];
+            match self.forms.iter().find(|form| rest.starts_with(form.as_bytes())) {
+                Some(form) => {
+                    masked.extend_from_slice(MASK.as_bytes());
+                    rest = &rest[form.len()..];
+                }
+                None => {
+                    masked.push(rest[0]);
+                    rest = &rest[1..];
+                }
+            }
+        }
+        if masked.is_empty() {
+            return bytes;
+        }
+        masked.extend_from_slice(rest);
+        masked.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tulle_model::flow::fault::FaultKind;
+
+    use super::*;
+
+    fn masks() -> Masks {
+        Masks::of(&json!({
+            "pay": { "token": "s3cr&t \"x\"", "pin": "48271", "short": "abc", "line": "hush-hush\n" },
+        }))
+    }
+
+    #[test]
+    fn a_secret_is_masked_in_each_of_its_forms() {
+        let masks = masks();
+        for (text, expected) in [
+            ("you said s3cr&t \"x\"!", "you said ***!"),
+            ("{\"a\":\"s3cr&t \\\"x\\\"\"}", "{\"a\":\"***\"}"),
+            ("/?t=s3cr%26t%20%22x%22&b", "/?t=***&b"),
+            ("czNjciZ0ICJ4Ig==", "***"),
+            ("abc and pins", "abc and pins"),
+            ("hush-hush hush-hush\n", "*** ***"),
+            ("given s3cr&…", "given ***…"),
+            ("given s3…, hush-h…", "given s3…, ***…"),
+        ] {
+            assert_eq!(masks.masked(text), expected);
+            if !text.contains('…') {
+                let bytes = masks.of_bytes(Bytes::copy_from_slice(text.as_bytes()));
+                assert_eq!(String::from_utf8_lossy(&bytes), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_is_masked_within_values_and_errors() {
+        let masks = masks();
+        let mut value = json!({ "hush-hush": ["48271", 48271, 482710, { "a": "x 48271" }], "b": 1 });
+        masks.mask(&mut value);
+        assert_eq!(value, json!({ "***": ["***", "***", 482710, { "a": "x ***" }], "b": 1 }));
+        let fault = Fault { title: "48271".into(), ..FaultKind::Runtime.fault("no 48271 there") };
+        let fault = masks.of_fault(fault);
+        assert_eq!((&*fault.title, fault.detail.as_deref()), ("***", Some("no *** there")));
+        let none = Masks::of(&json!({}));
+        assert_eq!(none.of_bytes(Bytes::from_static(b"abcd")), "abcd");
+        assert_eq!(none.masked("ab…"), "ab…");
+    }
+}
