@@ -16,6 +16,7 @@ mod dns;
 pub mod ending;
 mod exposure;
 mod files;
+mod flows;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -29,6 +29,7 @@ use crate::dialer::Dialer;
 use crate::dns::{Addresses, Resolver};
 use crate::exposure;
 use crate::files;
+use crate::flows::{self, FlowParts};
 use crate::keeper::Keeper;
 use crate::lock::HomeLock;
 use crate::node_state::StatePublisher;
@@ -46,6 +47,9 @@ const DEMANDS: usize = 1024;
 const EXPIRATIONS: usize = 16;
 /// How many sets of keys may wait to be asked for.
 const UNKNOWN_KEYS: usize = 64;
+
+/// How long the server's name may take to be resolved at the start.
+const RESOLVE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long the goodbye to the server may take.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
@@ -171,6 +175,7 @@ impl Node {
         let scope = scope::of_node(&config.name, &config.home);
         let own_ports: Vec<_> =
             [Some(link), admin_address].into_iter().flatten().map(|own| own.port()).collect();
+        let never: Vec<_> = [Some(link), admin_address].into_iter().flatten().collect();
         let (capture, mode, reason) = open_capture(&config, &scope, own_ports).await?;
         if mode == CaptureMode::Explicit && !tulle_sys::knows_users() {
             tracing::warn!(
@@ -221,6 +226,13 @@ impl Node {
             seen: SeenSummaries::default(),
         };
         let seen = state.cell().clone();
+        let flow_parts = FlowParts {
+            name: config.name.clone(),
+            server: server.clone(),
+            workloads: workloads.clone(),
+            proxy: proxy.clone(),
+            never: own_and_servers(never, &config.server).await,
+        };
         let source = Arc::new(StatusSource {
             name: config.name,
             capture_mode: mode.as_str(),
@@ -250,6 +262,7 @@ impl Node {
             tokio::spawn(socket.clone().keep(made)),
             tokio::spawn(renew_expired(Arc::downgrade(&identities), expirations)),
             tokio::spawn(renew_revoked(Arc::downgrade(&identities), seen.clone())),
+            tokio::spawn(flows::run(flow_parts)),
         ];
         tasks.push(tokio::spawn(source.workloads.clone().tend_orphans()));
         tasks.extend(workload_api.map(tokio::spawn));
@@ -325,6 +338,14 @@ impl Node {
         source.proxy.drain(end.saturating_duration_since(Instant::now())).await;
         left
     }
+}
+
+/// Where the mesh's own processes listen, the server among them as far as its name can be resolved now.
+async fn own_and_servers(mut own: Vec<SocketAddr>, server: &str) -> Vec<SocketAddr> {
+    if let Ok(Ok(found)) = timeout(RESOLVE_DEADLINE, tokio::net::lookup_host(server)).await {
+        own.extend(found);
+    }
+    own
 }
 
 /// Certificates and configuration of a mesh that the node was in before are of no use in another.

@@ -24,9 +24,11 @@ use tonic::transport::Channel;
 use tulle_identity::Svid;
 use tulle_model::identity::{InvalidIdentity, SpiffeId, TrustDomain};
 use tulle_proxy::clock::MeshClock;
+use tulle_wire::flow::flow_service_client::FlowServiceClient;
 use tulle_wire::node::node_service_client::NodeServiceClient;
 use tulle_wire::xds::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 
+pub(crate) use self::channel::explain_status;
 use crate::backoff::Backoff;
 use crate::dialer::Dialer;
 
@@ -140,8 +142,14 @@ impl Server {
         self.inner.connected.send_if_modified(|now| std::mem::replace(now, connected) != connected);
     }
 
-    fn certificate_changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn certificate_changes(&self) -> watch::Receiver<u64> {
         self.inner.certificates.subscribe()
+    }
+
+    /// What it keeps of Flows.
+    pub(crate) fn flows(&self) -> FlowServiceClient<Channel> {
+        FlowServiceClient::new(Channel::clone(&self.inner.channel.load()))
+            .max_decoding_message_size(MOST_MESSAGE_BYTES)
     }
 
     fn nodes(&self) -> NodeServiceClient<Channel> {
@@ -155,6 +163,6 @@ impl Server {
 }
 
 /// For the streams that have to stand all the time.
-fn stream_backoff() -> Backoff {
+pub(crate) fn stream_backoff() -> Backoff {
     Backoff::new(Duration::from_millis(100), Duration::from_secs(5))
 }

@@ -64,6 +64,15 @@ impl Workloads {
         Ok(name)
     }
 
+    /// Waits until a workload has a certificate; `false`: it is gone.
+    pub(crate) async fn has_certificate(&self, name: &WorkloadName) -> bool {
+        let Some(mut certificate) = self.entries.lock().get(name).map(|entry| entry.certificate.clone())
+        else {
+            return false;
+        };
+        certificate.wait_for(Option::is_some).await.is_ok()
+    }
+
     /// Takes such a workload out of the mesh.
     pub(crate) fn remove_in_process(&self, name: &WorkloadName) {
         if self.entries.lock().remove(name).is_none() {

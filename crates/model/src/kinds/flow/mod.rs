@@ -13,6 +13,12 @@ use super::meta::Stateless;
 use crate::schema::structural::derived;
 use crate::validate::syntax::dns_1035_label_problem;
 
+/// The label of the workloads that carry a Flow out, with its name: nodes that run Flows of the namespace write them, as the Flow's
+/// service account. Workloads of other accounts that have it are none of the Flow's.
+pub const FLOW_LABEL: &str = "tulle.dev/flow";
+/// The name of such a workload's port at which the HTTP trigger is served.
+pub const TRIGGER_PORT: &str = "trigger";
+
 /// What the registry lists.
 pub(crate) const KIND: Kind = Kind {
     has_status: false,

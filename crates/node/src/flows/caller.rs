@@ -1,0 +1,115 @@
+//! Calls of runs, which the proxy makes as the identity of their Flow.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Request};
+use tokio::time::{Instant, sleep, timeout_at};
+use tulle_flow::runner::{CallAnswer, Caller, OutgoingCall, RunId};
+use tulle_model::flow::fault::{Fault, FaultKind};
+use tulle_proxy::{FlowStep, OwnCall, OwnCallError, Proxy};
+
+use super::served::ServedFlows;
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// How long to wait before the proxy is asked again.
+const PAUSE: Duration = Duration::from_millis(20);
+
+pub(super) struct MeshCaller {
+    pub proxy: Arc<Proxy>,
+    pub served: Arc<ServedFlows>,
+}
+
+impl Caller for MeshCaller {
+    async fn call(&self, call: OutgoingCall) -> Result<CallAnswer, Fault> {
+        let OutgoingCall { run, path, method, uri, mut headers, body, most_answer, within } = call;
+        let end = Instant::now() + within;
+        // A Flow that has just come has no certificate yet.
+        let ready = timeout_at(end, self.served.ready(&run.namespace, &run.flow)).await;
+        let Ok(workload) = ready else {
+            let why = format!("this node has no certificate for the Flow {}/{}", run.namespace, run.flow);
+            return Err(FaultKind::Communication.fault(why));
+        };
+        let trace = traced(&mut headers, &run);
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        let step = FlowStep { run: run.run.clone(), task: path };
+        loop {
+            let call = OwnCall {
+                workload: workload.clone(),
+                step: step.clone(),
+                request: request.clone(),
+                most_answer,
+                time: end.saturating_duration_since(Instant::now()),
+            };
+            match self.proxy.call(call).await {
+                Ok(answer) => {
+                    let (head, body) = answer.into_parts();
+                    return Ok(CallAnswer { status: head.status, headers: head.headers, body, trace });
+                }
+                // Nothing was sent, and it goes better in a moment.
+                Err(OwnCallError::Busy | OwnCallError::NoWorkload(_)) if Instant::now() + PAUSE < end => {
+                    sleep(PAUSE).await;
+                }
+                // What becomes of the run is for who takes it over.
+                Err(OwnCallError::Stopping) => std::future::pending().await,
+                Err(OwnCallError::TooLarge(most)) => {
+                    return Err(FaultKind::Runtime.fault(format!("the answer is over {most} bytes")));
+                }
+                Err(OwnCallError::Late(_)) => {
+                    return Err(FaultKind::Timeout.fault(format!("there was no answer within {within:?}")));
+                }
+                Err(other) => return Err(FaultKind::Communication.fault(other.to_string())),
+            }
+        }
+    }
+}
+
+/// The id of the trace that a call is part of (W3C Trace Context, level 1): the author's, or one of the whole run.
+fn traced(headers: &mut http::HeaderMap, run: &RunId) -> Option<Arc<str>> {
+    if let Some(given) = headers.get(TRACEPARENT) {
+        let id = given.to_str().ok()?.split('-').nth(1)?;
+        return Some(id.into());
+    }
+    let half = |which: u8| {
+        let mut hasher = DefaultHasher::new();
+        (which, &run.namespace, &run.flow, &run.run).hash(&mut hasher);
+        hasher.finish()
+    };
+    // An id of zeros is none.
+    let id = format!("{:016x}{:016x}", half(0) | 1, half(1));
+    let parent = format!("00-{id}-{:016x}-01", rand::random::<u64>() | 1);
+    headers.insert(TRACEPARENT, HeaderValue::try_from(parent).ok()?);
+    Some(id.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+
+    #[test]
+    fn calls_of_a_run_are_of_one_trace() {
+        let run = |run: &str| RunId { namespace: "shop".into(), flow: "order".into(), run: run.into() };
+        let trace = |run: &RunId| {
+            let mut headers = HeaderMap::new();
+            let id = traced(&mut headers, run).unwrap();
+            let parent = headers[TRACEPARENT].to_str().unwrap().to_owned();
+            assert!(parent.len() == 55 && parent.starts_with(&format!("00-{id}-")), "{parent}");
+            (id, parent)
+        };
+        let (first, again, other) = (trace(&run("r1")), trace(&run("r1")), trace(&run("r2")));
+        assert_eq!(first.0, again.0);
+        assert_ne!(first.1, again.1);
+        assert_ne!(first.0, other.0);
+        let given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let mut headers = HeaderMap::from_iter([(TRACEPARENT, HeaderValue::from_static(given))]);
+        assert_eq!(traced(&mut headers, &run("r1")).as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
+        assert_eq!(headers[TRACEPARENT], given);
+    }
+}

@@ -1,0 +1,117 @@
+//! Runs Flows, as far as the node's token lets it: takes their requests, and carries their runs out. Histories are the server's, which gives
+//! runs to nodes; [`tulle_flow::runner`] carries them out.
+
+mod book;
+mod caller;
+mod clock;
+mod served;
+mod stream;
+mod trigger;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tulle_flow::evaluator::{Evaluator, Evaluators};
+use tulle_flow::runner::{GivenRun, RunId, Runner, RunnerLimits};
+use tulle_model::flow::history::Outcome;
+use tulle_model::flow::parse;
+use tulle_model::flow::scope::RunInfo;
+use tulle_model::flow::workflow::Workflow;
+use tulle_proxy::Proxy;
+use tulle_wire::flow as wire;
+
+use self::book::ServerBook;
+use self::caller::MeshCaller;
+use self::clock::ServersClock;
+use self::served::{Flow, ServedFlows};
+use crate::control::Server;
+use crate::workloads::Workloads;
+
+/// How many requests are answered at once, and how many runs are loaded.
+const REQUESTS: usize = 4096;
+const LOADS: usize = 64;
+
+/// What runs Flows on this node.
+pub(crate) struct FlowNode {
+    server: Server,
+    served: Arc<ServedFlows>,
+    runner: Runner<ServerBook, MeshCaller, ServersClock>,
+    most_runs: usize,
+    requests: Arc<Semaphore>,
+    loads: Arc<Semaphore>,
+}
+
+/// What it works with.
+pub(crate) struct FlowParts {
+    pub name: String,
+    pub server: Server,
+    pub workloads: Arc<Workloads>,
+    pub proxy: Arc<Proxy>,
+    /// Where the mesh's own processes listen: calls of Flows do not reach that.
+    pub never: Vec<SocketAddr>,
+}
+
+/// Runs Flows for as long as this is polled.
+pub(crate) async fn run(parts: FlowParts) {
+    let FlowParts { name, server, workloads, proxy, never } = parts;
+    let served = ServedFlows::new(&name, workloads, never.into());
+    let caller = MeshCaller { proxy, served: served.clone() };
+    let clock = ServersClock(server.clock().clone());
+    let book = ServerBook { server: server.clone() };
+    let evaluator = Evaluator::new(Evaluators::default());
+    let limits = RunnerLimits::default();
+    let node = Arc::new(FlowNode {
+        server,
+        served,
+        most_runs: limits.most_runs,
+        runner: Runner::new(book, caller, evaluator, clock, limits),
+        requests: Arc::new(Semaphore::new(REQUESTS)),
+        loads: Arc::new(Semaphore::new(LOADS)),
+    });
+    // Ends with this.
+    let mut tasks = JoinSet::new();
+    stream::keep(&node, &mut tasks).await;
+}
+
+impl FlowNode {
+    /// Begins a run that this node has started. What is returned is what comes of it, where this node carries it out to its end.
+    fn begin(
+        self: &Arc<Self>,
+        run: &RunId,
+        new: wire::NewRun,
+        flow: &Flow,
+    ) -> Result<impl Future<Output = Option<Outcome>> + Send + use<>, String> {
+        let info: RunInfo = serde_json::from_slice(&new.info).map_err(|error| error.to_string())?;
+        let workflow = match &new.workflow {
+            Some(document) => read_workflow(document)?,
+            None => flow.workflow.clone(),
+        };
+        let given = GivenRun {
+            id: run.clone(),
+            lease: new.lease,
+            info: Arc::new(info),
+            workflow,
+            checkpoint: None,
+            entries: Vec::new(),
+            commands: Vec::new(),
+        };
+        if self.runner.carry_on(given.clone()).is_err() {
+            // Others were faster: it has its turn.
+            tokio::spawn(stream::begin(self.clone(), given));
+        }
+        Ok(self.runner.ended(run))
+    }
+}
+
+fn read_workflow(document: &[u8]) -> Result<Arc<Workflow>, String> {
+    let document: Value = serde_json::from_slice(document).map_err(|error| error.to_string())?;
+    let workflow = parse(&document).map_err(|errors| {
+        let first = errors.first().map(|error| format!("{}: {}", error.path, error.message));
+        first.unwrap_or_default()
+    })?;
+    Ok(Arc::new(workflow))
+}

@@ -1,0 +1,183 @@
+//! The Flows that this node is told of, each with the workload that its calls are made as and its requests come to.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+use tulle_model::flow::parse;
+use tulle_model::flow::workflow::Workflow;
+use tulle_model::kinds::flow::{FLOW_LABEL, TRIGGER_PORT};
+use tulle_model::name::WorkloadName;
+use tulle_proxy::{Arrived, InProcess};
+use tulle_wire::flow::FlowTold;
+
+use crate::workloads::{Port, WorkloadSpec, Workloads};
+
+/// How many requests may wait to be taken.
+const WAITING: usize = 256;
+/// How many bytes the body of a request may have: that of a document between tasks, and room for how it is written.
+const MOST_BODY: usize = 512 << 10;
+/// The port of a workload whose Flow nobody starts by a request.
+const NO_TRIGGER: u16 = 1;
+
+/// A Flow as the server has told it.
+#[derive(Debug)]
+pub(super) struct Flow {
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+    pub uid: String,
+    pub generation: i64,
+    pub service_account: String,
+    pub workflow: Arc<Workflow>,
+    pub trigger: Option<HttpTrigger>,
+}
+
+/// How requests start it.
+#[derive(Debug)]
+pub(super) struct HttpTrigger {
+    pub port: u16,
+    pub wait: Duration,
+    /// Whether its input is the request, and not its body alone.
+    pub request: bool,
+    /// In lower case.
+    pub headers: Vec<String>,
+}
+
+/// A Flow, and what of it is part of the mesh.
+struct Served {
+    flow: Arc<Flow>,
+    workload: WorkloadName,
+}
+
+pub(super) struct ServedFlows {
+    node: String,
+    workloads: Arc<Workloads>,
+    /// Where the mesh's own processes listen.
+    never: Arc<[SocketAddr]>,
+    flows: Mutex<BTreeMap<(Arc<str>, Arc<str>), Served>>,
+    /// Counts the changes.
+    changed: watch::Sender<u64>,
+}
+
+impl Flow {
+    /// `Err` says what this node does not understand of it.
+    pub fn told(told: FlowTold) -> Result<Self, String> {
+        let document: Value = serde_json::from_slice(&told.workflow)
+            .map_err(|error| format!("its workflow is no JSON: {error}"))?;
+        let workflow = parse(&document).map_err(|errors| {
+            let first = errors.first().map(|error| format!("{}: {}", error.path, error.message));
+            format!("its workflow: {}", first.unwrap_or_default())
+        })?;
+        let trigger = told.http.map(|http| {
+            Ok::<_, String>(HttpTrigger {
+                port: u16::try_from(http.port).map_err(|_| format!("there is no port {}", http.port))?,
+                wait: Duration::from_millis(http.wait_millis),
+                request: http.request,
+                headers: http.headers.into_iter().map(|name| name.to_ascii_lowercase()).collect(),
+            })
+        });
+        Ok(Self {
+            namespace: told.namespace.into(),
+            name: told.name.into(),
+            uid: told.uid,
+            generation: told.generation,
+            service_account: told.service_account,
+            workflow: Arc::new(workflow),
+            trigger: trigger.transpose()?,
+        })
+    }
+
+    fn port(&self) -> u16 {
+        self.trigger.as_ref().map_or(NO_TRIGGER, |trigger| trigger.port)
+    }
+}
+
+impl ServedFlows {
+    pub fn new(node: &str, workloads: Arc<Workloads>, never: Arc<[SocketAddr]>) -> Arc<Self> {
+        let (flows, changed) = (Mutex::default(), watch::Sender::new(0));
+        Arc::new(Self { node: node.to_owned(), workloads, never, flows, changed })
+    }
+
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Flow>> {
+        let flows = self.flows.lock();
+        Some(flows.get(&(namespace.into(), name.into()))?.flow.clone())
+    }
+
+    /// Takes note of a Flow. Returns where its requests come, where these are to be listened to anew.
+    pub fn set(&self, flow: Flow) -> anyhow::Result<Option<mpsc::Receiver<Arrived>>> {
+        let key = (flow.namespace.clone(), flow.name.clone());
+        let flow = Arc::new(flow);
+        let mut flows = self.flows.lock();
+        if let Some(known) = flows.get_mut(&key) {
+            let same = known.flow.service_account == flow.service_account && known.flow.port() == flow.port();
+            if same {
+                known.flow = flow;
+                return Ok(None);
+            }
+            self.workloads.remove_in_process(&known.workload);
+            flows.remove(&key);
+        }
+        let (within, arrivals) = InProcess::new(WAITING, MOST_BODY, self.never.clone());
+        let workload = self.workloads.add_in_process(self.spec(&flow), within)?;
+        flows.insert(key, Served { flow, workload });
+        drop(flows);
+        self.changed.send_modify(|changes| *changes += 1);
+        Ok(Some(arrivals))
+    }
+
+    pub fn remove(&self, namespace: &str, name: &str) {
+        if let Some(served) = self.flows.lock().remove(&(namespace.into(), name.into())) {
+            self.workloads.remove_in_process(&served.workload);
+        }
+    }
+
+    /// All but these are gone.
+    pub fn retain(&self, told: &std::collections::BTreeSet<(String, String)>) {
+        let gone = |(namespace, name): &(Arc<str>, Arc<str>)| {
+            !told.contains(&(namespace.as_ref().to_owned(), name.as_ref().to_owned()))
+        };
+        let mut flows = self.flows.lock();
+        for (_, served) in flows.extract_if(.., |key, _| gone(key)) {
+            self.workloads.remove_in_process(&served.workload);
+        }
+    }
+
+    /// The workload that a Flow's calls are made as, once it has a certificate.
+    pub async fn ready(&self, namespace: &str, name: &str) -> WorkloadName {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            let served = {
+                let flows = self.flows.lock();
+                flows.get(&(namespace.into(), name.into())).map(|served| served.workload.clone())
+            };
+            match served {
+                Some(workload) if self.workloads.has_certificate(&workload).await => return workload,
+                Some(_) => {}
+                None => drop(changed.changed().await),
+            }
+        }
+    }
+
+    fn spec(&self, flow: &Flow) -> WorkloadSpec {
+        WorkloadSpec {
+            namespace: flow.namespace.as_ref().to_owned(),
+            name: format!("{}-flow-{}", flow.name, self.node),
+            service: flow.name.as_ref().to_owned(),
+            labels: BTreeMap::from([(FLOW_LABEL.to_owned(), flow.name.as_ref().to_owned())]),
+            service_account: flow.service_account.clone(),
+            ports: vec![Port { name: TRIGGER_PORT.to_owned(), port: flow.port(), target_port: None }],
+            app_address: std::net::Ipv4Addr::LOCALHOST.into(),
+            probe: None,
+            upstreams: Vec::new(),
+            user: None,
+            group: None,
+            attached: false,
+            stop_timeout_ms: 0,
+        }
+    }
+}

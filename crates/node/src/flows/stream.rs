@@ -1,0 +1,229 @@
+//! The stream to the server on which this node is told of Flows, and given runs.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+use tulle_flow::runner::{BookError, GivenRun, RunCommand, RunId};
+use tulle_model::flow::history::HistoryEntry;
+use tulle_proxy::Arrived;
+use tulle_wire::flow as wire;
+use tulle_wire::flow::run_command::Command;
+
+use super::book::{failed, reference, run_id};
+use super::served::Flow;
+use super::{FlowNode, read_workflow, trigger};
+use crate::control::{explain_status, stream_backoff};
+
+/// How long to wait where the server lets this node run no Flows: its token may be another one some day.
+const REFUSED_WAIT: Duration = Duration::from_secs(30);
+/// How long the server may take to open the stream, and to give out a run.
+const OPEN: Duration = Duration::from_secs(10);
+/// How many messages may wait to be sent.
+const OUTBOX: usize = 4;
+
+/// Keeps a stream for as long as this is polled. `tasks` gets what goes on beside it.
+pub(super) async fn keep(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>) {
+    let mut backoff = stream_backoff();
+    loop {
+        let started = Instant::now();
+        let mut certificate = node.server.certificate_changes();
+        let ended = tokio::select! {
+            ended = hold(node, tasks) => ended,
+            Ok(()) = certificate.changed() => continue,
+        };
+        match ended {
+            Err(status) if is_refusal(status.code()) => {
+                tracing::debug!("this node runs no Flows: {}", explain_status(&status));
+                tokio::select! {
+                    () = sleep(REFUSED_WAIT) => {}
+                    Ok(()) = certificate.changed() => {}
+                }
+                continue;
+            }
+            Err(status) => tracing::debug!("the server gives no runs for now: {}", explain_status(&status)),
+            Ok(()) => {}
+        }
+        if started.elapsed() > OPEN {
+            backoff.reset();
+        }
+        backoff.wait().await;
+    }
+}
+
+/// Whether the server answers, and does not want this node to run Flows. An older one knows no such call.
+fn is_refusal(code: Code) -> bool {
+    matches!(code, Code::PermissionDenied | Code::Unimplemented | Code::Unauthenticated)
+}
+
+/// One stream, until it ends.
+async fn hold(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>) -> Result<(), tonic::Status> {
+    let (outbox, messages) = mpsc::channel(OUTBOX);
+    let held = node.runner.held().into_iter();
+    let opened = wire::RunnerOpened {
+        instance: node.server.instance().id.clone(),
+        most_runs: u32::try_from(node.most_runs).unwrap_or(u32::MAX),
+        holds: held.map(|(run, lease)| wire::HeldRun { run: Some(reference(&run)), lease }).collect(),
+    };
+    let say = |said| wire::RunnerSays { said: Some(said) };
+    let late = || tonic::Status::deadline_exceeded("the server does not answer");
+    let _ = outbox.send(say(wire::runner_says::Said::Opened(opened))).await;
+    let mut client = node.server.flows();
+    let serving = client.serve(ReceiverStream::new(messages));
+    let mut told = timeout(OPEN, serving).await.map_err(|_| late())??.into_inner();
+    let mut beats = interval(OPEN / 3);
+    let mut all = Some(BTreeSet::new());
+    loop {
+        let message = tokio::select! {
+            message = told.message() => message?,
+            _ = beats.tick() => {
+                let runs = u32::try_from(node.runner.held().len()).unwrap_or(u32::MAX);
+                let beat = wire::runner_says::Said::Beat(wire::RunnerBeat { runs });
+                // Where the server reads nothing, it hears of no beat either.
+                let sent = timeout(OPEN, outbox.send(say(beat))).await;
+                sent.map_err(|_| late())?.map_err(|_| late())?;
+                continue;
+            }
+            Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
+        };
+        use wire::runner_told::Told;
+        let Some(message) = message else { return Ok(()) };
+        match message.told {
+            Some(Told::Settings(settings)) => {
+                beats = interval(Duration::from_millis(settings.lease_millis.max(100)) / 4);
+                beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            }
+            Some(Told::Flow(flow)) => {
+                if let Some(all) = &mut all {
+                    all.insert((flow.namespace.clone(), flow.name.clone()));
+                }
+                take(node, tasks, flow);
+            }
+            Some(Told::Gone(gone)) => node.served.remove(&gone.namespace, &gone.name),
+            Some(Told::All(_)) => {
+                if let Some(all) = all.take() {
+                    node.served.retain(&all);
+                }
+            }
+            Some(Told::Given(given)) => {
+                tasks.spawn(carry_on(node.clone(), given));
+            }
+            Some(Told::Command(command)) => {
+                if let (Some(run), Some(command)) = (command.run, command.command.map(wanted)) {
+                    node.runner.command(&run_id(run), command);
+                }
+            }
+            Some(Told::Lost(lost)) => {
+                if let Some(run) = lost.run {
+                    node.runner.lost(&run_id(run), lost.lease);
+                }
+            }
+            None => {}
+        }
+    }
+}
+
+/// Takes note of a Flow.
+fn take(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>, told: wire::FlowTold) {
+    let name = format!("{}/{}", told.namespace, told.name);
+    let set = Flow::told(told).map_err(anyhow::Error::msg).and_then(|flow| node.served.set(flow));
+    match set {
+        Ok(Some(arrivals)) => {
+            tasks.spawn(serve(node.clone(), name, arrivals));
+        }
+        Ok(None) => {}
+        Err(why) => tracing::error!("the Flow {name} is not served on this node: {why:#}"),
+    }
+}
+
+/// Answers the requests of a Flow for as long as it is served.
+async fn serve(node: Arc<FlowNode>, name: String, mut arrivals: mpsc::Receiver<Arrived>) {
+    let Some((namespace, name)) = name.split_once('/') else { return };
+    while let Some(arrived) = arrivals.recv().await {
+        let Some(flow) = node.served.get(namespace, name) else { return };
+        let Ok(place) = node.requests.clone().acquire_owned().await else { return };
+        let node = node.clone();
+        tokio::spawn(async move {
+            trigger::answer(node, flow, arrived).await;
+            drop(place);
+        });
+    }
+}
+
+fn wanted(command: Command) -> RunCommand {
+    match command {
+        Command::Suspend(_) => RunCommand::Suspend,
+        Command::Resume(_) => RunCommand::Resume,
+        Command::Cancel(_) => RunCommand::Cancel,
+        Command::Retry(retry) => RunCommand::Retry { task: retry.task.into() },
+    }
+}
+
+/// Loads a run that was given to this node, and carries it on.
+async fn carry_on(node: Arc<FlowNode>, given: wire::GivenRun) {
+    let Some(run) = given.run.map(run_id) else { return };
+    let commands: Vec<_> = given.commands.into_iter().filter_map(|each| each.command.map(wanted)).collect();
+    let Ok(_place) = node.loads.clone().acquire_owned().await else { return };
+    let mut backoff = stream_backoff();
+    loop {
+        let request = wire::LoadRunRequest { run: Some(reference(&run)), lease: given.lease };
+        let mut client = node.server.flows();
+        let loaded = match timeout(OPEN, client.load(request)).await {
+            Ok(Ok(loaded)) => loaded.into_inner(),
+            Ok(Err(status)) => match failed(&status) {
+                BookError::Lost => return,
+                BookError::Later(why) => {
+                    tracing::debug!(run = &*run.run, "a run cannot be loaded for now: {why}");
+                    backoff.wait().await;
+                    continue;
+                }
+            },
+            Err(_) => continue,
+        };
+        match read(&run, given.lease, loaded, &commands) {
+            Ok(loaded) => return begin(node, loaded).await,
+            Err(why) => {
+                tracing::error!(
+                    run = &*run.run,
+                    "a run of the Flow {}/{} cannot be carried on here: {why}",
+                    run.namespace,
+                    run.flow
+                );
+                return;
+            }
+        }
+    }
+}
+
+/// Waits for room, where there is none.
+pub(super) async fn begin(node: Arc<FlowNode>, given: GivenRun) {
+    let mut backoff = stream_backoff();
+    while let Err(full) = node.runner.carry_on(given.clone()) {
+        tracing::debug!(run = &*given.id.run, "a run waits: {full}");
+        backoff.wait().await;
+    }
+}
+
+fn read(
+    run: &RunId,
+    lease: u64,
+    loaded: wire::LoadRunResponse,
+    commands: &[RunCommand],
+) -> Result<GivenRun, String> {
+    let entry = |bytes: bytes::Bytes| serde_json::from_slice::<HistoryEntry>(&bytes);
+    let entries: Result<Vec<_>, _> = loaded.entries.into_iter().map(entry).collect();
+    Ok(GivenRun {
+        id: run.clone(),
+        lease,
+        info: Arc::new(serde_json::from_slice(&loaded.info).map_err(|error| error.to_string())?),
+        workflow: read_workflow(&loaded.workflow)?,
+        checkpoint: loaded.checkpoint.map(|at| (at.entries, at.state.into())),
+        entries: entries.map_err(|error| error.to_string())?,
+        commands: commands.to_vec(),
+    })
+}

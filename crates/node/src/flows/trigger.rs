@@ -1,0 +1,311 @@
+//! Requests that start runs of a Flow, or ask what became of one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use http::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout, timeout_at};
+use tonic::Code;
+use tulle_flow::runner::RunId;
+use tulle_model::flow::history::Outcome;
+use tulle_proxy::Arrived;
+use tulle_wire::flow as wire;
+
+use super::FlowNode;
+use super::book::{reference, run_id};
+use super::served::{Flow, HttpTrigger};
+use crate::control::explain_status;
+
+/// How long the server may take to begin a run.
+const START: Duration = Duration::from_secs(10);
+/// The longest wait that the server is asked for at once.
+const ASKED: Duration = Duration::from_secs(30);
+/// The longest name that a caller may give a run, in bytes.
+const LONGEST_NAME: usize = 255;
+
+const RUN: HeaderName = HeaderName::from_static("tulle-run");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+/// Under which path runs are asked for.
+const RUNS: &str = "/runs/";
+
+/// Answers a request that has come for a Flow.
+pub(super) async fn answer(node: Arc<FlowNode>, flow: Arc<Flow>, arrived: Arrived) {
+    let Arrived { caller, head, body, answer, .. } = arrived;
+    let caller = caller.map(|caller| caller.to_string()).unwrap_or_default();
+    let response = match head.uri.path().strip_prefix(RUNS) {
+        Some(run) if head.method == Method::GET => looked_up(&node, &flow, caller, run).await,
+        _ => started(&node, &flow, caller, &head, &body).await,
+    };
+    // Who is gone has started it all the same.
+    let _ = answer.send(response.unwrap_or_else(|refused| refused.response()));
+}
+
+/// An answer in problem details (RFC 9457).
+struct Problem {
+    status: StatusCode,
+    detail: String,
+    run: Option<Arc<str>>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), run: None }
+    }
+
+    fn response(self) -> Response<Bytes> {
+        let title = self.status.canonical_reason().unwrap_or_default();
+        let fields = json!({
+            "type": "about:blank",
+            "title": title,
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        problem(self.status, &fields, self.run.as_deref())
+    }
+}
+
+fn problem(status: StatusCode, fields: &Value, run: Option<&str>) -> Response<Bytes> {
+    json_response(status, fields, "application/problem+json", run)
+}
+
+fn json_response(
+    status: StatusCode,
+    value: &Value,
+    kind: &'static str,
+    run: Option<&str>,
+) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(value.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    if let Some(run) = run.and_then(|run| HeaderValue::try_from(run).ok()) {
+        response.headers_mut().insert(RUN, run);
+    }
+    response
+}
+
+async fn started(
+    node: &Arc<FlowNode>,
+    flow: &Flow,
+    caller: String,
+    head: &http::request::Parts,
+    body: &Bytes,
+) -> Result<Response<Bytes>, Problem> {
+    let name = format!("{}/{}", flow.namespace, flow.name);
+    let Some(trigger) = &flow.trigger else {
+        let why = format!("the Flow {name} has no `spec.trigger.http`: no request starts it");
+        return Err(Problem::new(StatusCode::NOT_FOUND, why));
+    };
+    let given = given(&head.headers)?;
+    let input = input(trigger, head, body)?;
+    if node.runner.is_full() {
+        let why = format!(
+            "this node has {} runs, which is the most that it carries out: try again later",
+            node.most_runs
+        );
+        return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, why));
+    }
+    let begun = Instant::now();
+    let request = wire::StartRunRequest {
+        namespace: flow.namespace.as_ref().to_owned(),
+        flow: flow.name.as_ref().to_owned(),
+        caller: caller.clone(),
+        input: input.to_string().into(),
+        given,
+        uid: flow.uid.clone(),
+        generation: flow.generation,
+    };
+    let mut client = node.server.flows();
+    let answer = timeout(START, client.start(request)).await;
+    let answer = answer.map_err(|_| unavailable("the server gives no answer"))?;
+    let answer = answer.map_err(|status| refused(&name, &status))?.into_inner();
+    let broken = || unavailable("the server's answer makes no sense");
+    let run = run_id(answer.run.ok_or_else(broken)?);
+    let end = begun + trigger.wait;
+    let outcome = match answer.started.ok_or_else(broken)? {
+        wire::start_run_response::Started::New(new) => {
+            let ended = node.begin(&run, new, flow).map_err(|why| unavailable(&why))?;
+            if is_async(&head.headers) {
+                return Ok(accepted(&run));
+            }
+            match timeout_at(end, ended).await {
+                Ok(Some(outcome)) => Some(outcome),
+                // It is forgotten for as long as it waits, or somebody else has it by now.
+                Ok(None) => awaited(node, &run, &caller, end).await?,
+                Err(_) => None,
+            }
+        }
+        wire::start_run_response::Started::Otherwise(_) => {
+            let why = format!(
+                "the run {} of the Flow {name} was started under this Idempotency-Key with another input",
+                run.run
+            );
+            let run = Some(run.run);
+            return Err(Problem { run, ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why) });
+        }
+        _ if is_async(&head.headers) => return Ok(accepted(&run)),
+        wire::start_run_response::Started::Queued(_) | wire::start_run_response::Started::Before(_) => {
+            awaited(node, &run, &caller, end).await?
+        }
+    };
+    Ok(outcome.map_or_else(|| accepted(&run), |outcome| answered(&run, outcome)))
+}
+
+async fn looked_up(
+    node: &FlowNode,
+    flow: &Flow,
+    caller: String,
+    run: &str,
+) -> Result<Response<Bytes>, Problem> {
+    let run = RunId { namespace: flow.namespace.clone(), flow: flow.name.clone(), run: run.into() };
+    let outcome = awaited(node, &run, &caller, Instant::now()).await?;
+    Ok(outcome.map_or_else(|| accepted(&run), |outcome| answered(&run, outcome)))
+}
+
+/// What has become of a run by then; `None`: it is not over.
+async fn awaited(
+    node: &FlowNode,
+    run: &RunId,
+    caller: &str,
+    end: Instant,
+) -> Result<Option<Outcome>, Problem> {
+    loop {
+        let wait = end.saturating_duration_since(Instant::now()).min(ASKED);
+        let request = wire::OutcomeRequest {
+            run: Some(reference(run)),
+            caller: caller.to_owned(),
+            wait_millis: u64::try_from(wait.as_millis()).unwrap_or_default(),
+        };
+        let mut client = node.server.flows();
+        let answer = timeout(wait + START, client.outcome(request)).await;
+        let answer = answer.map_err(|_| unavailable("the server gives no answer"))?;
+        let answer = answer.map_err(|status| match status.code() {
+            Code::NotFound => Problem::new(StatusCode::NOT_FOUND, no_run(run)),
+            _ => unavailable(&explain_status(&status)),
+        })?;
+        if let Some(outcome) = answer.into_inner().outcome {
+            let outcome = serde_json::from_slice(&outcome);
+            return outcome.map(Some).map_err(|_| unavailable("the server's answer makes no sense"));
+        }
+        if Instant::now() >= end {
+            return Ok(None);
+        }
+    }
+}
+
+fn no_run(run: &RunId) -> String {
+    format!(
+        "the Flow {}/{} has no run {} that you have started; runs are forgotten after a while (spec.history)",
+        run.namespace, run.flow, run.run
+    )
+}
+
+/// Nothing is known of runs without the server.
+fn unavailable(why: &str) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("flows-unavailable: {why}"))
+}
+
+fn refused(name: &str, status: &tonic::Status) -> Problem {
+    let why = explain_status(status);
+    match status.code() {
+        Code::ResourceExhausted => Problem::new(StatusCode::TOO_MANY_REQUESTS, why),
+        Code::NotFound => Problem::new(StatusCode::NOT_FOUND, format!("there is no Flow {name} any more")),
+        Code::InvalidArgument => Problem::new(StatusCode::BAD_REQUEST, why),
+        Code::PermissionDenied => Problem::new(StatusCode::FORBIDDEN, why),
+        _ => unavailable(&why),
+    }
+}
+
+/// The name that a caller gives the run.
+fn given(headers: &http::HeaderMap) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let wrong = |why: &str| Problem::new(StatusCode::BAD_REQUEST, format!("Idempotency-Key {why}"));
+    if values.next().is_some() {
+        return Err(wrong("is there twice"));
+    }
+    let text = value.to_str().map_err(|_| wrong("is no text"))?.trim();
+    // A quoted text (RFC 8941) is the same as it without quotes.
+    let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    if text.is_empty() || text.len() > LONGEST_NAME {
+        return Err(wrong(&format!("has to have from 1 to {LONGEST_NAME} characters")));
+    }
+    Ok(Some(text.to_owned()))
+}
+
+/// The run's input.
+fn input(trigger: &HttpTrigger, head: &http::request::Parts, body: &Bytes) -> Result<Value, Problem> {
+    let parsed = match body.is_empty() {
+        true => Value::Null,
+        false => serde_json::from_slice(body).map_err(|error| {
+            Problem::new(StatusCode::BAD_REQUEST, format!("the body is to be JSON, and is not: {error}"))
+        })?,
+    };
+    if !trigger.request {
+        return Ok(parsed);
+    }
+    let mut query: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for (name, value) in form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()) {
+        query.entry(name.into_owned()).or_default().push(value.into());
+    }
+    let one = |mut values: Vec<Value>| match values.len() {
+        1 => values.remove(0),
+        _ => Value::Array(values),
+    };
+    let query: serde_json::Map<_, _> = query.into_iter().map(|(name, values)| (name, one(values))).collect();
+    let named = trigger.headers.iter().filter_map(|name| {
+        let values: Vec<_> = head.headers.get_all(name).iter().collect();
+        let texts = values.iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+        (!values.is_empty()).then(|| (name.clone(), texts.collect::<Vec<_>>().join(", ").into()))
+    });
+    Ok(json!({
+        "method": head.method.as_str(),
+        "path": head.uri.path(),
+        "query": query,
+        "headers": named.collect::<serde_json::Map<_, _>>(),
+        "body": parsed,
+    }))
+}
+
+/// `Prefer: respond-async` (RFC 7240, section 4.1).
+fn is_async(headers: &http::HeaderMap) -> bool {
+    let all = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+    let mut wishes = all.flat_map(|value| value.split(','));
+    wishes.any(|wish| wish.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("respond-async"))
+}
+
+/// That a run goes on, and where it is to be asked for.
+fn accepted(run: &RunId) -> Response<Bytes> {
+    let place = format!("{RUNS}{}", run.run);
+    let value = json!({ "run": run.run, "location": place });
+    let mut response = json_response(StatusCode::ACCEPTED, &value, "application/json", Some(&run.run));
+    if let Ok(place) = HeaderValue::try_from(place) {
+        response.headers_mut().insert(LOCATION, place);
+    }
+    response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static("respond-async"));
+    response
+}
+
+/// What came of a run.
+fn answered(run: &RunId, outcome: Outcome) -> Response<Bytes> {
+    match outcome {
+        Outcome::Completed(output) => {
+            json_response(StatusCode::OK, &output, "application/json", Some(&run.run))
+        }
+        Outcome::Faulted(fault) => {
+            let status = StatusCode::from_u16(fault.status)
+                .ok()
+                .filter(|status| status.is_client_error() || status.is_server_error());
+            problem(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &fault.value(), Some(&run.run))
+        }
+        Outcome::Cancelled => {
+            let why = format!("the run {} was cancelled", run.run);
+            Problem { run: Some(run.run.clone()), ..Problem::new(StatusCode::CONFLICT, why) }.response()
+        }
+    }
+}
