@@ -73,7 +73,7 @@ impl Compiler {
         let candidates =
             (!form.selector.is_empty()).then(|| self.selectors.workloads(&name.namespace, &form.selector));
         candidates.into_iter().flatten().filter_map(|workload| {
-            let found = self.workloads.get(workload).filter(|w| form.selects(&w.labels))?;
+            let found = self.workloads.get(workload).filter(|w| form.selects(&w.labels, &w.account))?;
             Some((workload, found))
         })
     }
@@ -107,10 +107,20 @@ impl Compiler {
         })
     }
 
+    /// The slices of others that say where a service runs. Who carries a Flow out, nobody says but nodes.
+    pub(super) fn slices_of(
+        &self,
+        name: &ServiceName,
+        form: &ServiceForm,
+    ) -> impl Iterator<Item = &SliceForm> {
+        let slices = (!form.is_flow()).then(|| self.slices_by_service.get(name));
+        slices.into_iter().flatten().filter_map(|slice| self.slices.get(slice))
+    }
+
     /// What the slices of others say, each endpoint with its name in the service.
     fn endpoints_of_slices(&self, name: &ServiceName, form: &ServiceForm) -> Vec<(Endpoint, Arc<str>)> {
         let mut endpoints: Vec<(Endpoint, Arc<str>)> = Vec::new();
-        for slice in self.slices_by_service.get(name).filter_map(|slice| self.slices.get(slice)) {
+        for slice in self.slices_of(name, form) {
             let ports = ports_of_slice(form, slice);
             if ports.is_empty() && !form.is_portless() {
                 continue;

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::read::name_of;
 use super::route::RouteKey;
-use super::{Change, Compiler, name_of};
+use super::{Change, Compiler};
 use crate::identity::TrustDomain;
 use crate::kinds::route::form::{ParentForm, RouteForm};
 use crate::name::ServiceName;
-use crate::registry::{Kind, KindId};
+use crate::registry::Kind;
 use crate::validate::FieldPath;
 
-/// The Services that a route names: as parents, as backends, and for copies; each once. None of one that does not read.
+/// The Services and Flows that a route names: as parents, as backends, and for copies; each once. None of one that does not read.
 pub fn services_of_route(kind: &'static Kind, route: &Value) -> Vec<ServiceName> {
     let Some(compiler) = compiler_of([(kind, route)]) else { return Vec::new() };
     let forms = compiler.routes.values().filter_map(|state| state.form.as_deref());
@@ -25,12 +26,12 @@ pub fn services_of_route(kind: &'static Kind, route: &Value) -> Vec<ServiceName>
 
 /// What is to be told of a route that is written: where it does nothing, what of it decides nothing or leads nowhere; and of
 /// `others`, the routes of its namespace, what they lose by it. (Those of other
-/// namespaces lose nothing: where they have routes of their own, these replace it.) As far as `services`, those that it names, and `others` tell.
+/// namespaces lose nothing: where they have routes of their own, these replace it.) As far as `named`, the Services and Flows that it names, and `others` tell.
 pub fn foretell(
     kind: &'static Kind,
     route: &Value,
     others: &[(&'static Kind, Value)],
-    services: &[Value],
+    named: &[(&'static Kind, Value)],
 ) -> Vec<String> {
     let key = RouteKey { kind: kind.id, name: name_of(route, true) };
     let others = || {
@@ -39,8 +40,8 @@ pub fn foretell(
             .map(|(kind, other)| (RouteKey { kind: kind.id, name: name_of(other, true) }, *kind, other));
         named.filter(|(other, ..)| *other != key)
     };
-    let services = services.iter().map(|service| (KindId::Service.kind(), service));
-    let known = services.chain(others().map(|(_, kind, other)| (kind, other)));
+    let named = named.iter().map(|(kind, object)| (*kind, object));
+    let known = named.chain(others().map(|(_, kind, other)| (kind, other)));
     let Some(mut compiler) = compiler_of(known) else { return Vec::new() };
     let none = BTreeMap::new();
     let before: Vec<_> = others().map(|(other, ..)| (compiler.losses_of(&other, &none), other)).collect();

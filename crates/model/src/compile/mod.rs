@@ -11,12 +11,14 @@
 mod coverage;
 mod endpoints;
 mod external;
+mod flows;
 mod foretold;
 mod index;
 mod originated;
 mod originated_status;
 mod policy_status;
 mod port;
+mod read;
 mod route;
 mod set;
 pub mod slices;
@@ -33,9 +35,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use self::coverage::Coverage;
+use self::flows::FlowState;
 use self::index::{MultiMap, SelectorIndex, renew};
 use self::originated::TlsPolicies;
 use self::port::{Attached, compile_port};
+use self::read::{checked, name_of};
 use self::route::{Explained, RouteKey, attach, parents_of, resolve};
 use self::unreached::UnreachedOfService;
 use crate::identity::TrustDomain;
@@ -51,17 +55,16 @@ use crate::kinds::route::form::RouteForm;
 use crate::kinds::service::form::ServiceForm;
 use crate::kinds::workload::form::WorkloadForm;
 use crate::kinds::{
-    authorization_policy, backend_tls_policy, endpoint_slice, external_service, grpc_route, http_route, mesh,
-    node, service, tcp_route, tls_route, workload,
+    authorization_policy, backend_tls_policy, endpoint_slice, external_service, flow, grpc_route, http_route,
+    mesh, node, service, tcp_route, tls_route, workload,
 };
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::policy::Policies;
 use crate::registry::{Kind, KindId};
 use crate::snapshot::{EndpointSet, ExternalConfig, ExternalServices, HttpRule, MeshSettings, ServiceConfig};
-use crate::validate::field::{Errors, Field, Read, Unreadable};
-use crate::validate::validate;
 
 pub use self::external::KeySources;
+pub use self::flows::Refusal;
 pub use self::foretold::{foretell, services_of_route};
 pub use self::policy_status::{StatusTarget, TargetStatus};
 pub use self::status::{ParentStatus, StatusCondition};
@@ -123,7 +126,12 @@ pub struct InvalidObject {
 #[derive(Debug)]
 pub struct Compiler {
     domain: TrustDomain,
+    /// What has each name of the mesh: a Service, or the trigger of a Flow.
     services: HashMap<ServiceName, ServiceForm>,
+    /// Services whose names Flows have that are older.
+    displaced: HashMap<ServiceName, ServiceForm>,
+    flows: BTreeMap<NamespacedName, FlowState>,
+    flow_statuses: HashMap<NamespacedName, Vec<StatusCondition>>,
     workloads: HashMap<WorkloadName, WorkloadForm>,
     slices: HashMap<NamespacedName, SliceForm>,
     routes: HashMap<RouteKey, RouteState>,
@@ -194,6 +202,8 @@ struct Dirty {
     policies: BTreeSet<NamespacedName>,
     /// The same of BackendTLSPolicies.
     tls_policies: BTreeSet<NamespacedName>,
+    /// The same of Flows.
+    flows: BTreeSet<NamespacedName>,
     mesh: bool,
 }
 
@@ -203,6 +213,9 @@ impl Compiler {
         Self {
             domain: trust_domain,
             services: HashMap::new(),
+            displaced: HashMap::new(),
+            flows: BTreeMap::new(),
+            flow_statuses: HashMap::new(),
             workloads: HashMap::new(),
             slices: HashMap::new(),
             routes: HashMap::new(),
@@ -312,9 +325,11 @@ impl Compiler {
     fn known(&self) -> BTreeSet<(KindId, NamespacedName)> {
         let of = |kind| move |name: &NamespacedName| (kind, name.clone());
         let mesh = (KindId::Mesh, NamespacedName::new("", MESH));
-        self.services
-            .keys()
+        let holders = self.services.iter().filter(|(_, form)| !form.is_flow()).map(|(name, _)| name);
+        holders
+            .chain(self.displaced.keys())
             .map(of(KindId::Service))
+            .chain(self.known_flows().map(of(KindId::Flow)))
             .chain(self.workloads.keys().map(of(KindId::Workload)))
             .chain(self.slices.keys().map(of(KindId::EndpointSlice)))
             .chain(self.authorizations.keys().map(of(KindId::AuthorizationPolicy)))
@@ -368,6 +383,9 @@ impl Compiler {
                 .map(|form| self.set_route(&RouteKey::of(&form), Some(form), dirty)),
             CompiledKind::TcpRoute => checked(kind, object, tcp_route::check::check)
                 .map(|form| self.set_route(&RouteKey::of(&form), Some(form), dirty)),
+            CompiledKind::Flow => {
+                checked(kind, object, flow::check::check).map(|form| self.set_flow(&name, Some(form), dirty))
+            }
         };
         let problem = read.err();
         let generation = || object.pointer("/metadata/generation").and_then(Value::as_i64);
@@ -395,6 +413,9 @@ impl Compiler {
             dirty.tls_policies.insert(name.clone());
             dirty.statuses.insert((kind.id, name.clone()));
         }
+        if compiled == CompiledKind::Flow {
+            self.note_flow(&name, object, dirty);
+        }
         self.set_problem(kind.id, &name, problem, dirty);
     }
 
@@ -420,6 +441,7 @@ impl Compiler {
                 dirty.tls_policies.insert(name.clone());
             }
             CompiledKind::Mesh => self.set_mesh(name, None, dirty),
+            CompiledKind::Flow => self.forget_flow(name, dirty),
             CompiledKind::HttpRoute
             | CompiledKind::GrpcRoute
             | CompiledKind::TlsRoute
@@ -496,6 +518,11 @@ impl Compiler {
                 dirty.statuses.insert((KindId::AuthorizationPolicy, name));
             }
         }
+        for name in std::mem::take(&mut dirty.flows) {
+            if self.settle_flow_status(&name) {
+                dirty.statuses.insert((KindId::Flow, name));
+            }
+        }
         for name in std::mem::take(&mut dirty.tls_policies) {
             if self.settle_tls_status(&name) {
                 dirty.statuses.insert((KindId::BackendTlsPolicy, name));
@@ -553,34 +580,4 @@ impl Compiler {
         }
         Some(ServiceConfig { name: name.clone(), ports, shape: form.shape.clone() })
     }
-}
-
-/// How many errors of an object its status tells.
-const MOST_TOLD: usize = 3;
-
-/// The form of an object, or what is wrong with it.
-fn checked<F>(
-    kind: &Kind,
-    object: &Value,
-    check: fn(&Field<'_>, &mut Errors) -> Read<F>,
-) -> Result<F, InvalidObject> {
-    check(&Field::root(object), &mut Errors::default()).map_err(|Unreadable| {
-        let errors = validate(kind, object);
-        let Some((first, more)) = errors.split_first() else {
-            return InvalidObject { field: "object".to_owned(), problem: "it cannot be read".to_owned() };
-        };
-        let mut problem = first.message.clone();
-        problem.extend(more.iter().take(MOST_TOLD - 1).map(|error| format!("; {error}")));
-        if more.len() >= MOST_TOLD {
-            problem.push_str(&format!("; and {} more", more.len() + 1 - MOST_TOLD));
-        }
-        InvalidObject { field: first.path.to_string(), problem }
-    })
-}
-
-/// The name of an object, read even where the rest of it cannot be.
-fn name_of(object: &Value, namespaced: bool) -> NamespacedName {
-    let text = |field| object.pointer(field).and_then(Value::as_str);
-    let namespace = if namespaced { text("/metadata/namespace").unwrap_or("default") } else { "" };
-    NamespacedName::new(namespace, text("/metadata/name").unwrap_or_default())
 }

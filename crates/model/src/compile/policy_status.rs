@@ -109,6 +109,7 @@ impl Compiler {
         let missing = match target {
             _ if covered > 0 => None,
             TargetForm::Service(service) => Some(self.nothing_behind(service)),
+            TargetForm::Flow(flow) => Some(self.no_trigger(flow)),
             TargetForm::Workloads(_) => {
                 Some(format!("no Workload of namespace {} has these labels", form.name.namespace))
             }
@@ -134,6 +135,7 @@ impl Compiler {
     fn nothing_behind(&self, service: &ServiceName) -> String {
         match self.services.get(service) {
             None => format!("there is no Service {service}"),
+            Some(form) if form.is_flow() => format!("{service} is a Flow, and no Service"),
             Some(form) if form.is_alias() => format!("Service {service} is a name of something else"),
             Some(form) if form.selector.is_empty() => format!("Service {service} has no selector"),
             Some(_) => format!("Service {service} selects no Workload"),
@@ -150,7 +152,9 @@ impl Compiler {
         let outside = match target {
             TargetForm::External(_) => return self.enforced_outside(form, covered),
             TargetForm::Service(service) => self.addresses_outside(service),
-            TargetForm::Mesh | TargetForm::Namespace | TargetForm::Workloads(_) => Vec::new(),
+            TargetForm::Mesh | TargetForm::Namespace | TargetForm::Workloads(_) | TargetForm::Flow(_) => {
+                Vec::new()
+            }
         };
         if covered.is_empty() && outside.is_empty() {
             return None;

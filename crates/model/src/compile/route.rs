@@ -52,6 +52,9 @@ pub(super) fn attach(
     let Some(service) = service else {
         return Err(("NoMatchingParent", format!("there is no Service {name}")));
     };
+    if service.is_flow() {
+        return Err(("NoMatchingParent", format!("{name} is a Flow; only a Service can be a parent so far")));
+    }
     if service.is_alias() {
         return Err(("NoMatchingParent", format!("Service {name} is of type ExternalName")));
     }
@@ -152,10 +155,36 @@ fn resolve_backend<'a>(
     let Some(name) = &backend.service else {
         return Err(("InvalidKind", backend.reference.to.unsupported()));
     };
+    if backend.is_flow {
+        return resolve_flow(route, name, backend.port, service);
+    }
     let Some(port) = backend.port else {
         return Err(("BackendNotFound", format!("which port of Service {name} is not said")));
     };
     resolve_service(route, name, port, service)
+}
+
+/// A Flow is called over HTTP, by whichever port its trigger has.
+fn resolve_flow<'a>(
+    route: &RouteForm,
+    name: &ServiceName,
+    port: Option<u16>,
+    service: impl Fn(&ServiceName) -> Option<&'a ServiceForm>,
+) -> std::result::Result<(BackendTarget, Spoken), Explained> {
+    if route.kind != KindId::HttpRoute {
+        let message = format!("Flow {name} is called with HTTP and JSON: only an HTTPRoute leads there");
+        return Err(("UnsupportedProtocol", message));
+    }
+    let Some(own) = service(name).filter(|form| form.is_flow()).and_then(|form| form.ports.first()) else {
+        let message = format!("there is no Flow {name} with a `trigger.http` and a name of its own");
+        return Err(("BackendNotFound", message));
+    };
+    if let Some(port) = port.filter(|port| *port != own.number) {
+        let message = format!("Flow {name} has no port {port}: its trigger's is {}", own.number);
+        return Err(("BackendNotFound", message));
+    }
+    let spoken = Spoken { protocol: own.protocol, preserve_case: own.http1.preserve_case };
+    Ok((BackendTarget::Service { name: name.clone(), port: own.number }, spoken))
 }
 
 fn resolve_service<'a>(
@@ -167,6 +196,10 @@ fn resolve_service<'a>(
     let Some(form) = service(name) else {
         return Err(("BackendNotFound", format!("there is no Service {name}")));
     };
+    if form.is_flow() {
+        let message = format!("{name} is a Flow: write `group: tulle.dev` and `kind: Flow`");
+        return Err(("BackendNotFound", message));
+    }
     if form.is_alias() {
         let message = format!("Service {name} is of type ExternalName, which is no backend");
         return Err(("BackendNotFound", message));

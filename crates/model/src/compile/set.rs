@@ -77,7 +77,8 @@ impl Compiler {
         }
     }
 
-    pub(super) fn set_service(&mut self, name: &ServiceName, form: Option<ServiceForm>, dirty: &mut Dirty) {
+    /// What has a name of the mesh from now on.
+    pub(super) fn set_holder(&mut self, name: &ServiceName, form: Option<ServiceForm>, dirty: &mut Dirty) {
         if self.services.get(name) == form.as_ref() {
             return;
         }
@@ -109,10 +110,11 @@ impl Compiler {
         for labels in [old, form.as_ref()].into_iter().flatten().map(|f| &f.labels) {
             let candidates = self.selectors.services(&name.namespace, labels);
             let selects = |service: &ServiceName| {
-                self.services.get(service).is_some_and(|service| service.selects(labels))
+                self.services.get(service).is_some_and(|service| service.has_labels(labels))
             };
             dirty.endpoints.extend(candidates.into_iter().filter(selects));
         }
+        self.touch_flows(&name.namespace, [old, form.as_ref()], dirty);
         dirty.workloads.insert(name.clone());
         match form {
             Some(form) => self.workloads.insert(name.clone(), form),

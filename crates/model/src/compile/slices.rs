@@ -126,13 +126,11 @@ impl Compiler {
     /// The slices of a service: one for each address family and each set of ports, of at most 100 endpoints.
     /// None for a service that selects nothing, or is not there.
     pub fn own_slices(&self, name: &ServiceName) -> Vec<OwnSlice> {
-        let Some(form) = self.services.get(name).filter(|form| !form.is_alias() && !form.selector.is_empty())
-        else {
-            return Vec::new();
-        };
+        let is_ours = |form: &&ServiceForm| !form.is_alias() && !form.is_flow() && !form.selector.is_empty();
+        let Some(form) = self.services.get(name).filter(is_ours) else { return Vec::new() };
         let mut groups: BTreeMap<(bool, Ports), Vec<OwnEndpoint>> = BTreeMap::new();
         for workload in self.selectors.workloads(&name.namespace, &form.selector) {
-            let found = self.workloads.get(workload).filter(|w| form.selects(&w.labels));
+            let found = self.workloads.get(workload).filter(|w| form.selects(&w.labels, &w.account));
             if let Some((ports, endpoint)) = found.and_then(|found| own_endpoint(form, workload, found)) {
                 groups.entry((endpoint.address.is_ipv6(), ports)).or_default().push(endpoint);
             }

@@ -82,7 +82,7 @@ impl Compiler {
     pub fn standing(&self, name: &ServiceName) -> Option<Standing> {
         let form = self.services.get(name).filter(|form| !form.is_alias())?;
         let workloads: Vec<_> = self.selected(name, form).collect();
-        let slices = self.slices_by_service.get(name).filter_map(|slice| self.slices.get(slice));
+        let slices = self.slices_of(name, form);
         // Those of nobody have nothing to say.
         let slices: Vec<_> =
             slices.filter(|slice| !slice.addresses.is_empty() || !slice.not_ready.is_empty()).collect();

@@ -1,8 +1,9 @@
 //! What became of a route (Gateway API, RouteParentStatus).
 
+use super::Compiler;
+use super::read::MOST_TOLD;
 use super::route::{Explained, RouteKey, attach};
 use super::unreached::sentences;
-use super::{Compiler, MOST_TOLD};
 use crate::kinds::http_route::HOSTNAMES_IGNORED;
 use crate::kinds::route::ParentReference;
 use crate::kinds::route::form::{ParentForm, RouteForm};

@@ -1,5 +1,6 @@
 mod authorization;
 mod external;
+mod flows;
 mod forms;
 mod originated;
 mod policy_status;

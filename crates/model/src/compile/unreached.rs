@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::foretold::compiler_of;
+use super::read::name_of;
 use super::route::RouteKey;
 use super::{Change, Compiler};
 use crate::kinds::id::KindId;
@@ -136,7 +137,7 @@ pub fn find_idle<K: Borrow<Kind>, V: Borrow<Value>>(
     for (index, (kind, object)) in objects.iter().enumerate() {
         let kind = kind.borrow();
         if kind.id.is_route() {
-            let key = RouteKey { kind: kind.id, name: super::name_of(object.borrow(), kind.namespaced) };
+            let key = RouteKey { kind: kind.id, name: name_of(object.borrow(), kind.namespaced) };
             found.extend(
                 compiler.losses_of(&key, &made_up).into_iter().map(|(path, text)| (index, path, text)),
             );

@@ -11,7 +11,7 @@ use crate::kinds::authorization_policy::form::{AuthorizationForm, TargetForm};
 use crate::kinds::mesh::form::{of_workloads, settings};
 use crate::kinds::service::form::ServiceForm;
 use crate::kinds::workload::form::WorkloadForm;
-use crate::name::{ServiceName, WorkloadName};
+use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::policy::Target;
 use crate::port_settings::Http1Settings;
 use crate::snapshot::{AccessPolicies, AppProtocol, Selected, ServedPort, WorkloadConfig};
@@ -78,7 +78,7 @@ impl Compiler {
             self.selectors.services(&name.namespace, &form.labels).into_iter().collect();
         let selected = candidates.into_iter().filter_map(|by| {
             let service = self.services.get(&by)?;
-            if service.is_alias() || !service.selects(&form.labels) {
+            if service.is_alias() || !service.selects(&form.labels, &form.account) {
                 return None;
             }
             Some(Selected { ports: served_ports(service, form), by })
@@ -93,12 +93,20 @@ impl Compiler {
         name: &WorkloadName,
         form: &WorkloadForm,
         services: &'a [Selected],
+        of_flow: Option<&'a Selected>,
     ) -> (Vec<Applying<'a>>, BTreeSet<TargetPlace>) {
         let (mut applying, mut places) = (Vec::new(), BTreeSet::new());
         for policy in self.authorizations.values().filter(|policy| policy.reaches(&name.namespace)) {
             let mut of_policy = Vec::new();
             for (index, target) in policy.targets.iter().enumerate() {
-                let applies = policy.applies(target, name, &form.labels, |service| served(services, service));
+                // A Flow may have a name that is a Service's target.
+                let of_service = |service: &ServiceName| {
+                    let is_flow = self.services.get(service).is_some_and(ServiceForm::is_flow);
+                    served(services, service).filter(|_| !is_flow)
+                };
+                let of_trigger =
+                    |flow: &NamespacedName| of_flow.filter(|of| of.by == *flow).map(|of| &*of.ports);
+                let applies = policy.applies(target, name, &form.labels, of_service, of_trigger);
                 let may_use =
                     matches!(target, TargetForm::External(of) if self.lists_for(of, &name.namespace));
                 if applies.is_some() || may_use {
@@ -120,7 +128,8 @@ impl Compiler {
         services: Vec<Selected>,
     ) -> (Option<LocalWorkload>, BTreeSet<TargetPlace>) {
         let Some(form) = self.workloads.get(name) else { return (None, BTreeSet::new()) };
-        let (applying, targets) = self.applying(name, form, &services);
+        let of_flow = self.triggered(name, form);
+        let (applying, targets) = self.applying(name, form, &services, of_flow.as_ref());
         let Some(node) = form.node.as_ref().map(|node| node.name.clone()) else { return (None, targets) };
         // Where it answers those who ask for a policy.
         let answering = |policy: &'_ AuthorizationForm| {

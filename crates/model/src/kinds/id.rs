@@ -47,6 +47,7 @@ pub(crate) enum CompiledKind {
     GrpcRoute,
     TlsRoute,
     TcpRoute,
+    Flow,
 }
 
 impl KindId {
@@ -67,6 +68,7 @@ impl KindId {
             Self::GrpcRoute => CompiledKind::GrpcRoute,
             Self::TlsRoute => CompiledKind::TlsRoute,
             Self::TcpRoute => CompiledKind::TcpRoute,
+            Self::Flow => CompiledKind::Flow,
             Self::Namespace
             | Self::ReferenceGrant
             | Self::Event
@@ -74,8 +76,7 @@ impl KindId {
             | Self::Role
             | Self::ClusterRole
             | Self::RoleBinding
-            | Self::ClusterRoleBinding
-            | Self::Flow => return None,
+            | Self::ClusterRoleBinding => return None,
         })
     }
 

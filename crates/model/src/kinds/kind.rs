@@ -16,7 +16,7 @@ pub(super) const CORE: (&str, &str) = ("", "v1");
 pub(super) const DISCOVERY: (&str, &str) = ("discovery.k8s.io", "v1");
 pub(super) const GATEWAY: (&str, &str) = ("gateway.networking.k8s.io", "v1");
 pub(crate) const RBAC: (&str, &str) = ("rbac.authorization.k8s.io", "v1");
-pub(super) const TULLE: (&str, &str) = ("tulle.dev", "v1alpha1");
+pub(in crate::kinds) const TULLE: (&str, &str) = ("tulle.dev", "v1alpha1");
 
 /// A resource kind, as API discovery describes it.
 ///

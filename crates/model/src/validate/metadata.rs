@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::field::{Code, Errors, Field, FieldPath, Read, shown};
+use jiff::Timestamp;
+
+use super::field::{Code, Errors, Field, FieldPath, Read, Unreadable, shown};
 use super::syntax::{label_value_problem, qualified_name_problem};
 use crate::name::dns_label_problem;
 use crate::registry::Kind;
@@ -92,6 +94,13 @@ fn check_namespace(kind: &Kind, metadata: &Field<'_>, errors: &mut Errors) {
 pub(crate) fn namespace<'a>(object: &Field<'a>) -> Read<&'a str> {
     let Some(metadata) = object.get("metadata") else { return Ok("default") };
     Ok(metadata.read_str("namespace")?.unwrap_or("default"))
+}
+
+/// When an object was created; none where it was not written by the server as yet.
+pub(crate) fn created(object: &Field<'_>) -> Read<Option<Timestamp>> {
+    let Some(metadata) = object.get("metadata") else { return Ok(None) };
+    let created = metadata.read_str("creationTimestamp")?.filter(|text| !text.is_empty());
+    created.map(str::parse).transpose().map_err(|_| Unreadable)
 }
 
 /// The labels of an object.

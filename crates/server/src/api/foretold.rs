@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use tulle_model::compile::{foretell, services_of_route};
-use tulle_model::kinds::authorization_policy::unmatched;
+use tulle_model::kinds::authorization_policy::{InNamespace, unmatched};
 use tulle_model::registry::{Kind, KindId};
 
 use crate::objects::{ObjectError, Objects, Page};
@@ -16,7 +16,8 @@ pub(super) async fn of_policy(objects: &Objects, policy: &Value) -> Result<Vec<S
     let namespace = policy["metadata"]["namespace"].as_str();
     let services = objects.list(KindId::Service.kind(), namespace).await?.items;
     let workloads = objects.list(KindId::Workload.kind(), namespace).await?.items;
-    Ok(unmatched(policy, &services, &workloads))
+    let flows = objects.list(KindId::Flow.kind(), namespace).await?.items;
+    Ok(unmatched(policy, InNamespace { services: &services, flows: &flows, workloads: &workloads }))
 }
 
 /// Where a route does nothing, and what it takes from others.
@@ -25,9 +26,12 @@ pub(super) async fn of_route(
     kind: &'static Kind,
     route: &Value,
 ) -> Result<Vec<String>, ObjectError> {
-    let mut services = Vec::new();
+    let mut named = Vec::new();
     for name in services_of_route(kind, route) {
-        services.extend(objects.get(KindId::Service.kind(), &name.namespace, &name.name).await?);
+        for id in [KindId::Service, KindId::Flow] {
+            let object = objects.get(id.kind(), &name.namespace, &name.name).await?;
+            named.extend(object.map(|object| (id.kind(), object)));
+        }
     }
     let namespace = route["metadata"]["namespace"].as_str();
     let mut others = Vec::new();
@@ -38,6 +42,6 @@ pub(super) async fn of_route(
     }
     // Large tables take a while to compile.
     let route = route.clone();
-    let told = tokio::task::spawn_blocking(move || foretell(kind, &route, &others, &services));
+    let told = tokio::task::spawn_blocking(move || foretell(kind, &route, &others, &named));
     Ok(told.await.unwrap_or_default())
 }

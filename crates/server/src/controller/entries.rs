@@ -55,30 +55,35 @@ pub(super) fn merge(status: &mut Value, wanted: &Entries, now: &str) {
     for StatusEntry { reference, conditions } in &wanted.entries {
         let old = ours.iter().find(|entry| entry[wanted.reference] == *reference);
         let old = old.and_then(|entry| entry["conditions"].as_array());
-        let conditions = conditions.iter().map(|wanted| {
-            let status = if wanted.status { "True" } else { "False" };
-            let same = |c: &&Value| c["type"] == wanted.kind && c["status"] == status;
-            let since = old.and_then(|conditions| conditions.iter().find(same));
-            let since = since.map_or_else(|| json!(now), |c| c["lastTransitionTime"].clone());
-            let mut condition = json!({
-                "type": wanted.kind,
-                "status": status,
-                "reason": wanted.reason,
-                "message": wanted.message,
-                "lastTransitionTime": since,
-            });
-            if let Some(generation) = wanted.observed_generation {
-                condition["observedGeneration"] = json!(generation);
-            }
-            condition
-        });
         entries.push(json!({
             (wanted.reference): reference,
             "controllerName": CONTROLLER_NAME,
-            "conditions": conditions.collect::<Vec<_>>(),
+            "conditions": merged(old, conditions, now),
         }));
     }
     status[wanted.list] = Value::Array(entries);
+}
+
+/// Conditions in the place of the old ones. Times change only with the condition's status.
+pub(super) fn merged(old: Option<&Vec<Value>>, conditions: &[StatusCondition], now: &str) -> Value {
+    let conditions = conditions.iter().map(|wanted| {
+        let status = if wanted.status { "True" } else { "False" };
+        let same = |c: &&Value| c["type"] == wanted.kind && c["status"] == status;
+        let since = old.and_then(|conditions| conditions.iter().find(same));
+        let since = since.map_or_else(|| json!(now), |c| c["lastTransitionTime"].clone());
+        let mut condition = json!({
+            "type": wanted.kind,
+            "status": status,
+            "reason": wanted.reason,
+            "message": wanted.message,
+            "lastTransitionTime": since,
+        });
+        if let Some(generation) = wanted.observed_generation {
+            condition["observedGeneration"] = json!(generation);
+        }
+        condition
+    });
+    conditions.collect()
 }
 
 /// What the condition `Programmed` says; `refuses`: what nodes do that refuse it.

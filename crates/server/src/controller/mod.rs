@@ -285,7 +285,10 @@ impl Controller {
                 KindId::AuthorizationPolicy => {
                     self.compiler.policy_status(name).map(|targets| Report::Policy(targets.to_vec()))
                 }
-                _ => Some(Report::Accepted(problem.cloned())),
+                KindId::Flow => {
+                    self.compiler.flow_status(name).map(|conditions| Report::Flow(conditions.to_vec()))
+                }
+                _ => Some(Report::Accepted(self.compiler.refusal(kind.id, name))),
             };
             if kind.has_status {
                 self.writers.statuses.set(kind, name.clone(), report);

@@ -15,11 +15,11 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tulle_model::compile::{InvalidObject, ParentStatus, TargetStatus};
+use tulle_model::compile::{ParentStatus, Refusal, StatusCondition, TargetStatus};
 use tulle_model::name::{NamespacedName, ServiceName};
 use tulle_model::registry::{Kind, KindId};
 
-use super::entries::{Entries, REFUSES, StatusEntry, merge, programmed};
+use super::entries::{Entries, REFUSES, StatusEntry, merge, merged, programmed};
 use super::policies::PolicyProgress;
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects, WriteOptions};
@@ -43,8 +43,10 @@ pub enum Report {
     Route(Vec<ParentStatus>),
     /// What became of an AuthorizationPolicy or BackendTLSPolicy, at each of its targets.
     Policy(Vec<TargetStatus>),
-    /// What is wrong with an object of another kind; nothing (any more) where there is none.
-    Accepted(Option<InvalidObject>),
+    /// What became of a Flow.
+    Flow(Vec<StatusCondition>),
+    /// Why an object of another kind is not in force as it is; nothing (any more) where there is no reason.
+    Accepted(Option<Refusal>),
 }
 
 /// What is new of an object.
@@ -157,9 +159,17 @@ impl StatusWriter {
                     wanted.set(object.clone(), None);
                 }
                 let attachments = match report {
-                    Some(Report::Accepted(problem)) => {
+                    Some(Report::Accepted(refusal)) => {
                         let change = move |status: &mut Value, now: &str| {
-                            merge_problem(status, problem.as_ref(), now);
+                            merge_refusal(status, refusal.as_ref(), now);
+                        };
+                        writes.push((object, Box::new(change)));
+                        continue;
+                    }
+                    Some(Report::Flow(conditions)) => {
+                        let change = move |status: &mut Value, now: &str| {
+                            let before = status["conditions"].as_array();
+                            status["conditions"] = merged(before, &conditions, now);
                         };
                         writes.push((object, Box::new(change)));
                         continue;
@@ -283,13 +293,13 @@ pub(super) fn is_refused(object: &Value) -> bool {
 }
 
 /// Says that an object is refused, or is so no longer. One that never was has no such condition.
-fn merge_problem(status: &mut Value, problem: Option<&InvalidObject>, now: &str) {
+fn merge_refusal(status: &mut Value, refusal: Option<&Refusal>, now: &str) {
     let mut conditions = status["conditions"].as_array().cloned().unwrap_or_default();
     let before = conditions.iter_mut().find(|condition| condition["type"] == "Accepted");
-    let (state, reason, message) = match problem {
-        Some(problem) => ("False", "Invalid", problem.to_string()),
+    let (state, reason, message) = match refusal {
+        Some(refusal) => ("False", refusal.reason, refusal.message.as_str()),
         None if before.is_none() => return,
-        None => ("True", "Accepted", "the object is in force".to_owned()),
+        None => ("True", "Accepted", "the object is in force"),
     };
     let since = match &before {
         Some(condition) if condition["status"] == state => condition["lastTransitionTime"].clone(),
@@ -338,14 +348,13 @@ mod tests {
 
     #[test]
     fn refused_objects_say_so_until_they_are_in_force() {
-        let problem =
-            |text: &str| InvalidObject { field: "spec.address".to_owned(), problem: text.to_owned() };
+        let problem = |text: &str| Refusal { reason: "Invalid", message: format!("spec.address: {text}") };
         let ready = json!({ "type": "Ready", "status": "True" });
         let mut status = json!({ "conditions": [ready] });
-        merge_problem(&mut status, None, "t0");
+        merge_refusal(&mut status, None, "t0");
         assert_eq!(status, json!({ "conditions": [ready] }));
-        merge_problem(&mut status, Some(&problem("is no address")), "t1");
-        merge_problem(&mut status, Some(&problem("is none either")), "t2");
+        merge_refusal(&mut status, Some(&problem("is no address")), "t1");
+        merge_refusal(&mut status, Some(&problem("is none either")), "t2");
         assert_eq!(status["conditions"][0], ready);
         assert_eq!(
             status["conditions"][1],
@@ -358,7 +367,7 @@ mod tests {
             })
         );
         assert!(is_refused(&json!({ "status": status })));
-        merge_problem(&mut status, None, "t3");
+        merge_refusal(&mut status, None, "t3");
         assert_eq!(status["conditions"][1]["lastTransitionTime"], "t3");
         assert!(!is_refused(&json!({ "status": status })));
     }

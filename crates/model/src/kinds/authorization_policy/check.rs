@@ -125,6 +125,13 @@ fn check_target(target: &Field<'_>, own: &str, errors: &mut Errors) -> Read<Targ
             }
             TargetForm::Namespace
         }
+        ("tulle.dev", "Flow") => {
+            let Some(name) = name else {
+                errors.required(target.path.field("name"), "is missing: the name of the Flow");
+                return Err(Unreadable);
+            };
+            TargetForm::Flow(NamespacedName::new(own, name))
+        }
         ("tulle.dev", EXTERNAL_SERVICE) => {
             let Some(name) = name else {
                 errors.required(target.path.field("name"), "is missing: the name of the ExternalService");
@@ -156,7 +163,7 @@ fn check_target(target: &Field<'_>, own: &str, errors: &mut Errors) -> Read<Targ
         }
         (group, kind) => {
             let message = format!(
-                "cannot be {}: Service and Namespace (group \"\"), Workload, ExternalService and Mesh (group tulle.dev) are what policies apply to",
+                "cannot be {}: Service and Namespace (group \"\"), Workload, Flow, ExternalService and Mesh (group tulle.dev) are what policies apply to",
                 if group.is_empty() { format!("`{kind}`") } else { format!("`{group}/{kind}`") }
             );
             errors.push(&target.get("kind").ok_or(Unreadable)?, Code::NotSupported, message);

@@ -44,6 +44,8 @@ pub(crate) enum TargetForm {
     /// All of the policy's own namespace.
     Namespace,
     Service(ServiceName),
+    /// Its trigger: who may start it.
+    Flow(NamespacedName),
     Workloads(Selector),
     /// Of workloads that use it.
     External(NamespacedName),
@@ -105,9 +107,11 @@ impl AuthorizationForm {
     pub(crate) fn outside(&self) -> impl Iterator<Item = &NamespacedName> {
         self.targets.iter().filter_map(|target| match target {
             TargetForm::External(name) => Some(name),
-            TargetForm::Mesh | TargetForm::Namespace | TargetForm::Workloads(_) | TargetForm::Service(_) => {
-                None
-            }
+            TargetForm::Mesh
+            | TargetForm::Namespace
+            | TargetForm::Workloads(_)
+            | TargetForm::Service(_)
+            | TargetForm::Flow(_) => None,
         })
     }
 
@@ -140,24 +144,25 @@ impl AuthorizationForm {
         })
     }
 
-    /// The Services among its targets.
+    /// The Services and Flows among its targets.
     pub(crate) fn services(&self) -> impl Iterator<Item = &ServiceName> {
         self.targets.iter().filter_map(|target| match target {
-            TargetForm::Service(service) => Some(service),
+            TargetForm::Service(name) | TargetForm::Flow(name) => Some(name),
             TargetForm::Mesh | TargetForm::Namespace | TargetForm::Workloads(_) | TargetForm::External(_) => {
                 None
             }
         })
     }
 
-    /// Whether one of its targets says something of a workload with these labels; the ports of the Service that is the target, if
-    /// one is.
+    /// Whether one of its targets says something of a workload with these labels; the ports of the Service or Flow that is the
+    /// target, if one is. `triggered`: what serves the trigger of that Flow.
     pub(crate) fn applies<'a>(
         &self,
         target: &TargetForm,
         workload: &WorkloadName,
         labels: &Labels,
         served: impl Fn(&ServiceName) -> Option<&'a [ServedPort]>,
+        triggered: impl Fn(&NamespacedName) -> Option<&'a [ServedPort]>,
     ) -> Option<Option<&'a [ServedPort]>> {
         let is_own = self.name.namespace == workload.namespace;
         match target {
@@ -165,6 +170,7 @@ impl AuthorizationForm {
             TargetForm::Namespace => is_own.then_some(None),
             TargetForm::Workloads(selector) => (is_own && selector.selects(labels)).then_some(None),
             TargetForm::Service(service) => served(service).filter(|_| is_own).map(Some),
+            TargetForm::Flow(flow) => triggered(flow).filter(|_| is_own).map(Some),
             TargetForm::External(_) => None,
         }
     }

@@ -31,7 +31,7 @@ pub use self::jwt::{
     AuthorizationClaim, AuthorizationClaimHeader, AuthorizationIssuer, AuthorizationJwt,
     AuthorizationJwtRule, AuthorizationKeys, AuthorizationTokenHeader,
 };
-pub use self::unmatched::unmatched;
+pub use self::unmatched::{InNamespace, unmatched};
 
 /// What the registry lists.
 pub(crate) const KIND: Kind = Kind {
@@ -109,15 +109,16 @@ pub struct AuthorizationPolicySpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthorizationTarget {
-    /// The group of the kind: `""` for Service and Namespace, `tulle.dev` for Workload, ExternalService and Mesh.
+    /// The group of the kind: `""` for Service and Namespace, `tulle.dev` for Workload, Flow, ExternalService and Mesh.
     #[serde(default)]
     #[schemars(length(max = 253))]
     pub group: String,
-    /// `Service` (the workloads that it selects, at its ports), `Workload` (those of the selector), `Namespace` (the policy's own),
+    /// `Service` (the workloads that it selects, at its ports), `Flow` (who may start it, by its trigger, and read its runs),
+    /// `Workload` (those of the selector), `Namespace` (the policy's own),
     /// `Mesh` (all, from namespace `tulle-system`) or `ExternalService` (who leaves the mesh for it, where egress is `Listed`).
     #[schemars(length(min = 1, max = 63))]
     pub kind: String,
-    /// The name of the Service or ExternalService. A Workload has a selector in its place.
+    /// The name of the Service, Flow or ExternalService. A Workload has a selector in its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub name: Option<String>,

@@ -4,13 +4,22 @@ use serde_json::Value;
 
 use super::check;
 use super::form::TargetForm;
+use crate::kinds::flow::FLOW_LABEL;
 use crate::kinds::service;
 use crate::kinds::service::form::Labels;
 use crate::validate::field::{Errors, Field};
 
-/// What is to be told of a policy, where these are the Services and Workloads of its namespace. Of one that is about the whole
-/// mesh, or that cannot be read, nothing is.
-pub fn unmatched(policy: &Value, services: &[Value], workloads: &[Value]) -> Vec<String> {
+/// What there is in a namespace.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct InNamespace<'a> {
+    pub services: &'a [Value],
+    pub flows: &'a [Value],
+    pub workloads: &'a [Value],
+}
+
+/// What is to be told of a policy, where these are of its namespace. Of one that is about the whole mesh, or that cannot be read,
+/// nothing is.
+pub fn unmatched(policy: &Value, InNamespace { services, flows, workloads }: InNamespace<'_>) -> Vec<String> {
     let Ok(form) = check::check(&Field::root(policy), &mut Errors::default()) else { return Vec::new() };
     let labels: Vec<Labels> = workloads.iter().map(labels_of).collect();
     let namespace = &form.name.namespace;
@@ -21,13 +30,24 @@ pub fn unmatched(policy: &Value, services: &[Value], workloads: &[Value]) -> Vec
         }
         TargetForm::Workloads(selector) => (!labels.iter().any(|labels| selector.selects(labels)))
             .then(|| format!("no Workload of namespace \"{namespace}\" has these labels")),
+        TargetForm::Flow(name) => {
+            let named = |flow: &&Value| flow["metadata"]["name"] == *name.name;
+            let Some(flow) = flows.iter().find(named) else {
+                return Some(format!("there is no Flow \"{}\" in namespace \"{namespace}\"", name.name));
+            };
+            if flow["spec"]["trigger"]["http"].is_null() {
+                return Some(format!("Flow \"{}\" has no `trigger.http`", name.name));
+            }
+            let carries = |labels: &Labels| labels.get(FLOW_LABEL).is_some_and(|of| **of == *name.name);
+            (!labels.iter().any(carries)).then(|| format!("no node carries out Flow \"{}\"", name.name))
+        }
         TargetForm::Service(name) => {
             let named = |service: &&Value| service["metadata"]["name"] == *name.name;
             let Some(service) = services.iter().find(named) else {
                 return Some(format!("there is no Service \"{}\" in namespace \"{namespace}\"", name.name));
             };
             let form = service::check::check(&Field::root(service), &mut Errors::default()).ok()?;
-            let selects = !form.is_alias() && labels.iter().any(|labels| form.selects(labels));
+            let selects = !form.is_alias() && labels.iter().any(|labels| form.has_labels(labels));
             (!selects).then(|| format!("Service \"{}\" selects no Workload", name.name))
         }
     };
@@ -60,16 +80,24 @@ mod tests {
         let services =
             [service("web", selecting("web")), service("old", selecting("old")), service("alias", alias)];
         let web = json!({ "metadata": { "namespace": "shop", "name": "web-0", "labels": { "app": "web" } } });
+        let flow = |name: &str, trigger: Value| json!({ "metadata": { "name": name }, "spec": { "trigger": trigger } });
+        let flows = [
+            flow("order", json!({ "http": {} })),
+            flow("idle", json!({ "http": {} })),
+            flow("by-hand", json!({})),
+        ];
         let of = |target: Value, workloads: &[Value]| {
             let policy = json!({
                 "metadata": { "namespace": "shop", "name": "p" },
                 "spec": { "targetRefs": [target], "action": "Allow" },
             });
-            unmatched(&policy, &services, workloads).join("; ")
+            unmatched(&policy, InNamespace { services: &services, flows: &flows, workloads }).join("; ")
         };
         let named = |name: &str| json!({ "kind": "Service", "name": name });
         let labelled = |app: &str| json!({ "group": "tulle.dev", "kind": "Workload", "selector": { "matchLabels": { "app": app } } });
-        let all = std::slice::from_ref(&web);
+        let carrier = json!({ "metadata": { "name": "order-n1", "labels": { "tulle.dev/flow": "order" } } });
+        let all = &[web, carrier][..];
+        let flow = |name: &str| json!({ "group": "tulle.dev", "kind": "Flow", "name": name });
         for (target, workloads, expected) in [
             (named("web"), all, ""),
             (named("web"), &[], "Service \"web\" selects no Workload"),
@@ -78,6 +106,10 @@ mod tests {
             (named("none"), all, "there is no Service \"none\" in namespace \"shop\""),
             (labelled("web"), all, ""),
             (labelled("old"), all, "no Workload of namespace \"shop\" has these labels"),
+            (flow("order"), all, ""),
+            (flow("idle"), all, "no node carries out Flow \"idle\""),
+            (flow("by-hand"), all, "Flow \"by-hand\" has no `trigger.http`"),
+            (flow("none"), all, "there is no Flow \"none\" in namespace \"shop\""),
             (json!({ "kind": "Namespace" }), all, ""),
             (json!({ "kind": "Namespace" }), &[], "namespace \"shop\" has no Workload"),
             (json!({ "kind": "Nonsense" }), &[], ""),

@@ -1,17 +1,26 @@
 //! What a Flow must be, beyond its schema.
 
+use serde_json::Value;
+
+use super::DEFAULT_PORT;
+use super::form::FlowForm;
 use crate::flow::parse_at;
+use crate::identity::ServiceAccount;
 use crate::kinds::workload::check::check_service_account;
+use crate::name::NamespacedName;
 use crate::port_settings::duration;
-use crate::validate::field::{Code, Errors, Field, shown};
+use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
+use crate::validate::metadata::{created, namespace};
 use crate::validate::syntax::header_name_problem;
 
-pub(super) fn check(flow: &Field<'_>, errors: &mut Errors) {
-    let Some(spec) = flow.get("spec") else { return };
+pub(crate) fn check(flow: &Field<'_>, errors: &mut Errors) -> Read<FlowForm> {
+    let before = errors.0.len();
+    let spec = flow.get("spec").ok_or(Unreadable)?;
     // That it is an object, the schema says.
-    if let Some(workflow) = spec.get("workflow").filter(|workflow| workflow.value.is_object()) {
+    let workflow = spec.get("workflow").filter(|workflow| workflow.value.is_object());
+    if let Some(workflow) = &workflow {
         // What is wrong with it, is among the errors.
-        drop(parse_at(&workflow, errors));
+        drop(parse_at(workflow, errors));
     }
     if let Some(account) = spec.get("serviceAccount") {
         check_service_account(flow, &account, errors);
@@ -22,6 +31,25 @@ pub(super) fn check(flow: &Field<'_>, errors: &mut Errors) {
     if let Some(age) = spec.get("history").and_then(|history| history.get("age")) {
         check_duration(&age, errors);
     }
+    if workflow.is_none() || errors.0.len() > before {
+        return Err(Unreadable);
+    }
+    read(flow, &spec)
+}
+
+fn read(flow: &Field<'_>, spec: &Field<'_>) -> Read<FlowForm> {
+    let metadata = flow.get("metadata").ok_or(Unreadable)?;
+    let own = namespace(flow)?;
+    let account = spec.read_str("serviceAccount")?.unwrap_or("default");
+    let http = spec.get("trigger").and_then(|trigger| trigger.get("http"));
+    let port = http.map(|http| Ok(http.read_port("port")?.unwrap_or(DEFAULT_PORT))).transpose()?;
+    Ok(FlowForm {
+        name: NamespacedName::new(own, metadata.read_str("name")?.ok_or(Unreadable)?),
+        created: created(flow)?,
+        generation: metadata.read("generation", Value::as_i64)?,
+        account: ServiceAccount::new(own, account).ok_or(Unreadable)?,
+        port,
+    })
 }
 
 fn check_http(http: &Field<'_>, errors: &mut Errors) {

@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 mod columns;
+pub(crate) mod form;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use serde_json::Value;
 
 use super::id::KindId;
 use super::kind::{Kind, TULLE};
-use super::meta::Stateless;
+use super::meta::{Condition, Specified};
 use crate::schema::structural::derived;
 use crate::validate::syntax::dns_1035_label_problem;
 
@@ -18,16 +19,17 @@ use crate::validate::syntax::dns_1035_label_problem;
 pub const FLOW_LABEL: &str = "tulle.dev/flow";
 /// The name of such a workload's port at which the HTTP trigger is served.
 pub const TRIGGER_PORT: &str = "trigger";
+/// The port of a Flow's name in the mesh, where it says none.
+pub const DEFAULT_PORT: u16 = 80;
 
 /// What the registry lists.
 pub(crate) const KIND: Kind = Kind {
-    has_status: false,
     // Without a field that it means to have, it may start more runs, or keep fewer.
     prunes_unknown: false,
     categories: &["tulle"],
     // Its trigger makes it a name of the mesh, as a Service's is.
     name_problem: dns_1035_label_problem,
-    check: check::check,
+    check: |object, errors| drop(check::check(object, errors)),
     ..Kind::new(
         KindId::Flow,
         TULLE,
@@ -40,7 +42,21 @@ pub(crate) const KIND: Kind = Kind {
 };
 
 /// A workflow whose tasks are calls of services.
-pub type Flow = Stateless<FlowSpec>;
+pub type Flow = Specified<FlowSpec, FlowStatus>;
+
+/// What became of a Flow.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FlowStatus {
+    /// `Accepted`: it reads, and has the name by which its trigger is called. `Programmed`: nodes carry it out.
+    #[schemars(extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["type"],
+        "x-kubernetes-patch-strategy" = "merge",
+        "x-kubernetes-patch-merge-key" = "type"
+    ))]
+    pub conditions: Vec<Condition>,
+}
 
 /// What runs, as whom, and what starts it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

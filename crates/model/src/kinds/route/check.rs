@@ -9,11 +9,12 @@ use serde_json::Value;
 use super::form::{BackendForm, ParentForm, RouteForm, RuleForm};
 use super::{BackendRef, ParentReference};
 use crate::kinds::id::KindId;
+use crate::kinds::kind::TULLE;
 use crate::name::{NamespacedName, ServiceName, dns_label_problem, dns_subdomain_problem};
 use crate::port_settings::duration;
 use crate::snapshot::{BackendTarget, Timeouts};
 use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
-use crate::validate::metadata::namespace;
+use crate::validate::metadata::{created, namespace};
 
 /// Gateway API allows weights up to a million.
 const HIGHEST_WEIGHT: u32 = 1_000_000;
@@ -223,7 +224,8 @@ pub(in crate::kinds) fn check_target(
 ) -> Read<BackendTarget> {
     check_reference(reference, errors);
     let backend = read_backend(reference, own)?;
-    match (backend.service, backend.port) {
+    // Who gets a copy, or is asked, is no caller who starts something.
+    match (backend.service.filter(|_| !backend.is_flow), backend.port) {
         (Some(name), Some(port)) => Ok(BackendTarget::Service { name, port }),
         (Some(_), None) => Err(Unreadable),
         (None, _) => Ok(BackendTarget::Invalid { reason: backend.reference.to.unsupported().into() }),
@@ -244,12 +246,14 @@ fn check_reference(backend: &Field<'_>, errors: &mut Errors) {
 fn read_backend(backend: &Field<'_>, own: &str) -> Read<BackendForm> {
     let reference = BackendRef::deserialize(backend.value).map_err(|_| Unreadable)?;
     let to = &reference.to;
+    let is_flow = to.group.as_deref() == Some(TULLE.0) && to.kind.as_deref() == Some("Flow");
     let is_service = to.group.as_deref().unwrap_or_default().is_empty()
         && to.kind.as_deref().unwrap_or("Service") == "Service";
     let namespace = to.namespace.as_deref().unwrap_or(own);
     let weight = reference.weight.map_or(Ok(1), u32::try_from).map_err(|_| Unreadable)?;
     Ok(BackendForm {
-        service: is_service.then(|| ServiceName::new(namespace, to.name.as_str())),
+        service: (is_service || is_flow).then(|| ServiceName::new(namespace, to.name.as_str())),
+        is_flow,
         port: backend.read_port("port")?,
         weight: (weight <= HIGHEST_WEIGHT).then_some(weight).ok_or(Unreadable)?,
         filters: None,
@@ -299,11 +303,10 @@ pub(in crate::kinds) fn read_route(
 ) -> Read<RouteForm> {
     let metadata = route.get("metadata").ok_or(Unreadable)?;
     let name = metadata.read_str("name")?.unwrap_or_default();
-    let created = metadata.read_str("creationTimestamp")?.filter(|text| !text.is_empty());
     Ok(RouteForm {
         kind,
         name: NamespacedName::new(namespace(route)?, name),
-        created: created.map(str::parse).transpose().map_err(|_| Unreadable)?,
+        created: created(route)?,
         generation: metadata.read("generation", Value::as_i64)?,
         parents,
         rules,

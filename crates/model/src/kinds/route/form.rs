@@ -47,8 +47,10 @@ pub(crate) struct RuleForm {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct BackendForm {
     pub reference: BackendRef,
-    /// `None`: the backend is no Service.
+    /// `None`: the backend is neither a Service nor a Flow.
     pub service: Option<ServiceName>,
+    /// Whether it is a Flow.
+    pub is_flow: bool,
     pub port: Option<u16>,
     pub weight: u32,
     pub filters: Option<Box<HttpFilters>>,
@@ -60,7 +62,7 @@ impl RouteForm {
         self.parents.iter().filter_map(|p| p.service.as_ref())
     }
 
-    /// The Services that its backends name, and those that get copies.
+    /// The Services and Flows that its backends name, and those that get copies.
     pub(crate) fn backend_services(&self) -> impl Iterator<Item = &ServiceName> {
         let backends = || self.rules.iter().flat_map(|rule| &rule.backends);
         let of_backends = backends().filter_map(|backend| backend.filters.as_deref());

@@ -51,23 +51,25 @@ pub struct BackendRef {
 }
 
 impl BackendObjectReference {
-    /// What is said of one that refers to no Service.
+    /// What is said of one that refers to nothing that can be a backend.
     pub(crate) fn unsupported(&self) -> String {
         let kind = self.kind.as_deref().unwrap_or("Service");
         let group = self.group.as_deref().unwrap_or_default();
-        format!("a backend of group `{group}`, kind `{kind}` is not supported, only a Service is")
+        format!(
+            "a backend of group `{group}`, kind `{kind}` is not supported, only a Service is, or a Flow of group `tulle.dev` in the backendRefs of an HTTPRoute"
+        )
     }
 }
 
-/// A service and its port.
+/// A Service and its port, or a Flow with a trigger.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendObjectReference {
-    /// `""` (default), for a Service.
+    /// `""` (default), for a Service; `tulle.dev` for a Flow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253), extend("x-default" = ""))]
     pub group: Option<String>,
-    /// `Service` (default).
+    /// `Service` (default), or `Flow`: each request starts a run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), extend("x-default" = "Service"))]
     pub kind: Option<String>,
@@ -78,7 +80,7 @@ pub struct BackendObjectReference {
     /// The name of the service.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// The port of the service; required.
+    /// The port of the service; required. Of a Flow, that of its trigger where none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i64>,

@@ -10,7 +10,7 @@ use crate::name::{dns_label_problem, dns_subdomain_problem};
 use crate::port_settings::{self, Http1Settings};
 use crate::snapshot::Shape;
 use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
-use crate::validate::metadata::check_labels;
+use crate::validate::metadata::{check_labels, created};
 use crate::validate::syntax::port_name_problem;
 
 pub(crate) fn check(service: &Field<'_>, errors: &mut Errors) -> Read<ServiceForm> {
@@ -48,7 +48,8 @@ pub(crate) fn check(service: &Field<'_>, errors: &mut Errors) -> Read<ServiceFor
     ports.sort_by_key(|port| port.number);
     // Which of two it would be, nobody could say.
     let differ = ports.windows(2).all(|pair| pair[0].number != pair[1].number);
-    differ.then_some(ServiceForm { ports, selector, shape }).ok_or(Unreadable)
+    let created = created(service)?;
+    differ.then_some(ServiceForm { ports, selector, shape, created, flow_account: None }).ok_or(Unreadable)
 }
 
 /// `names` are those of the ports before, each with its place.

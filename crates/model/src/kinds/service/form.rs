@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
+use crate::identity::ServiceAccount;
 use crate::port_settings::Http1Settings;
 use crate::snapshot::{AppProtocol, Shape};
 
@@ -16,6 +19,9 @@ pub(crate) struct ServiceForm {
     /// Empty: only EndpointSlices say who answers.
     pub selector: Labels,
     pub shape: Shape,
+    pub created: Option<Timestamp>,
+    /// Of a Flow, which is a service to those who call it: the account of its workloads.
+    pub flow_account: Option<ServiceAccount>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +54,18 @@ impl ServiceForm {
         self.ports.iter().find(|p| p.number == number)
     }
 
-    pub(crate) fn selects(&self, labels: &Labels) -> bool {
+    /// Whether a Flow has the name, and no Service.
+    pub(crate) fn is_flow(&self) -> bool {
+        self.flow_account.is_some()
+    }
+
+    /// Whether it selects a workload with these labels, of that account.
+    pub(crate) fn selects(&self, labels: &Labels, account: &ServiceAccount) -> bool {
+        self.flow_account.as_ref().is_none_or(|own| own == account) && self.has_labels(labels)
+    }
+
+    /// Whether all labels of the selector are among these.
+    pub(crate) fn has_labels(&self, labels: &Labels) -> bool {
         !self.selector.is_empty() && self.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
     }
 }
