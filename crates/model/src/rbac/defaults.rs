@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 
 use super::{ADMINISTRATORS, AUTHENTICATED, covers, rules_of};
+use crate::kinds::flow::account::{SERVICE_ACCOUNTS, USE};
 use crate::kinds::role::PolicyRule;
 use crate::registry::{Kind, KindId};
 
@@ -49,7 +50,9 @@ fn edit() -> Vec<Value> {
     rules.extend([
         rule(&[""], &["services", "configmaps"], &WRITE),
         rule(&[GATEWAY], &["*"], &WRITE),
-        rule(&[TULLE], &["authorizationpolicies", "workloads", "externalservices"], &WRITE),
+        rule(&[TULLE], &["authorizationpolicies", "workloads", "externalservices", "flows"], &WRITE),
+        // As in Kubernetes who makes Pods: a Flow calls as any account of its namespace.
+        rule(&[""], &[SERVICE_ACCOUNTS], &[USE]),
     ]);
     rules
 }

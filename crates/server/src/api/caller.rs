@@ -7,6 +7,7 @@ use http::HeaderMap;
 use http::request::Parts;
 use parking_lot::Mutex;
 use serde_json::Value;
+use tulle_model::kinds::flow::account::{SERVICE_ACCOUNTS, USE, account_to_use};
 use tulle_model::kinds::role_binding::RoleBinding;
 use tulle_model::rbac::defaults::{self, AUTOUPDATE};
 use tulle_model::rbac::{ApiAction, NotCovered, Permit, ResourceAction, covers, role_of, rules_of};
@@ -207,6 +208,9 @@ impl Caller {
             if kind.id.is_of_roles() {
                 check_escalation(&access, &user, (kind, &namespace, name), current, object)?;
             }
+            if kind.id == KindId::Flow {
+                check_account(&access, &user, (kind, &namespace, name), current, object)?;
+            }
             trail.lock().asked = Some((current.cloned(), object.clone()));
             Ok(())
         })
@@ -381,6 +385,31 @@ fn check_escalation(
             ),
         )),
     }
+}
+
+/// Nobody has things done as a service account that he may not use.
+fn check_account(
+    access: &Access,
+    user: &User,
+    (kind, namespace, name): (&'static Kind, &str, &str),
+    current: Option<&Value>,
+    flow: &Value,
+) -> Result<(), ObjectError> {
+    let Some((field, account)) = account_to_use(current, flow) else { return Ok(()) };
+    let action = ResourceAction {
+        verb: USE,
+        resource: SERVICE_ACCOUNTS,
+        namespace,
+        name: account,
+        ..Default::default()
+    };
+    let action = ApiAction::Resource(action);
+    if access.decide(user.asker(), &action).is_some() {
+        return Ok(());
+    }
+    let why = Failure::reason(&user.name, &action);
+    let message = format!("{field}: the Flow would do it as service account \"{account}\", and {why}");
+    Err(forbidden(kind, name, message))
 }
 
 /// What a request wants to do, by its method and path.

@@ -1,5 +1,6 @@
 //! Flow (tulle.dev/v1alpha1): a workflow whose tasks are calls of services.
 
+pub mod account;
 pub(crate) mod check;
 mod columns;
 pub(crate) mod form;

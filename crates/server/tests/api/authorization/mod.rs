@@ -2,6 +2,7 @@
 
 mod attempts;
 mod defaults;
+mod flows;
 mod following;
 mod giving;
 mod reviews;
