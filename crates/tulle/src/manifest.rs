@@ -12,7 +12,7 @@ use tulle_model::compile;
 use tulle_model::document::{self, Document};
 use tulle_model::kubernetes::{self, Meaning};
 use tulle_model::name::ServiceName;
-use tulle_model::registry::{self, Kind};
+use tulle_model::registry::{self, Kind, KindId};
 use tulle_model::validate::{self, Code, FieldError, OfferedPort};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Source};
@@ -474,21 +474,21 @@ pub fn find_duplicates(manifests: &[Manifest], diagnostics: &mut Diagnostics) {
     }
 }
 
-/// Adds what routes refer to and is neither among the manifests nor `known`; to missing services, `missing`
-/// as help. Without it the manifests are only a part, and services that are not there are nobody's fault.
+/// Adds what routes refer to and is neither among the manifests nor `known`; to missing Services and Flows, `missing`
+/// as help. Without it the manifests are only a part, and what is not there is nobody's fault.
 pub fn check_references(
     manifests: &[Manifest],
-    known: impl Fn(&ServiceName) -> Option<Vec<OfferedPort>>,
+    known: impl Fn(KindId, &ServiceName) -> Option<Vec<OfferedPort>>,
     missing: Option<&str>,
     diagnostics: &mut Diagnostics,
 ) {
     let objects: Vec<(&Kind, &Value)> = manifests.iter().map(|m| (m.kind, &m.value)).collect();
     for (index, error) in validate::check_references(&objects, known) {
-        let names_service = error.code == Code::NotFound && error.path.pointer().ends_with("/name");
+        let names_it = error.code == Code::NotFound && error.path.pointer().ends_with("/name");
         let diagnostic = manifests[index].field_error(&error);
         match missing {
-            Some(help) if names_service => diagnostics.push(diagnostic.help(help)),
-            None if names_service => {}
+            Some(help) if names_it => diagnostics.push(diagnostic.help(help)),
+            None if names_it => {}
             _ => diagnostics.push(diagnostic),
         }
     }
@@ -519,15 +519,16 @@ pub fn find_ignored(manifests: &[Manifest], warnings: &mut Diagnostics) {
     }
 }
 
-/// The namespaces of the services that a route refers to.
-pub fn referred_namespaces(manifest: &Manifest) -> Vec<String> {
+/// The kinds of what a route refers to, each with the namespace.
+pub fn referred_to(manifest: &Manifest) -> Vec<(KindId, String)> {
     let own = manifest.namespace().unwrap_or("default");
     let spec = &manifest.value["spec"];
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let mut references = list(&spec["parentRefs"]);
     references.extend(list(&spec["rules"]).iter().flat_map(|rule| list(&rule["backendRefs"])));
     let namespace = |r: &Value| r["namespace"].as_str().filter(|n| !n.is_empty()).unwrap_or(own).to_owned();
-    references.iter().map(namespace).collect()
+    let kind = |r: &Value| if r["kind"] == "Flow" { KindId::Flow } else { KindId::Service };
+    references.iter().map(|reference| (kind(reference), namespace(reference))).collect()
 }
 
 #[cfg(test)]

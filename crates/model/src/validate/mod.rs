@@ -15,7 +15,7 @@ use serde_json::Value;
 
 pub use self::field::{Code, FieldError, FieldPath, Segment};
 use self::field::{Errors, Field};
-pub use self::references::{OfferedPort, check_references, service_ports};
+pub use self::references::{OfferedPort, check_references, offered_ports, service_ports};
 use crate::registry::Kind;
 use crate::schema::schema;
 

@@ -1,4 +1,4 @@
-//! References from routes to services, over a set of objects.
+//! References from routes to Services and Flows, over a set of objects.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::field::{Code, Errors, Field, FieldError, shown};
 use super::suggest::did_you_mean;
+use crate::kinds::flow::DEFAULT_PORT;
 use crate::name::ServiceName;
 use crate::registry::{Kind, KindId};
 
@@ -28,7 +29,24 @@ pub fn service_ports(service: &Value) -> Vec<OfferedPort> {
     ports.filter(|port| port["protocol"].as_str().is_none_or(|name| name == "TCP")).filter_map(read).collect()
 }
 
-/// Finds the references of routes that lead nowhere: to services, or ports of services, that
+/// The ports that an object has for clients of the mesh; `None`: it is of a kind that has none.
+pub fn offered_ports(kind: KindId, object: &Value) -> Option<Vec<OfferedPort>> {
+    match kind {
+        KindId::Service => Some(service_ports(object)),
+        KindId::Flow => {
+            let http = object.pointer("/spec/trigger/http").filter(|http| !http.is_null());
+            let number = http.map(|http| http["port"].as_u64().and_then(|port| u16::try_from(port).ok()));
+            let port = |number: Option<u16>| OfferedPort {
+                number: number.unwrap_or(DEFAULT_PORT),
+                name: String::new(),
+            };
+            Some(number.map(port).into_iter().collect())
+        }
+        _ => None,
+    }
+}
+
+/// Finds the references of routes that lead nowhere: to Services and Flows, or ports of them, that
 /// exist neither among `objects` nor for `known`.
 ///
 /// Each error comes with the index of its object. A route whose service is created later is
@@ -36,17 +54,16 @@ pub fn service_ports(service: &Value) -> Vec<OfferedPort> {
 /// of a configuration before it is applied.
 pub fn check_references<K: Borrow<Kind>, V: Borrow<Value>>(
     objects: &[(K, V)],
-    known: impl Fn(&ServiceName) -> Option<Vec<OfferedPort>>,
+    known: impl Fn(KindId, &ServiceName) -> Option<Vec<OfferedPort>>,
 ) -> Vec<(usize, FieldError)> {
-    let mut services: HashMap<ServiceName, Vec<OfferedPort>> = HashMap::new();
+    let mut given: HashMap<(KindId, ServiceName), Vec<OfferedPort>> = HashMap::new();
     for (kind, object) in objects {
-        if kind.borrow().id == KindId::Service {
-            let object = object.borrow();
-            let Some(name) = object["metadata"]["name"].as_str() else { continue };
-            services.insert(ServiceName::new(namespace(&Field::root(object)), name), service_ports(object));
-        }
+        let (kind, object) = (kind.borrow().id, object.borrow());
+        let Some(ports) = offered_ports(kind, object) else { continue };
+        let Some(name) = object["metadata"]["name"].as_str() else { continue };
+        given.insert((kind, ServiceName::new(namespace(&Field::root(object)), name)), ports);
     }
-    let lookup = Services { given: &services, known: &known };
+    let lookup = Destinations { given: &given, known: &known };
     let mut found = Vec::new();
     for (index, (kind, object)) in objects.iter().enumerate() {
         if !kind.borrow().id.is_route() {
@@ -65,20 +82,20 @@ fn namespace<'a>(object: &Field<'a>) -> &'a str {
     namespace.filter(|n| !n.is_empty()).unwrap_or("default")
 }
 
-struct Services<'a, F> {
-    given: &'a HashMap<ServiceName, Vec<OfferedPort>>,
+struct Destinations<'a, F> {
+    given: &'a HashMap<(KindId, ServiceName), Vec<OfferedPort>>,
     known: &'a F,
 }
 
-impl<F: Fn(&ServiceName) -> Option<Vec<OfferedPort>>> Services<'_, F> {
-    fn ports(&self, name: &ServiceName) -> Option<Vec<OfferedPort>> {
-        self.given.get(name).cloned().or_else(|| (self.known)(name))
+impl<F: Fn(KindId, &ServiceName) -> Option<Vec<OfferedPort>>> Destinations<'_, F> {
+    fn ports(&self, kind: KindId, name: &ServiceName) -> Option<Vec<OfferedPort>> {
+        self.given.get(&(kind, name.clone())).cloned().or_else(|| (self.known)(kind, name))
     }
 }
 
-fn check_route<F: Fn(&ServiceName) -> Option<Vec<OfferedPort>>>(
+fn check_route<F: Fn(KindId, &ServiceName) -> Option<Vec<OfferedPort>>>(
     route: &Field<'_>,
-    services: &Services<'_, F>,
+    destinations: &Destinations<'_, F>,
     errors: &mut Errors,
 ) {
     let Some(spec) = route.get("spec") else { return };
@@ -89,7 +106,7 @@ fn check_route<F: Fn(&ServiceName) -> Option<Vec<OfferedPort>>>(
         let kind = parent.get_str("kind").unwrap_or("Gateway");
         if kind == "Service" {
             attached = true;
-            check_service(&parent, own, services, errors);
+            check_destination(KindId::Service, &parent, own, destinations, errors);
         } else {
             foreign.push(parent);
         }
@@ -106,9 +123,11 @@ fn check_route<F: Fn(&ServiceName) -> Option<Vec<OfferedPort>>>(
         let group = backend.get_str("group").unwrap_or_default();
         let kind = backend.get_str("kind").unwrap_or("Service");
         if group.is_empty() && kind == "Service" {
-            check_service(&backend, own, services, errors);
+            check_destination(KindId::Service, &backend, own, destinations, errors);
+        } else if (group, kind) == (KindId::Flow.kind().group, KindId::Flow.kind().kind) {
+            check_destination(KindId::Flow, &backend, own, destinations, errors);
         } else {
-            let message = format!("`{kind}` as backend is not supported: expected a Service");
+            let message = format!("`{kind}` as backend is not supported: expected a Service or a Flow");
             errors.push(&backend.get("kind").unwrap_or(backend), Code::NotSupported, message);
         }
     }
@@ -124,29 +143,36 @@ fn targets<'a>(rule: &Field<'a>) -> Vec<Field<'a>> {
     backends.into_iter().chain(mirrors).collect()
 }
 
-fn check_service<F: Fn(&ServiceName) -> Option<Vec<OfferedPort>>>(
+fn check_destination<F: Fn(KindId, &ServiceName) -> Option<Vec<OfferedPort>>>(
+    kind: KindId,
     reference: &Field<'_>,
     own: &str,
-    services: &Services<'_, F>,
+    destinations: &Destinations<'_, F>,
     errors: &mut Errors,
 ) {
     let Some(field) = reference.get("name") else { return };
     let Some(text) = field.str().filter(|text| !text.is_empty()) else { return };
     let namespace = reference.get_str("namespace").filter(|n| !n.is_empty()).unwrap_or(own);
     let name = ServiceName::new(namespace, text);
-    let Some(ports) = services.ports(&name) else {
-        let same_namespace = services.given.keys().filter(|s| &*s.namespace == namespace).map(|s| &*s.name);
+    let what = kind.kind().kind;
+    let Some(ports) = destinations.ports(kind, &name) else {
+        let given = || destinations.given.keys().filter(|(of, _)| *of == kind).map(|(_, name)| name);
+        let same_namespace = given().filter(|s| &*s.namespace == namespace).map(|s| &*s.name);
         let mut hint = did_you_mean(text, same_namespace);
         if hint.is_empty()
-            && let Some(elsewhere) = services.given.keys().find(|s| &*s.name == text)
+            && let Some(elsewhere) = given().find(|s| &*s.name == text)
         {
             hint = format!("; there is one in the namespace `{}`", elsewhere.namespace);
         }
         let message =
-            format!("there is no Service {} in the namespace `{namespace}`{hint}", shown(field.value));
+            format!("there is no {what} {} in the namespace `{namespace}`{hint}", shown(field.value));
         errors.push(&field, Code::NotFound, message);
         return;
     };
+    if kind == KindId::Flow && ports.is_empty() {
+        errors.invalid(&field, format!("the Flow `{name}` has no `trigger.http`: nobody can call it"));
+        return;
+    }
     let number = reference.get("port").and_then(|port| {
         let number = u16::try_from(port.value.as_i64()?).ok().filter(|number| *number > 0)?;
         Some((port, number))
@@ -154,7 +180,7 @@ fn check_service<F: Fn(&ServiceName) -> Option<Vec<OfferedPort>>>(
     if let Some((port, number)) = &number
         && !ports.iter().any(|p| p.number == *number)
     {
-        let message = format!("the Service `{name}` has no port {number}: {}", offered(&ports));
+        let message = format!("the {what} `{name}` has no port {number}: {}", offered(&ports));
         return errors.push(port, Code::NotFound, message);
     }
     if let Some(section) = reference.get("sectionName")
@@ -162,7 +188,7 @@ fn check_service<F: Fn(&ServiceName) -> Option<Vec<OfferedPort>>>(
         && !ports.iter().any(|p| p.name == wanted && number.as_ref().is_none_or(|(_, n)| p.number == *n))
     {
         let (of, shown) = (number.map(|(_, n)| format!(" {n}")).unwrap_or_default(), shown(section.value));
-        let message = format!("the Service `{name}` has no port{of} named {shown}: {}", offered(&ports));
+        let message = format!("the {what} `{name}` has no port{of} named {shown}: {}", offered(&ports));
         errors.push(&section, Code::NotFound, message);
     }
 }

@@ -849,6 +849,17 @@ fn references_to_what_does_not_exist_are_found() {
         route["spec"]["parentRefs"][0]["port"] = port.into();
         (kind, route)
     };
+    let flow = |name: &str, trigger: Value| {
+        let mut flow = object(KindId::Flow, json!({ "trigger": trigger }));
+        flow["metadata"]["name"] = name.into();
+        (KindId::Flow.kind(), flow)
+    };
+    let to_flow = |flow: &str, port: Value| {
+        let (kind, mut route) = route("orders", flow, 80);
+        let backend = &mut route["spec"]["rules"][0]["backendRefs"][0];
+        (backend["group"], backend["kind"], backend["port"]) = ("tulle.dev".into(), "Flow".into(), port);
+        (kind, route)
+    };
     let gateway =
         (KindId::TcpRoute.kind(), object(KindId::TcpRoute, json!({ "parentRefs": [{ "name": "g" }] })));
     let objects = [
@@ -863,10 +874,16 @@ fn references_to_what_does_not_exist_are_found() {
         both(90),
         both(80),
         route("orders", "orders", 53),
+        flow("order", json!({ "http": {} })),
+        flow("by-hand", json!({})),
+        to_flow("order", Value::Null),
+        to_flow("order", json!(81)),
+        to_flow("by-hand", Value::Null),
+        to_flow("orders", Value::Null),
     ];
-    let known = |name: &crate::name::ServiceName| {
+    let known = |kind: KindId, name: &crate::name::ServiceName| {
         let port = |number, name: &str| OfferedPort { number, name: name.to_owned() };
-        (&*name.name == "stored").then(|| vec![port(80, ""), port(90, "admin")])
+        (kind == KindId::Service && &*name.name == "stored").then(|| vec![port(80, ""), port(90, "admin")])
     };
     let found: Vec<(usize, String)> = check_references(&objects, known)
         .into_iter()
@@ -881,6 +898,9 @@ fn references_to_what_does_not_exist_are_found() {
         (6, "spec.parentRefs[0].sectionName: the Service `default/stored` has no port named `admins`: it has 80, 90 (admin)".to_owned()),
         (9, "spec.parentRefs[0].sectionName: the Service `default/stored` has no port 80 named `admin`: it has 80, 90 (admin)".to_owned()),
         (10, "spec.rules[0].backendRefs[0].port: the Service `default/orders` has no port 53: it has 80".to_owned()),
+        (14, "spec.rules[0].backendRefs[0].port: the Flow `default/order` has no port 81: it has 80".to_owned()),
+        (15, "spec.rules[0].backendRefs[0].name: the Flow `default/by-hand` has no `trigger.http`: nobody can call it".to_owned()),
+        (16, "spec.rules[0].backendRefs[0].name: there is no Flow `orders` in the namespace `default`; did you mean `order`?".to_owned()),
     ]);
 }
 
@@ -1202,12 +1222,14 @@ fn references_are_looked_up_where_they_point() {
         route("shop", json!({ "name": "d", "group": "example.com", "port": 80 })),
         route("shop", json!({ "name": "" })),
     ];
-    let found: Vec<(usize, String)> =
-        check_references(&objects, |_| None).into_iter().map(|(index, e)| (index, e.to_string())).collect();
+    let found: Vec<(usize, String)> = check_references(&objects, |_, _| None)
+        .into_iter()
+        .map(|(index, e)| (index, e.to_string()))
+        .collect();
     assert_eq!(found, [
         (4, "spec.rules[0].backendRefs[0].name: there is no Service `d` in the namespace `default`; there is one in the namespace `shop`".to_owned()),
-        (5, "spec.rules[0].backendRefs[0].kind: `Other` as backend is not supported: expected a Service".to_owned()),
-        (6, "spec.rules[0].backendRefs[0]: `Service` as backend is not supported: expected a Service".to_owned()),
+        (5, "spec.rules[0].backendRefs[0].kind: `Other` as backend is not supported: expected a Service or a Flow".to_owned()),
+        (6, "spec.rules[0].backendRefs[0]: `Service` as backend is not supported: expected a Service or a Flow".to_owned()),
     ]);
 }
 

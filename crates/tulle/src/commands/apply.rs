@@ -8,7 +8,7 @@ use serde_json::Value;
 use tulle_model::legible::legible;
 use tulle_model::name::ServiceName;
 use tulle_model::registry::{Kind, KindId};
-use tulle_model::validate::service_ports;
+use tulle_model::validate::offered_ports;
 
 use super::get::qualified_singular;
 use crate::client::{Client, ClientArgs, JSON, Query, resource};
@@ -117,17 +117,18 @@ fn order(kind: &Kind) -> u8 {
 /// Whether what the files refer to exists, in them or on the server, before anything is sent.
 async fn check(client: &Client, manifests: &[Manifest]) -> Result<()> {
     let mut diagnostics = Diagnostics::default();
-    let referred: BTreeSet<_> = manifests.iter().flat_map(manifest::referred_namespaces).collect();
-    let mut services = BTreeMap::new();
-    for namespace in referred {
-        let list = client.get(&resource(KindId::Service.kind(), Some(&namespace), None), JSON).await?;
-        for service in list["items"].as_array().into_iter().flatten() {
-            let name = service["metadata"]["name"].as_str().unwrap_or_default();
-            services.insert(ServiceName::new(namespace.as_str(), name), service_ports(service));
+    let referred: BTreeSet<_> = manifests.iter().flat_map(manifest::referred_to).collect();
+    let mut there = BTreeMap::new();
+    for (kind, namespace) in referred {
+        let list = client.get(&resource(kind.kind(), Some(&namespace), None), JSON).await?;
+        for object in list["items"].as_array().into_iter().flatten() {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            let ports = offered_ports(kind, object).unwrap_or_default();
+            there.insert((kind, ServiceName::new(namespace.as_str(), name)), ports);
         }
     }
-    let known = |name: &ServiceName| services.get(name).cloned();
-    let help = "every Service that a route refers to must exist, in the files or on the server";
+    let known = |kind: KindId, name: &ServiceName| there.get(&(kind, name.clone())).cloned();
+    let help = "what a route refers to must exist, in the files or on the server";
     manifest::check_references(manifests, known, Some(help), &mut diagnostics);
     let mut seen = BTreeSet::new();
     for manifest in manifests.iter().filter(|m| m.kind.namespaced) {

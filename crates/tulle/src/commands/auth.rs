@@ -13,7 +13,7 @@ use tulle_model::compile::{Compiler, LocalWorkload};
 use tulle_model::decision::Effect;
 use tulle_model::identity::{SpiffeId, Subject};
 use tulle_model::name::NamespacedName;
-use tulle_model::registry::{KINDS, KindId};
+use tulle_model::registry::{KINDS, Kind, KindId};
 use tulle_model::snapshot::{
     AccessPolicies, Claims, EgressPolicy, ExternalConfig, OutsideProtocol, ServedPort,
 };
@@ -147,6 +147,7 @@ async fn check(args: CheckArgs) -> Result<bool> {
     let client = args.client.client()?;
     let decides = [
         KindId::Service,
+        KindId::Flow,
         KindId::Workload,
         KindId::Mesh,
         KindId::AuthorizationPolicy,
@@ -357,14 +358,14 @@ fn doors(
     to: &NamespacedName,
     port: Option<u16>,
 ) -> Result<Vec<(NamespacedName, u16, Way)>> {
-    let services =
-        || objects.iter().filter(|(kind, _)| kind.id == KindId::Service).map(|(_, object)| name_of(object));
+    let is_called = |kind: &Kind| matches!(kind.id, KindId::Service | KindId::Flow);
+    let services = || objects.iter().filter(|(kind, _)| is_called(kind)).map(|(_, object)| name_of(object));
     let is_service = services().any(|name| name == *to);
     if !is_service && !workloads(objects).any(|(name, _)| name == *to) {
         let names = services().chain(workloads(objects).map(|(name, _)| name));
         let names: Vec<_> = names.map(|name| name.to_string()).collect();
         let hint = did_you_mean(&to.to_string(), names.iter().map(String::as_str));
-        let message = format!("there is no Service and no Workload {to}{hint}");
+        let message = format!("there is no Service, no Flow and no Workload {to}{hint}");
         return Err(Failure::new(message).exit(Exit::NotFound));
     }
     let mut doors = BTreeMap::new();

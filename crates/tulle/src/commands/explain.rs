@@ -124,6 +124,7 @@ async fn of_server(args: &ExplainArgs) -> Result<(Vec<MeshObject>, String)> {
     let client: Client = args.client.client()?;
     let decides = [
         KindId::Service,
+        KindId::Flow,
         KindId::EndpointSlice,
         KindId::Workload,
         KindId::Mesh,

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tulle_model::name::ServiceName;
+use tulle_model::registry::KindId;
+use tulle_model::validate::{OfferedPort, offered_ports};
 
 use super::apply::print_skipped;
 use crate::diagnostic::Diagnostics;
 use crate::exit::{Failure, Result};
 use crate::manifest::{self, FileArgs, Manifest, UP_FILE};
 use crate::output::{note, print};
-use crate::up::config;
+use crate::up::config::{self, Config};
 
 #[derive(Debug, Args)]
 pub struct ValidateArgs {
@@ -63,7 +65,11 @@ pub fn run(mut args: ValidateArgs) -> Result<()> {
         let mut diagnostics = Diagnostics::default();
         let known = |name: &ServiceName| meshes.iter().find_map(|mesh| mesh.ports_of(name));
         let missing = (!args.partial).then_some("name the file that has it, too, or say --partial");
-        manifest::check_references(&set.manifests, known, missing, &mut diagnostics);
+        let given = |kind: KindId, name: &ServiceName| match kind {
+            KindId::Service => known(name),
+            _ => meshes.iter().find_map(|mesh| described_ports(mesh, kind, name)),
+        };
+        manifest::check_references(&set.manifests, given, missing, &mut diagnostics);
         diagnostics.into_result()?;
         manifest::find_idle(&set.manifests, known, &mut warnings);
         manifest::find_ignored(&set.manifests, &mut warnings);
@@ -74,6 +80,16 @@ pub fn run(mut args: ValidateArgs) -> Result<()> {
     }
     let objects = if count == 1 { "1 object".to_owned() } else { format!("{count} objects") };
     print(&format!("{objects} valid\n"))
+}
+
+/// The ports of what a document of a tulle.yaml describes.
+fn described_ports(mesh: &Config, kind: KindId, name: &ServiceName) -> Option<Vec<OfferedPort>> {
+    let is_meant = |document: &&Manifest| {
+        document.kind.id == kind
+            && document.name() == &*name.name
+            && document.namespace() == Some(&*name.namespace)
+    };
+    offered_ports(kind, &mesh.resources.iter().find(is_meant)?.value)
 }
 
 /// The folders in a folder that have a tulle.yaml.

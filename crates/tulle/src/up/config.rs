@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tulle_model::document::Document;
 use tulle_model::name::{ServiceName, dns_label_problem};
+use tulle_model::registry::KindId;
 use tulle_model::validate::OfferedPort;
 use tulle_sys::run_as::RunAs;
 
@@ -161,8 +162,10 @@ fn read(source: &Arc<Source>, folder: PathBuf, diagnostics: &mut Diagnostics) ->
     config.resources = set.manifests;
     super::check::check_documents(&config, diagnostics);
     manifest::find_duplicates(&config.resources, diagnostics);
-    let known = |name: &ServiceName| config.ports_of(name);
-    let help = "every Service that a route refers to must be in this file, or in its resources";
+    let known = |kind: KindId, name: &ServiceName| {
+        if kind == KindId::Service { config.ports_of(name) } else { None }
+    };
+    let help = "what a route refers to must be in this file, or in its resources";
     manifest::check_references(&config.resources, known, Some(help), diagnostics);
     Some(config)
 }

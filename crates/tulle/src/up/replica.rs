@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::registry::KindId;
+use tulle_model::validate::offered_ports;
 use tulle_node::probes::{self, Probe, Timing};
 use tulle_node::supervise::{Confined, Event, Process, Supervised, supervise};
 use tulle_node::workloads::{Port, UpstreamService, WorkloadSpec, Workloads, fill};
@@ -174,15 +175,25 @@ fn spec(
 }
 
 /// The services of the namespace that have ports, as in Kubernetes its own among them: those of the file, and those
-/// that its documents describe, which know better.
+/// that its documents describe, which know better, with the Flows that can be called.
 fn upstreams(config: &Config) -> Vec<UpstreamService> {
     let ports_of = |service: &Service| service.ports.iter().map(|p| p.port).collect::<Vec<_>>();
     let mut ports: BTreeMap<&str, _> =
         config.services.iter().map(|s| (s.name.as_str(), ports_of(s))).collect();
     let namespace = config.namespace.as_str();
     for document in &config.resources {
-        if document.kind.id == KindId::Service && document.namespace() == Some(namespace) {
-            ports.insert(document.name(), described_ports(&document.value["spec"]));
+        if document.namespace() != Some(namespace) {
+            continue;
+        }
+        match document.kind.id {
+            KindId::Service => drop(ports.insert(document.name(), described_ports(&document.value["spec"]))),
+            // Of a Service and a Flow of one name, the Service is made first.
+            KindId::Flow => {
+                let offered = offered_ports(KindId::Flow, &document.value).unwrap_or_default();
+                let numbers = offered.into_iter().map(|port| port.number).collect();
+                ports.entry(document.name()).or_insert(numbers);
+            }
+            _ => {}
         }
     }
     let having_ports = ports.into_iter().filter(|(_, ports)| !ports.is_empty());

@@ -101,7 +101,9 @@ fn it_says_who_may_enter_and_by_which_policy() {
 
     let (_, said) = mesh.ends("auth check --from web-1 --to carts", 4);
     assert!(
-        said.contains("there is no Service and no Workload default/carts; did you mean `default/cart`?"),
+        said.contains(
+            "there is no Service, no Flow and no Workload default/carts; did you mean `default/cart`?"
+        ),
         "{said}"
     );
     let (_, said) = mesh.ends("auth check --from web-1 --to empty", 4);

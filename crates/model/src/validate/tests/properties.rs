@@ -129,7 +129,7 @@ proptest! {
         prop_assert_eq!(validate(kind, &changed).len(), errors.len());
         default_object(kind, &mut changed);
         validate_update(kind, &object, &changed);
-        check_references(&[(kind, &object)], |_| None);
+        check_references(&[(kind, &object)], |_, _| None);
         kind.row(&object, jiff::Timestamp::UNIX_EPOCH);
         for error in errors {
             prop_assert!(!error.message.is_empty());

@@ -108,7 +108,8 @@ struct Traffic {
 type Destinations = HashMap<NamespacedName, Traffic>;
 
 pub async fn run(args: &SplitArgs, client: &Client, service: &ServiceName) -> Result<()> {
-    let kinds = KINDS.iter().filter(|kind| kind.id == KindId::Service || kind.is_route());
+    let kinds =
+        KINDS.iter().filter(|kind| matches!(kind.id, KindId::Service | KindId::Flow) || kind.is_route());
     let objects = fetch(client, kinds, None).await?;
     let Some(config) = compile(&objects)?.service(service) else {
         return Err(super::refused(client, service, SplitError::NoService(service.clone())).await);
