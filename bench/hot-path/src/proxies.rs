@@ -208,6 +208,7 @@ impl Authority {
             ports: Vec::new(),
             certificate: Some(Arc::new(certificate)),
             draining: false,
+            in_process: None,
         })
     }
 }

@@ -43,7 +43,7 @@ pub use self::filters::{
 };
 pub use self::jwt::{ClaimHeader, ClaimMatch, Claims, JwtConditions, JwtIssuer, JwtKeys, Token, TokenPlace};
 pub use self::mirror::{Mirror, Share};
-pub use self::outside::originated::{CertificateName, OriginatedRoots, OriginatedTls};
+pub use self::outside::originated::{CertificateName, OriginatedRoots, OriginatedTls, TlsAsker};
 pub use self::outside::{EgressPolicy, ExternalConfig, ExternalPort, OutsideProtocol};
 pub(crate) use self::places::{Place, earlier};
 use self::route_index::RouteIndex;

@@ -9,8 +9,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tulle_model::name::NamespacedName;
-use tulle_model::snapshot::{FastMap, OriginatedTls};
+use tulle_model::snapshot::{FastMap, OriginatedTls, TlsAsker};
 
 use crate::app_pool::AppPool;
 use crate::clock::MeshClock;
@@ -24,7 +23,8 @@ pub(crate) struct Origins {
     /// As whom the node connects.
     elsewhere: Callee,
     system: Rc<SystemRoots>,
-    known: RefCell<FastMap<NamespacedName, Rc<TlsOrigin>>>,
+    /// By what asks for it, and the server.
+    known: RefCell<FastMap<(TlsAsker, Arc<str>), Rc<TlsOrigin>>>,
 }
 
 /// The TLS of one policy.
@@ -43,7 +43,8 @@ impl Origins {
     /// The origin for that TLS.
     pub fn of(&self, tls: &Arc<OriginatedTls>) -> Rc<TlsOrigin> {
         let mut known = self.known.borrow_mut();
-        if let Some(origin) = known.get(&tls.policy) {
+        let key = (tls.by.clone(), tls.hostname.clone());
+        if let Some(origin) = known.get(&key) {
             if Arc::ptr_eq(&origin.tls.borrow(), tls) {
                 return origin.clone();
             }
@@ -58,7 +59,7 @@ impl Origins {
         let link = TlsDialer::new(tls.clone(), self.clock.clone(), self.elsewhere, self.system.clone());
         let origin =
             Rc::new(TlsOrigin { tls: RefCell::new(tls.clone()), link: Rc::new(link), pool: OnceCell::new() });
-        known.insert(tls.policy.clone(), origin.clone());
+        known.insert(key, origin.clone());
         origin
     }
 }

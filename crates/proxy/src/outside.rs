@@ -18,6 +18,7 @@ use tulle_model::authorization::{self, Denial, RequestSeen, Traffic, Visitor};
 use tulle_model::decision::{Decision, Effect};
 use tulle_model::egress::originated::{self, Onward};
 use tulle_model::egress::{self, HeldBack, HeldFor, Leave, ListedBy};
+use tulle_model::name::NamespacedName;
 use tulle_model::snapshot::{OutsideProtocol, Snapshot};
 
 use self::withdrawal::KeptRequest;
@@ -149,6 +150,8 @@ pub(crate) async fn told(local: &Local, source: &LocalWorkload) {
 #[derive(Default)]
 pub(crate) struct MayLeave {
     pub onward: Onward,
+    /// What lists it: the first of those that do.
+    pub by: Option<NamespacedName>,
     /// Boxed: few are noted.
     decisions: Vec<Decision>,
 }
@@ -173,7 +176,8 @@ impl MayLeave {
             }
             decisions.push(tls.decision());
         }
-        Ok(Self { onward, decisions })
+        let by = all.first().map(|listed| listed.service.name.clone());
+        Ok(Self { onward, by, decisions })
     }
 }
 

@@ -25,7 +25,7 @@ use tulle_model::snapshot::{
     OriginatedRoots, OriginatedTls, OutsideProtocol, PathMatch, PathRewrite, Pattern, PeerNode, PortConfig,
     PortMapping, Redirect, RequestConditions, Retry, Rewrite, Scheme, Selected, ServedPort, ServerName,
     ServiceConfig, Session, SessionCarrier, SessionKey, Shape, Share, Source, Spoken, Strictness, TcpRule,
-    TextMatch, Timeouts, TlsRouteEntry, TlsRouteTable, TokenPlace, ValueMatch, WorkloadConfig,
+    TextMatch, Timeouts, TlsAsker, TlsRouteEntry, TlsRouteTable, TokenPlace, ValueMatch, WorkloadConfig,
 };
 use tulle_model::stamp::{Revoked, Stamp};
 use tulle_wire::discovery;
@@ -261,8 +261,14 @@ fn originated_tls() -> impl Strategy<Value = OriginatedTls> {
         given.prop_map(|given| OriginatedRoots::Given(given.into())),
         (text(), text()).prop_map(|(field, why)| OriginatedRoots::Nobody { field, why }),
     ];
-    (names(), text(), prop::collection::vec(name, 0..3), roots)
-        .prop_map(|(policy, hostname, names, roots)| OriginatedTls { policy, hostname, names, roots })
+    (names(), text(), prop::collection::vec(name, 0..3), roots).prop_map(
+        |(policy, hostname, names, roots)| OriginatedTls {
+            by: TlsAsker::Policy(policy),
+            hostname,
+            names,
+            roots,
+        },
+    )
 }
 
 fn policies() -> impl Strategy<Value = AccessPolicy> {

@@ -20,7 +20,7 @@ use crate::kinds::route::ParentReference;
 use crate::name::NamespacedName;
 use crate::policy::{Policies, Policy, Target};
 use crate::registry::KindId;
-use crate::snapshot::{ExternalPort, OriginatedRoots, OriginatedTls, OutsideProtocol};
+use crate::snapshot::{ExternalPort, OriginatedRoots, OriginatedTls, OutsideProtocol, TlsAsker};
 
 /// Where a ConfigMap or Secret has certificates of authorities (Gateway API, `caCertificateRefs`).
 const KEY: &str = "ca.crt";
@@ -111,7 +111,7 @@ impl TlsPolicies {
             }
         };
         let BackendTlsForm { name, hostname, names, .. } = form.clone();
-        OriginatedTls { policy: name, hostname, names, roots }
+        OriginatedTls { by: TlsAsker::Policy(name), hostname, names, roots }
     }
 
     /// Who may have signed a certificate; else all that is wrong with the references.

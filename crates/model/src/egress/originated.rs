@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Listed, ListedBy};
 use crate::decision::{Decider, Decision, Effect};
 use crate::name::WorkloadName;
-use crate::snapshot::{OriginatedRoots, OriginatedTls, Snapshot};
+use crate::snapshot::{OriginatedRoots, OriginatedTls, Snapshot, TlsAsker};
 
 /// How something goes on from the node that it leaves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub fn onward(all: &[ListedBy<'_>]) -> Onward {
 impl OriginatedTls {
     /// What decides that it goes so, or that it does not go.
     pub fn decision(&self) -> Decision {
-        let by = Decider::BackendTlsPolicy(self.policy.clone());
+        let by = self.by.decider();
         match &self.roots {
             OriginatedRoots::Nobody { field, .. } => Decision::new(by, field.to_string(), Effect::Refused),
             OriginatedRoots::System | OriginatedRoots::Given(_) => {
@@ -62,7 +62,17 @@ impl OriginatedTls {
     /// Why nothing goes; `None`: it does.
     pub fn refusal(&self) -> Option<String> {
         let OriginatedRoots::Nobody { field, why } = &self.roots else { return None };
-        Some(format!("no TLS can be originated: BackendTLSPolicy {}, {field}: {why}", self.policy))
+        Some(format!("no TLS can be originated: {}, {field}: {why}", self.by.decider()))
+    }
+}
+
+impl TlsAsker {
+    /// The object that asks for it.
+    pub fn decider(&self) -> Decider {
+        match self {
+            Self::Policy(policy) => Decider::BackendTlsPolicy(policy.clone()),
+            Self::Url(external) => Decider::ExternalService(external.clone()),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 use super::*;
 use crate::snapshot::{
-    AccessPolicies, ExternalPort, MeshSettings, OriginatedRoots, OriginatedTls, ServerName, WorkloadConfig,
+    AccessPolicies, ExternalPort, MeshSettings, OriginatedRoots, OriginatedTls, ServerName, TlsAsker,
+    WorkloadConfig,
 };
 
 fn external(
@@ -264,7 +265,10 @@ fn nothing_leaves_before_the_server_has_said_what_may() {
         let web = web();
         let case = format!("{policy:?} {mesh_untold} {knows_workload}");
         assert_eq!(leave(&snapshot, &web, &"x").is_ok(), leaves, "{case}");
-        assert_eq!(is_told(&snapshot, &web), told, "{case}");
+        assert_eq!(is_told(&snapshot, &web, false), told, "{case}");
+        // A Flow's calls go by what is listed, also where others go freely.
+        let flow_told = !mesh_untold && (knows_workload || policy == Deny);
+        assert_eq!(is_told(&snapshot, &web, true), flow_told, "{case}");
     }
     let snapshot = Snapshot { mesh_untold: true, ..Snapshot::default() };
     let web = web();
@@ -279,7 +283,7 @@ fn nothing_leaves_before_the_server_has_said_what_may() {
 fn tls(policy: &str, good: bool) -> Option<Arc<OriginatedTls>> {
     let nobody = OriginatedRoots::Nobody { field: "spec.f".into(), why: "it is not there".into() };
     Some(Arc::new(OriginatedTls {
-        policy: policy.parse().unwrap(),
+        by: TlsAsker::Policy(policy.parse().unwrap()),
         hostname: "api.example.com".into(),
         names: Vec::new(),
         roots: if good { OriginatedRoots::System } else { nobody },
@@ -360,7 +364,7 @@ fn of_several_that_list_it_one_that_originates_says_how() {
     let found = listed.all(PlaceSeen { names: &names, address: None, port: 80 });
     let onward = originated::onward(&found);
     let tls = onward.tls.unwrap();
-    assert_eq!((onward.port, tls.policy.to_string()), (None, "shop/p".to_owned()));
+    assert_eq!((onward.port, tls.by.decider().to_string()), (None, "BackendTLSPolicy/shop/p".to_owned()));
     // Though another one could: it is the first that says so.
     assert_eq!(tls.decision().to_string(), "BackendTLSPolicy/shop/p spec.f refused");
     assert_eq!(
@@ -373,4 +377,32 @@ fn of_several_that_list_it_one_that_originates_says_how() {
     let plain = originated::onward(&found[..1]);
     assert_eq!((plain.port, plain.tls), (Some(8080), None));
     assert_eq!(originated::onward(&[]), originated::Onward::default());
+}
+
+#[test]
+fn calls_of_flows_reach_what_is_listed_alone() {
+    use EgressPolicy::{Allow, Deny, Listed};
+    let names = ["api.example.com".into()];
+    let place = |port| PlaceSeen { names: &names, address: None, port };
+    for policy in [Allow, Listed, Deny] {
+        let snapshot = snapshot(policy, None, some());
+        let web = web();
+        let listed = match leave_of_flow(&snapshot, &web, "order", &"x") {
+            Ok(Leave::Listed(listed)) => listed,
+            Ok(Leave::Freely(_)) => panic!("{policy:?}: it may go anywhere"),
+            Err(held) => {
+                assert_eq!((policy, held.decision.by), (Deny, Decider::Mesh));
+                continue;
+            }
+        };
+        assert!(listed.connection(place(443)).is_ok(), "{policy:?}");
+        let other = ["other.test".into()];
+        let held = listed.connection(PlaceSeen { names: &other, address: None, port: 443 }).unwrap_err();
+        assert_eq!(held.decision.to_string(), "Flow/shop/order spec.workflow refused");
+        assert!(
+            held.message.ends_with("a Flow reaches nothing else outside of the mesh"),
+            "{}",
+            held.message
+        );
+    }
 }

@@ -230,10 +230,10 @@ mod tests {
     fn what_leaves_in_tls_goes_by_the_proxy() {
         use tulle_model::snapshot::{
             ExternalConfig, ExternalPort, MeshSettings, OriginatedRoots, OriginatedTls, OutsideProtocol,
-            WorkloadConfig,
+            TlsAsker, WorkloadConfig,
         };
         let tls = OriginatedTls {
-            policy: "shop/p".parse().unwrap(),
+            by: TlsAsker::Policy("shop/p".parse().unwrap()),
             hostname: "api.example.com".into(),
             names: Vec::new(),
             roots: OriginatedRoots::System,

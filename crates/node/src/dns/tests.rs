@@ -11,7 +11,7 @@ use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{
     AppProtocol, EgressPolicy, Endpoint, EndpointSet, ExternalConfig, ExternalPort, HttpRouteTable,
     MeshSettings, OriginatedRoots, OriginatedTls, OutsideProtocol, PortConfig, PortMapping, ServerName,
-    Snapshot, WorkloadConfig,
+    Snapshot, TlsAsker, WorkloadConfig,
 };
 use tulle_proxy::state::NodeState;
 
@@ -787,7 +787,7 @@ async fn what_goes_in_tls_is_remembered_and_all_else_resolves() {
     tell(&fixture, mesh(), None, Vec::new());
     assert_eq!(code("api.example.com.").await, ResponseCode::ServFail);
     let tls = OriginatedTls {
-        policy: ServiceName::new("shop", "p"),
+        by: TlsAsker::Policy(ServiceName::new("shop", "p")),
         hostname: "api.example.com".into(),
         names: Vec::new(),
         roots: OriginatedRoots::System,

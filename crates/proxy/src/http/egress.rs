@@ -20,8 +20,8 @@ use tulle_model::apart;
 use tulle_model::decision::Decision;
 use tulle_model::egress::originated::Onward;
 use tulle_model::host::{MAX_ALIASES, endpoint_host, folded, is_mesh_only, mesh_host};
-use tulle_model::name::ServiceName;
-use tulle_model::snapshot::{OutsideProtocol, Shape};
+use tulle_model::name::{NamespacedName, ServiceName};
+use tulle_model::snapshot::{OriginatedRoots, OriginatedTls, OutsideProtocol, Shape, TlsAsker};
 
 use crate::exchange::{Exchange, Refused};
 use crate::http::forward::Target;
@@ -37,28 +37,29 @@ const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
 /// Addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 4;
 
-/// Finds the destination that `authority` names in a request of the workload `source`.
+/// Finds the destination that `authority` names in a request of the workload `source`; `secure`: it is to go in TLS, which is originated
+/// for it.
 pub(crate) async fn destination(
     worker: &Rc<Worker>,
     exchange: &mut Exchange,
     source: &LocalWorkload,
     head: &Parts,
-    authority: &Authority,
+    (authority, secure): (&Authority, bool),
 ) -> Result<Target, Refused> {
     let namespace = &*source.name.namespace;
-    let port = authority.port_u16().unwrap_or(80);
+    let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
     let host = host_of(authority);
     let at = async |exchange: &mut Exchange, address: IpAddr| {
         let addresses = vec![SocketAddr::new(address, port)];
         kept_from(exchange, source, host, &addresses)?;
         let place = OutsidePlace { names: Vec::new(), addresses, port };
         told(&worker.local, source).await;
-        let permitted = permitted(worker, exchange, source, head, &place)?;
+        let permitted = permitted(worker, exchange, source, (head, secure), &place)?;
         outside(worker, exchange, place, permitted)
     };
     if let Ok(address) = host.parse::<IpAddr>() {
         if let Some(service) = worker.local.view().virtual_addresses.get(&address) {
-            return Ok(Target::Service { service: service.clone(), port });
+            return within_mesh(exchange, service.clone(), port, secure);
         }
         return at(exchange, address).await;
     }
@@ -76,7 +77,7 @@ pub(crate) async fn destination(
                         host = &alias;
                         continue;
                     }
-                    _ => return Ok(Target::Service { service: named.service, port }),
+                    _ => return within_mesh(exchange, named.service, port, secure),
                 },
                 Lookup::Absent if is_mesh_only(host) => return unknown(exchange, named.service),
                 // A Flow's is that of a service, unless something lists it: the host's search domains are none of its.
@@ -102,7 +103,7 @@ pub(crate) async fn destination(
             && config.shape == Shape::Headless
         {
             return match worker.local.service(&endpoint).await {
-                Lookup::Present(_) => Ok(Target::Service { service: endpoint, port }),
+                Lookup::Present(_) => within_mesh(exchange, endpoint, port, secure),
                 _ => unknown(exchange, endpoint),
             };
         }
@@ -112,7 +113,7 @@ pub(crate) async fn destination(
     let names = vec![Arc::from(folded(host))];
     let place = OutsidePlace { names, addresses: Vec::new(), port };
     told(&worker.local, source).await;
-    let permitted = permitted(worker, exchange, source, head, &place)?;
+    let permitted = permitted(worker, exchange, source, (head, secure), &place)?;
     match timeout(RESOLVE_DEADLINE, tokio::net::lookup_host((host, port))).await {
         Ok(Ok(found)) => {
             let addresses: Vec<SocketAddr> =
@@ -135,6 +136,22 @@ pub(crate) async fn destination(
             Err(exchange.refuse(Reason::Timeout, format!("{host} did not resolve within 5 s")))
         }
     }
+}
+
+/// A service of the mesh. Whoever speaks TLS to it would not be understood.
+fn within_mesh(
+    exchange: &mut Exchange,
+    service: ServiceName,
+    port: u16,
+    secure: bool,
+) -> Result<Target, Refused> {
+    if secure {
+        let message =
+            format!("{service} is a service of the mesh, which encrypts by itself: call it by http://");
+        exchange.goes_to(service);
+        return Err(exchange.refuse(Reason::BadRequest, message));
+    }
+    Ok(Target::Service { service, port })
 }
 
 /// Refuses what calls of an application within this process do not reach, wherever else they may go.
@@ -178,7 +195,7 @@ fn permitted(
     worker: &Worker,
     exchange: &mut Exchange,
     source: &LocalWorkload,
-    head: &Parts,
+    (head, secure): (&Parts, bool),
     place: &OutsidePlace,
 ) -> Result<Permitted, Refused> {
     let view = worker.local.view();
@@ -195,6 +212,14 @@ fn permitted(
         Ok(Some(OutsideProtocol::Tls)) if is_tunnel => Shown::Server(place.names.first().map(|name| &**name)),
         Ok(Some(OutsideProtocol::Bytes)) if is_tunnel => Shown::Bytes,
         Ok(Some(OutsideProtocol::Http)) => Shown::Request(head),
+        Ok(Some(OutsideProtocol::Tls)) if secure => Shown::Server(place.names.first().map(|name| &**name)),
+        Ok(Some(OutsideProtocol::Bytes)) if secure => Shown::Bytes,
+        Ok(Some(OutsideProtocol::Tls | OutsideProtocol::Bytes)) if source.in_process.is_some() => {
+            let message =
+                format!("an ExternalService lists {place} for other than HTTP in plain: call it by https://");
+            exchange.goes_to(DestinationName::External);
+            return Err(exchange.refuse(Reason::BadRequest, message));
+        }
         Ok(Some(OutsideProtocol::Tls | OutsideProtocol::Bytes)) => {
             let message = format!(
                 "an ExternalService lists {place} for other than HTTP in plain: the proxy is to be asked for a tunnel (CONNECT)"
@@ -211,7 +236,22 @@ fn permitted(
     if is_tunnel && let Ok(admitted) = admit(snapshot, source, place, shown, None) {
         return Ok(Permitted { carries: true, onward: admitted.onward });
     }
-    let onward = admitted(worker, exchange, source, place, shown)?;
+    let (mut onward, by) = admitted(worker, exchange, source, place, shown)?;
+    if secure
+        && onward.tls.is_none()
+        && let Some(by) = by
+    {
+        let hostname = match (place.names.first(), place.addresses.first()) {
+            (Some(name), _) => name.clone(),
+            (None, address) => address.map(|address| address.ip().to_string()).unwrap_or_default().into(),
+        };
+        onward.tls = Some(Arc::new(OriginatedTls {
+            by: TlsAsker::Url(by),
+            hostname,
+            names: Vec::new(),
+            roots: OriginatedRoots::System,
+        }));
+    }
     Ok(Permitted { carries: is_tunnel, onward })
 }
 
@@ -221,10 +261,13 @@ fn admitted(
     source: &LocalWorkload,
     place: &OutsidePlace,
     shown: Shown<'_>,
-) -> Result<Onward, Refused> {
+) -> Result<(Onward, Option<NamespacedName>), Refused> {
     let view = worker.local.view();
     match admit(&view.snapshot, source, place, shown, Some(worker.local.metrics.registry())) {
-        Ok(admitted) => Ok(admitted.noted(exchange)),
+        Ok(admitted) => {
+            let by = admitted.by.clone();
+            Ok((admitted.noted(exchange), by))
+        }
         Err(unlisted) => {
             exchange.goes_to(DestinationName::External);
             Err(unlisted.refuse(exchange))
@@ -255,7 +298,7 @@ pub(crate) fn listed(
     place: &Rc<OutsidePlace>,
 ) -> Result<Target, Refused> {
     exchange.decided_on(cx.worker.local.view().snapshot.generation);
-    let onward = admitted(&cx.worker, exchange, &cx.workload, place, Shown::Request(head))?;
+    let (onward, _) = admitted(&cx.worker, exchange, &cx.workload, place, Shown::Request(head))?;
     Ok(Target::Outside { place: place.clone(), carries: false, onward })
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{HOST, HeaderValue};
+use http::uri::Scheme;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use tokio::sync::{mpsc, oneshot};
@@ -78,7 +79,8 @@ async fn make(worker: Rc<Worker>, call: OwnCall) -> Result<Response<Bytes>, OwnC
     let OwnCall { workload, step, request, most_answer, time } = call;
     let end = Instant::now() + time;
     let source = worker.local.workload(&workload).ok_or(OwnCallError::NoWorkload(workload))?;
-    let cx = Rc::new(ConnectionContext::new(worker, source, HttpDestination::Own));
+    let secure = request.uri().scheme() == Some(&Scheme::HTTPS);
+    let cx = Rc::new(ConnectionContext::new(worker, source, HttpDestination::Own { secure }));
     let (mut head, body) = request.into_parts();
     head.extensions.insert(step);
     // As a client of HTTP/1.1 says it (RFC 9112, section 3.2).

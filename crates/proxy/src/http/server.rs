@@ -66,7 +66,10 @@ pub enum HttpDestination {
     /// The client takes us for an HTTP proxy: each request says where it goes, and what it tunnels enters anew.
     Proxy(Enter),
     /// The requests are those of an application within this process: each says where it goes.
-    Own,
+    Own {
+        /// In TLS outside of the mesh (`https`).
+        secure: bool,
+    },
     /// The connection came for a workload of this node.
     Workload(Box<Arrival>),
 }
@@ -98,7 +101,7 @@ impl ConnectionContext {
             HttpDestination::Service { .. }
             | HttpDestination::Outside(_)
             | HttpDestination::Proxy(_)
-            | HttpDestination::Own => worker.local.account(&workload.name),
+            | HttpDestination::Own { .. } => worker.local.account(&workload.name),
         };
         Self {
             worker,
@@ -116,7 +119,7 @@ impl ConnectionContext {
         match &self.destination {
             HttpDestination::Service { service, .. } => DestinationName::Service(service.clone()),
             HttpDestination::Outside(_) => DestinationName::External,
-            HttpDestination::Proxy(_) | HttpDestination::Own => DestinationName::Unknown,
+            HttpDestination::Proxy(_) | HttpDestination::Own { .. } => DestinationName::Unknown,
             HttpDestination::Workload(_) => self.workload.service_name().into(),
         }
     }
@@ -178,7 +181,7 @@ impl ConnectionContext {
             HttpDestination::Proxy(enter) => Some(enter),
             HttpDestination::Service { .. }
             | HttpDestination::Outside(_)
-            | HttpDestination::Own
+            | HttpDestination::Own { .. }
             | HttpDestination::Workload(_) => None,
         }
     }
@@ -198,7 +201,7 @@ impl ConnectionContext {
         match &self.destination {
             HttpDestination::Service { service, port } => Some((service.clone(), *port)),
             HttpDestination::Proxy(_) => self.asked.borrow().clone(),
-            HttpDestination::Outside(_) | HttpDestination::Own | HttpDestination::Workload(_) => None,
+            HttpDestination::Outside(_) | HttpDestination::Own { .. } | HttpDestination::Workload(_) => None,
         }
     }
 }
@@ -404,7 +407,7 @@ fn normalize(
             format!("{}.{}:{port}", service.name, service.namespace)
         }
         HttpDestination::Outside(place) => place.authority(),
-        HttpDestination::Proxy(_) | HttpDestination::Own => String::new(),
+        HttpDestination::Proxy(_) | HttpDestination::Own { .. } => String::new(),
         HttpDestination::Workload(arrival) => {
             format!("{}.{}:{}", cx.workload.service, cx.workload.name.namespace, arrival.port)
         }
@@ -441,7 +444,8 @@ async fn target(
     let Some(authority) = head.uri.authority() else {
         return Err(exchange.refuse(Reason::BadRequest, "the request does not say what host it is for"));
     };
-    Box::pin(egress::destination(&cx.worker, exchange, &cx.workload, head, authority)).await
+    let secure = matches!(cx.destination, HttpDestination::Own { secure: true });
+    Box::pin(egress::destination(&cx.worker, exchange, &cx.workload, head, (authority, secure))).await
 }
 
 /// Takes away what was for this proxy alone.

@@ -186,11 +186,15 @@ impl TlsDialer {
     }
 
     fn failed(&self, address: SocketAddr, field: String, why: &str) -> UpstreamError {
-        let OriginatedTls { policy, hostname, .. } = &*self.tls;
-        let message =
-            format!("TLS to {hostname} at {address} failed: {why} (BackendTLSPolicy {policy}, {field})");
+        let OriginatedTls { by, hostname, .. } = &*self.tls;
+        let by = by.decider();
+        let field = match by {
+            Decider::BackendTlsPolicy(_) => field,
+            _ => "spec.hosts".to_owned(),
+        };
+        let message = format!("TLS to {hostname} at {address} failed: {why} ({by}, {field})");
         tracing::debug!("{message}");
-        let decision = Decision::new(Decider::BackendTlsPolicy(policy.clone()), field, Effect::Failed);
+        let decision = Decision::new(by, field, Effect::Failed);
         failed(Some(decision), message)
     }
 }

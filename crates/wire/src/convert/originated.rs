@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tulle_model::snapshot::{CertificateName, OriginatedRoots, OriginatedTls};
+use tulle_model::snapshot::{CertificateName, OriginatedRoots, OriginatedTls, TlsAsker};
 use wire::certificate_name::Name;
 use wire::originated_tls::Roots;
 
@@ -11,7 +11,9 @@ use crate::discovery as wire;
 
 impl From<&OriginatedTls> for wire::OriginatedTls {
     fn from(tls: &OriginatedTls) -> Self {
-        let OriginatedTls { policy, hostname, names, roots } = tls;
+        let OriginatedTls { by, hostname, names, roots } = tls;
+        // What a URL asks for is made where the call is.
+        let (TlsAsker::Policy(policy) | TlsAsker::Url(policy)) = by;
         let name = |name: &CertificateName| wire::CertificateName {
             name: Some(match name {
                 CertificateName::Host(host) => Name::Host(host.to_string()),
@@ -57,7 +59,7 @@ impl TryFrom<wire::OriginatedTls> for OriginatedTls {
             None => return Err(error("roots", "are none that this node knows: it would trust anybody")),
         };
         Ok(Self {
-            policy: object_name("policy_", tls.policy_namespace, tls.policy_name)?,
+            by: TlsAsker::Policy(object_name("policy_", tls.policy_namespace, tls.policy_name)?),
             hostname: tls.hostname.into(),
             names: list("names", tls.names, name)?,
             roots,

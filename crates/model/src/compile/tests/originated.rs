@@ -1,7 +1,7 @@
 //! In which TLS something goes to the outside: which BackendTLSPolicy says so, by whose certificates, and what is said of it.
 
 use super::*;
-use crate::snapshot::{CertificateName, ExternalPort, OriginatedRoots, OriginatedTls};
+use crate::snapshot::{CertificateName, ExternalPort, OriginatedRoots, OriginatedTls, TlsAsker};
 
 const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----
 MIIBiTCCAS+gAwIBAgIULL/W7QHRCwNIM1AsGRpWDwHjFkkwCgYIKoZIzj0EAwIw
@@ -70,7 +70,11 @@ fn tls(compiler: &Compiler, number: u16) -> Option<Arc<OriginatedTls>> {
 
 /// The policies at the ports 80, 5432 and 443.
 fn acting(compiler: &Compiler) -> [Option<String>; 3] {
-    [80, 5432, 443].map(|number| tls(compiler, number).map(|tls| tls.policy.name.to_string()))
+    [80, 5432, 443].map(|number| {
+        tls(compiler, number).map(|tls| match &tls.by {
+            TlsAsker::Policy(policy) | TlsAsker::Url(policy) => policy.name.to_string(),
+        })
+    })
 }
 
 fn told(compiler: &Compiler, policy: &str) -> Vec<(&'static str, bool, &'static str)> {

@@ -4,11 +4,19 @@ use std::sync::Arc;
 
 use crate::name::NamespacedName;
 
+/// What says that something leaves in TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum TlsAsker {
+    /// A BackendTLSPolicy.
+    Policy(NamespacedName),
+    /// The URL of a Flow's call, at an endpoint that this ExternalService lists.
+    Url(NamespacedName),
+}
+
 /// In which TLS something leaves, and whom it has to find at the other end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginatedTls {
-    /// The BackendTLSPolicy that says so.
-    pub policy: NamespacedName,
+    pub by: TlsAsker,
     /// The server that is asked for (SNI: RFC 6066, section 3).
     pub hostname: Arc<str>,
     /// The certificate has to have one of these; where there is none, the name of the server.

@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{
     AccessPolicy, AccessRule, Action, CertificateName, EgressPolicy, ExternalConfig, ExternalPort,
-    OriginatedRoots, OriginatedTls, OutsideProtocol, WorkloadConfig,
+    OriginatedRoots, OriginatedTls, OutsideProtocol, TlsAsker, WorkloadConfig,
 };
 use tulle_proxy::Capture;
 
@@ -154,7 +154,7 @@ async fn echo(config: ServerConfig) -> SocketAddr {
 
 fn originated(roots: OriginatedRoots) -> OriginatedTls {
     OriginatedTls {
-        policy: "default/tls".parse().unwrap(),
+        by: TlsAsker::Policy("default/tls".parse().unwrap()),
         hostname: "api.example.com".into(),
         names: Vec::new(),
         roots,
