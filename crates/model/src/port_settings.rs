@@ -129,7 +129,7 @@ fn half_close(item: &str, ports: &[Named<'_>], settings: &mut [Http1Settings]) -
 pub(crate) const DURATION: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
 
 /// A duration of Gateway API (GEP-2257): up to four numbers of up to five digits, each with `h`, `m`, `s` or `ms`.
-pub(crate) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let (mut rest, mut total, mut parts) = (text, Duration::ZERO, 0);
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();

@@ -74,6 +74,8 @@ impl From<EnrolmentError> for Status {
 pub struct TokenRequest {
     /// `namespace/service-account`, `namespace/*`, or `*` for all.
     pub identities: Vec<String>,
+    /// The namespaces whose Flows the node runs, or `*` for all.
+    pub flows: Vec<String>,
     pub ttl: Duration,
     /// The only node that may redeem it; any node with a name that is free where none is given.
     pub node: Option<String>,
@@ -93,6 +95,8 @@ pub struct JoinToken {
 struct KeptToken {
     secret_sha256: String,
     identities: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    flows: Vec<String>,
     node: Option<String>,
     replace: bool,
     /// Seconds since the epoch, as `expires`.
@@ -122,6 +126,9 @@ impl KeptToken {
 pub struct Grant {
     /// `namespace/service-account`, `namespace/*`, or `*`.
     pub identities: Vec<String>,
+    /// The namespaces whose Flows it runs, or `*`. A grant that an older server wrote has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flows: Vec<String>,
     /// Seconds since the epoch, as `certificate_expires`.
     pub joined: u64,
     /// When the last certificate that the node got for itself expires.
@@ -150,6 +157,11 @@ impl Grant {
             None => pattern == "*",
             Some((n, s)) => n == namespace && (s == "*" || s == service_account),
         })
+    }
+
+    /// Whether the node may run the Flows of a namespace.
+    pub fn runs_flows_of(&self, namespace: &str) -> bool {
+        self.flows.iter().any(|of| of == "*" || of == namespace)
     }
 
     /// Whether the node may have the identity of some service account of that namespace.
@@ -211,6 +223,7 @@ pub struct Admission {
     /// What the certificates of those who bore it are known by.
     former: Vec<Joining>,
     identities: Vec<String>,
+    flows: Vec<String>,
     /// With what the certificates of this joining are signed.
     pub stamp: Stamp,
 }
@@ -222,6 +235,8 @@ pub struct KnownToken {
     pub id: String,
     /// `namespace/service-account`, `namespace/*`, or `*` for all.
     pub identities: Vec<String>,
+    /// The namespaces whose Flows the node runs, or `*` for all.
+    pub flows: Vec<String>,
     /// The only node that may redeem it.
     pub node: Option<String>,
     /// Seconds since the epoch, as `expires`.
@@ -263,6 +278,14 @@ impl Enrolment {
                 return invalid(format!("identities: `{identity}` {problem}"));
             }
         }
+        if request.flows.len() > IDENTITIES_LIMIT {
+            return invalid(format!("flows: {IDENTITIES_LIMIT} namespaces are expected at most"));
+        }
+        for namespace in request.flows.iter().filter(|namespace| *namespace != "*") {
+            if let Some(problem) = dns_label_problem(namespace) {
+                return invalid(format!("flows: `{namespace}` is no namespace: it {problem}"));
+            }
+        }
         if let Some(node) = &request.node
             && let Some(problem) = node_name_problem(node)
         {
@@ -282,6 +305,7 @@ impl Enrolment {
         let kept = KeptToken {
             secret_sha256: token_secret::hash(&secret),
             identities: request.identities,
+            flows: request.flows,
             node: request.node,
             replace: request.replace,
             made: seconds(now),
@@ -350,6 +374,7 @@ impl Enrolment {
             bearer: bearer.map_or(Precondition::Absent, |kept| Precondition::Revision(kept.revision)),
             former: grant.map(|grant| grant.former(node, seconds(now))).unwrap_or_default(),
             identities: kept.identities,
+            flows: kept.flows,
             stamp: Stamp(rand::random()),
         })
     }
@@ -365,6 +390,7 @@ impl Enrolment {
         let present = Joining { stamp: admission.stamp.0, since: seconds(now) };
         let grant = Grant {
             identities: admission.identities,
+            flows: admission.flows,
             joined: seconds(now),
             certificate_expires,
             boot_id: String::new(),
@@ -478,8 +504,8 @@ impl Enrolment {
         let known = self.kept_tokens().await?.into_iter().filter_map(|(key, stored)| {
             let kept: KeptToken = decode(&stored.value).ok()?;
             let id = key.strip_prefix(TOKENS)?.to_owned();
-            let KeptToken { identities, node, made, expires, .. } = kept;
-            (seconds(now) < expires).then_some(KnownToken { id, identities, node, made, expires })
+            let KeptToken { identities, flows, node, made, expires, .. } = kept;
+            (seconds(now) < expires).then_some(KnownToken { id, identities, flows, node, made, expires })
         });
         let mut known: Vec<_> = known.collect();
         known.sort_by(|a, b| (a.made, &a.id).cmp(&(b.made, &b.id)));
@@ -577,6 +603,7 @@ mod tests {
     fn request(identities: &[&str]) -> TokenRequest {
         TokenRequest {
             identities: identities.iter().map(|&i| i.to_owned()).collect(),
+            flows: Vec::new(),
             ttl: Duration::from_secs(60),
             node: None,
             replace: false,
@@ -814,7 +841,14 @@ mod tests {
     }
 
     fn grant_of(identities: Vec<String>) -> Grant {
-        Grant { identities, joined: 0, certificate_expires: 0, boot_id: String::new(), joinings: Vec::new() }
+        Grant {
+            identities,
+            flows: Vec::new(),
+            joined: 0,
+            certificate_expires: 0,
+            boot_id: String::new(),
+            joinings: Vec::new(),
+        }
     }
 
     #[test]

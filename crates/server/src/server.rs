@@ -29,8 +29,10 @@ use crate::controller::{Controller, Writers};
 use crate::enrolment::{Enrolment, EnrolmentError, JoinToken, TokenRequest};
 use crate::events::{Events, Severity};
 use crate::fleet::{Fleet, InvalidLeases, Leases};
+use crate::flows::{Flows, FlowsError, KnownFlows, RunBook, Seal};
 use crate::founding::{self, Owner, State, StateError};
 use crate::grpc::ads::Discovery;
+use crate::grpc::flow_service::FlowApi;
 use crate::grpc::listener;
 use crate::grpc::node_service::NodeApi;
 use crate::grpc::tls::{self, ServerCertificate};
@@ -107,6 +109,8 @@ pub enum StartError {
     State(#[from] StateError),
     #[error("cannot read the stored objects: {0}")]
     Objects(#[from] ObjectError),
+    #[error("cannot read the stored runs of Flows: {0}")]
+    Flows(#[from] FlowsError),
 }
 
 impl StartError {
@@ -148,7 +152,7 @@ impl Server {
             .map_err(|source| StartError::Home { path: dir.clone(), source })?;
         let now = SystemTime::now();
         let mut state = State::look(&dir, config.authority.is_some()).await?;
-        let OpenedState { store, authority, tokens, api_authority, session_key } =
+        let OpenedState { store, authority, tokens, api_authority, session_key, seal } =
             open_state(&state, &dir, &config, &domain, now).await?;
         let objects = Objects::open(store.clone()).await?.of_mesh(&domain);
         let mesh = objects.ensure_mesh().await? & Access::ensure_defaults(&objects).await?;
@@ -174,10 +178,19 @@ impl Server {
         let statuses = StatusWriter::new(objects.clone(), publication.clone(), metrics.clone());
         let slices = SliceWriter::new(objects.clone());
         let events = Events::new(objects.clone());
+        let known_flows = KnownFlows::open(objects.clone()).await?;
+        let flows = Flows::start(
+            RunBook::new(store.clone(), seal),
+            known_flows.clone(),
+            objects.clone(),
+            access.clone(),
+            config.leases.flow_lease,
+        )
+        .await?;
         let fleet = Fleet::start(
             objects.clone(),
             store,
-            enrolment.clone(),
+            (enrolment.clone(), known_flows.clone()),
             (events.clone(), audit.clone()),
             metrics.clone(),
             config.leases,
@@ -204,6 +217,7 @@ impl Server {
             fleet: fleet.clone(),
             enrolment: enrolment.clone(),
             publication: publication.clone(),
+            flows: flows.clone(),
             authority: authority.clone(),
             metrics: metrics.clone(),
             access: access.clone(),
@@ -216,14 +230,21 @@ impl Server {
             authorities,
             enrolment.clone(),
             fleet.clone(),
-            (key_sets, publication.clone()),
+            (key_sets, publication.clone(), flows.clone()),
             metrics.clone(),
             audit.clone(),
             stop.clone(),
         );
         let incoming = listener::accept(node_listener, tls, metrics.clone(), stop.clone());
-        let discovery =
-            Discovery { enrolment: enrolment.clone(), publication, metrics, audit, stop: stop.clone() };
+        let discovery = Discovery {
+            enrolment: enrolment.clone(),
+            publication,
+            metrics,
+            audit: audit.clone(),
+            stop: stop.clone(),
+        };
+        let flow_api =
+            FlowApi { flows: flows.clone(), enrolment: enrolment.clone(), audit, stop: stop.clone() };
 
         let mut tasks = JoinSet::new();
         tasks.spawn(access.clone().follow(stop.clone()));
@@ -233,9 +254,12 @@ impl Server {
         tasks.spawn(slices.run(stop.clone()));
         tasks.spawn(events.clone().run(stop.clone()));
         tasks.spawn(fleet.keep_node_objects());
+        tasks.spawn(known_flows.follow(stop.clone()));
+        tasks.spawn(flows.clone().run(stop.clone()));
+        tasks.spawn(flows.keep_house(stop.clone()));
         let grpc_stop = stop.clone();
         tasks.spawn(async move {
-            if let Err(error) = crate::grpc::serve(incoming, node_api, discovery, grpc_stop).await {
+            if let Err(error) = crate::grpc::serve(incoming, node_api, discovery, flow_api, grpc_stop).await {
                 tracing::error!(%error, "serving nodes ended");
             }
         });
@@ -269,10 +293,11 @@ impl Server {
     }
 
     /// A token for a node that the caller starts itself: it may bear the name of a node that joined
-    /// before. Good for ten minutes.
+    /// before. Good for ten minutes. One that may have all identities runs all Flows.
     pub async fn local_join_token(&self, identities: Vec<String>) -> Result<JoinToken, EnrolmentError> {
         let ttl = Duration::from_secs(600);
-        let request = TokenRequest { identities, ttl, node: None, replace: true };
+        let flows = identities.iter().filter(|identity| *identity == "*").cloned().collect();
+        let request = TokenRequest { identities, flows, ttl, node: None, replace: true };
         self.views.enrolment.create_token(request, SystemTime::now()).await
     }
 
@@ -304,6 +329,7 @@ struct OpenedState {
     tokens: JwtAuthority,
     api_authority: ApiAuthority,
     session_key: SessionKey,
+    seal: Seal,
 }
 
 /// Opens the store and the authorities, which must be of one mesh, or makes those of a new one: the
@@ -339,10 +365,11 @@ async fn open_state(
     state.check_owner(&store, &authority).await?;
     let master = MasterKey::open(&dir.join(founding::MASTER_KEY))?;
     let session_key = session_key(&dir.join("ca"), &master);
+    let seal = Seal::new(master.secret())?;
     let tokens = JwtAuthority::open(&dir.join("ca"), master, domain, now)?;
     let master = MasterKey::open(&dir.join(founding::MASTER_KEY))?;
     let api_authority = ApiAuthority::open(&dir.join("api"), master, &api_names(config), now)?;
-    Ok(OpenedState { store, authority, tokens, api_authority, session_key })
+    Ok(OpenedState { store, authority, tokens, api_authority, session_key, seal })
 }
 
 fn open_authority(

@@ -14,6 +14,7 @@ use crate::ca::api::ApiAuthority;
 use crate::ca::mesh::MeshAuthority;
 use crate::enrolment::{Enrolment, EnrolmentError, TokenRequest};
 use crate::fleet::{EvictError, Fleet, NodeView};
+use crate::flows::Flows;
 use crate::history::{History, uid_of};
 use crate::metrics::{Metrics, REFUSAL_REASONS};
 use crate::objects::{ObjectError, Objects};
@@ -62,6 +63,9 @@ pub struct Nodes {
 pub struct NewToken {
     /// `namespace/service-account`, `namespace/*`, or `*`.
     pub identities: Vec<String>,
+    /// Namespaces whose Flows the node runs, or `*` for all.
+    #[serde(default)]
+    pub flows: Vec<String>,
     /// Ten minutes where nothing is said.
     #[serde(default)]
     pub ttl_seconds: Option<u64>,
@@ -86,6 +90,9 @@ pub struct TokenView {
     pub id: String,
     /// `namespace/service-account`, `namespace/*`, or `*` for all.
     pub identities: Vec<String>,
+    /// Namespaces whose Flows the node runs, or `*` for all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub flows: Vec<String>,
     /// The only node that may use it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
@@ -107,6 +114,7 @@ pub struct Views {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) enrolment: Enrolment,
     pub(crate) publication: Arc<Publication>,
+    pub(crate) flows: Arc<Flows>,
     pub(crate) authority: Arc<MeshAuthority>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) access: Access,
@@ -176,6 +184,7 @@ impl Views {
         let had = self.enrolment.revoke(node, SystemTime::now()).await?;
         // Whoever comes from now on is refused.
         self.publication.revoke(node);
+        self.flows.revoke(node);
         let evicted = match self.fleet.evict(node, true).await {
             Err(EvictError::Unknown(_)) if had => Ok(0),
             other => other,
@@ -187,16 +196,19 @@ impl Views {
     pub async fn create_token(&self, request: NewToken) -> Result<Token, EnrolmentError> {
         let request = TokenRequest {
             identities: request.identities,
+            flows: request.flows,
             ttl: Duration::from_secs(request.ttl_seconds.unwrap_or(DEFAULT_TTL)),
             node: request.node,
             replace: false,
         };
         let now = SystemTime::now();
-        let (identities, node) = (request.identities.clone(), request.node.clone());
+        let (identities, flows) = (request.identities.clone(), request.flows.clone());
+        let node = request.node.clone();
         let token = self.enrolment.create_token(request, now).await?;
         let id = token.text.split('.').nth(1).unwrap_or_default().to_owned();
         let (created, expires) = (timestamp::at(seconds(now)), timestamp::at(seconds(token.expires)));
-        Ok(Token { token: token.text, about: TokenView { id, identities, node, created, expires } })
+        let about = TokenView { id, identities, flows, node, created, expires };
+        Ok(Token { token: token.text, about })
     }
 
     /// The join tokens that nobody has used yet.
@@ -205,6 +217,7 @@ impl Views {
         let views = known.map(|token| TokenView {
             id: token.id,
             identities: token.identities,
+            flows: token.flows,
             node: token.node,
             created: timestamp::at(token.made),
             expires: timestamp::at(token.expires),
@@ -215,6 +228,11 @@ impl Views {
     /// Takes a join token back; whether there was one.
     pub async fn revoke_token(&self, id: &str) -> Result<bool, EnrolmentError> {
         self.enrolment.revoke_token(id).await
+    }
+
+    /// The runs of Flows.
+    pub fn flows(&self) -> &Arc<Flows> {
+        &self.flows
     }
 
     /// Whether the server can do its work; the text says what is in the way.

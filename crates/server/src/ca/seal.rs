@@ -18,6 +18,7 @@ const MAGIC: &[u8] = b"tulle-sealed-1\n";
 /// Seals and opens the server's private keys.
 pub struct MasterKey {
     key: RandomizedNonceKey,
+    bytes: Zeroizing<Vec<u8>>,
 }
 
 impl MasterKey {
@@ -52,7 +53,12 @@ impl MasterKey {
         };
         let bytes = Zeroizing::new(unhex(text.trim()).ok_or_else(invalid)?);
         let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| invalid())?;
-        Ok(Self { key })
+        Ok(Self { key, bytes })
+    }
+
+    /// What other keys are derived from, each for one purpose (RFC 5869).
+    pub fn secret(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// Writes `secret` sealed. The file's name is bound to it: sealed files cannot be swapped.

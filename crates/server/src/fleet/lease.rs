@@ -37,6 +37,8 @@ use crate::timestamp::{self, seconds};
 pub const LEASE: Duration = Duration::from_secs(10);
 /// How long workloads may be stale before they are removed.
 pub const FORGET_STALE: Duration = Duration::from_secs(24 * 3600);
+/// How long a node may be silent before its runs of Flows are given to others.
+pub const FLOW_LEASE: Duration = Duration::from_secs(2);
 /// How long a node that is gone is still shown.
 const SHOWN: Duration = Duration::from_secs(3600);
 /// How long workloads that were stale when the server started are kept at least: nobody has listened to their node before, and
@@ -50,17 +52,21 @@ pub struct Leases {
     pub lease: Duration,
     /// Until stale workloads are removed.
     pub forget_stale: Duration,
+    /// Until its runs of Flows are given to other nodes.
+    pub flow_lease: Duration,
 }
 
 impl Default for Leases {
     fn default() -> Self {
-        Self { lease: LEASE, forget_stale: FORGET_STALE }
+        Self { lease: LEASE, forget_stale: FORGET_STALE, flow_lease: FLOW_LEASE }
     }
 }
 
 /// The shortest and the longest lease.
 const LEAST_LEASE: Duration = Duration::from_secs(1);
 const LONGEST_LEASE: Duration = Duration::from_secs(3600);
+/// The shortest one of runs: what a host that is busy takes to say a word.
+const LEAST_FLOW_LEASE: Duration = Duration::from_millis(500);
 /// How long stale workloads may be kept at most: ten years.
 const LONGEST_STALE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
@@ -71,6 +77,8 @@ pub enum InvalidLeases {
     Lease,
     #[error("stale workloads are kept (`--forget-stale`) for 10 years (87600h) at most")]
     ForgetStale,
+    #[error("the lease of runs of Flows (`--flow-lease`) must be 500ms to 1h")]
+    FlowLease,
 }
 
 impl Leases {
@@ -84,9 +92,16 @@ impl Leases {
         if time <= LONGEST_STALE { Ok(time) } else { Err(InvalidLeases::ForgetStale) }
     }
 
-    /// Checks both.
+    /// Checks the lease of runs: 500 ms to 1 h.
+    pub fn check_flow_lease(lease: Duration) -> Result<Duration, InvalidLeases> {
+        let good = (LEAST_FLOW_LEASE..=LONGEST_LEASE).contains(&lease);
+        if good { Ok(lease) } else { Err(InvalidLeases::FlowLease) }
+    }
+
+    /// Checks all.
     pub fn check(&self) -> Result<(), InvalidLeases> {
         Self::check_lease(self.lease)?;
+        Self::check_flow_lease(self.flow_lease)?;
         Self::check_forget_stale(self.forget_stale).map(drop)
     }
 }
@@ -273,7 +288,7 @@ impl NodeTask {
             self.update(|record| record.workloads = Arc::default());
             return self.gone().await;
         }
-        let Leases { lease, forget_stale } = self.fleet.leases;
+        let Leases { lease, forget_stale, .. } = self.fleet.leases;
         let (now, time) = (Instant::now(), seconds(SystemTime::now()));
         let since = time.saturating_sub(lease.as_secs()).try_into().unwrap_or(i64::MAX);
         self.stale.retain(|name, _| self.held.contains_key(name));

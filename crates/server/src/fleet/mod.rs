@@ -8,6 +8,7 @@ mod clocks;
 mod lease;
 mod newcomer;
 mod node_objects;
+mod permitted;
 mod told;
 mod view;
 mod workloads;
@@ -30,6 +31,7 @@ use self::newcomer::{Fenced, Newcomer, Replies, Waiting};
 use crate::audit::Audit;
 use crate::enrolment::Enrolment;
 use crate::events::Events;
+use crate::flows::KnownFlows;
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects};
 use crate::store::{Lease, Store};
@@ -40,6 +42,7 @@ use self::clocks::NodeClocks;
 pub use self::lease::{EvictError, InvalidLeases, LEASE, Leases};
 use self::lease::{LeaseState, Stale};
 pub(crate) use self::node_objects::is_asked_for;
+use self::permitted::problem;
 pub use self::view::{NodeView, NodeWorkloadView};
 use self::workloads::{HeldWorkloads, HoldingNode, Lost};
 
@@ -100,6 +103,8 @@ pub struct Fleet {
     /// Has the leases.
     store: Store,
     enrolment: Enrolment,
+    /// For the workloads that stand for them.
+    flows: KnownFlows,
     events: Arc<Events>,
     audit: Audit,
     metrics: Arc<Metrics>,
@@ -144,7 +149,7 @@ impl Fleet {
     pub async fn start(
         objects: Objects,
         store: Store,
-        enrolment: Enrolment,
+        (enrolment, flows): (Enrolment, KnownFlows),
         (events, audit): (Arc<Events>, Audit),
         metrics: Arc<Metrics>,
         leases: Leases,
@@ -155,6 +160,7 @@ impl Fleet {
             objects,
             store,
             enrolment,
+            flows,
             events,
             audit,
             metrics,
@@ -472,14 +478,10 @@ impl NodeTask {
             let name = WorkloadName::new(workload.namespace.as_str(), workload.name.as_str());
             let problem = match &grant {
                 None => Some(format!("the node `{}` has not joined", self.node)),
-                Some(grant) if !grant.permits(&workload.namespace, &workload.service_account) => {
-                    Some(format!(
-                        "the node `{}` may not run workloads as {}/{}; it may run {}",
-                        self.node,
-                        workload.namespace,
-                        workload.service_account,
-                        grant.describe()
-                    ))
+                Some(grant)
+                    if let Some(problem) = problem(&self.node, grant, workload, &self.fleet.flows) =>
+                {
+                    Some(problem)
                 }
                 Some(_) if wanted.len() >= WORKLOADS_LIMIT => {
                     Some(format!("a node may hold {WORKLOADS_LIMIT} workloads"))

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tulle_model::flow::history::{HistoryEntry, Outcome};
-use tulle_model::flow::scope::Millis;
+use tulle_model::flow::run::RunEvent;
+use tulle_model::flow::scope::{Millis, RunInfo};
 
 use super::keys::{self, RecordPart};
 use super::{Append, FlowsError, Given, Loaded, RunHeader, RunName, RunState, Seal, Start, Started, Then};
@@ -15,17 +16,19 @@ use crate::ca::seal::hex;
 use crate::store::{RecordWrite, Store, StoreError};
 
 /// How many records of entries are read at once.
-const PAGE: usize = 256;
+pub(super) const PAGE: usize = 256;
+/// How often a header is changed anew that others change at the same time.
+const ATTEMPTS: usize = 8;
 
 pub struct RunBook {
-    store: Store,
-    seal: Seal,
+    pub(super) store: Store,
+    pub(super) seal: Seal,
 }
 
 /// A record that was read, in the form that the store has it in: what is written next depends on that.
-struct Kept {
-    header: RunHeader,
-    bytes: Bytes,
+pub(super) struct Kept {
+    pub(super) header: RunHeader,
+    pub(super) bytes: Bytes,
 }
 
 impl RunBook {
@@ -35,24 +38,20 @@ impl RunBook {
 
     /// Begins a run, for its runner to carry out.
     pub async fn start(&self, start: Start) -> Result<Started, FlowsError> {
-        let Start { name, info, caller, runner, workflow, given } = start;
-        let given_key = given.as_ref().map(|given| hash(&[&caller, &given.name])).map(Arc::<str>::from);
-        if let (Some(given), Some(key)) = (&given, &given_key)
-            && let Some(before) = self.started_before(&name, given, key).await?
-        {
-            return Ok(before);
-        }
+        let Start { name, info, caller, runner, workflow, account, given } = start;
+        let given_key = given.as_ref().map(|given| given_key(&caller, given));
         let text = workflow.to_string();
         let workflow_hash: Arc<str> = hash(&[&text]).into();
         let header = RunHeader {
             name: name.clone(),
-            state: RunState::Active,
+            state: if runner.is_some() { RunState::Active } else { RunState::Queued },
             started: info.started,
             ended: None,
             caller,
             workflow: workflow_hash.clone(),
-            runner,
-            lease: 1,
+            account,
+            lease: u64::from(runner.is_some()),
+            runner: runner.unwrap_or_default(),
             entries: 0,
             given: given_key.clone(),
         };
@@ -63,7 +62,7 @@ impl RunBook {
         let workflow_key = keys::workflow(&name.namespace, &workflow_hash);
         self.put(&mut write, workflow_key, &*workflow)?;
         write.put.push((keys::usage(&name, &workflow_hash), Bytes::new()));
-        write.put.push((keys::active(&name), Bytes::new()));
+        write.put.extend(listed(&header).map(|key| (key, Bytes::new())));
         if let (Some(given), Some(key)) = (&given, &given_key) {
             let key = keys::given(&name, key);
             write.expected.push((key.clone(), None));
@@ -73,19 +72,24 @@ impl RunBook {
             (Ok(()), _, _) => Ok(Started::New(header)),
             // Somebody has given the same name at the same time.
             (Err(StoreError::RecordChanged(_)), Some(given), Some(key)) => {
-                self.started_before(&name, given, key).await?.ok_or(FlowsError::Lost(name))
+                self.found(&name, given, key).await?.ok_or(FlowsError::Lost(name))
             }
             (Err(StoreError::RecordChanged(_)), _, _) => Err(FlowsError::Lost(name)),
             (Err(error), _, _) => Err(error.into()),
         }
     }
 
-    async fn started_before(
+    /// What a caller has started under a name before.
+    pub async fn started_before(
         &self,
         run: &RunName,
+        caller: &str,
         given: &Given,
-        key: &str,
     ) -> Result<Option<Started>, FlowsError> {
+        self.found(run, given, &given_key(caller, given)).await
+    }
+
+    async fn found(&self, run: &RunName, given: &Given, key: &str) -> Result<Option<Started>, FlowsError> {
         let found: Option<(RunName, Given)> = self.get(keys::given(run, key)).await?;
         Ok(found.map(
             |(name, before)| {
@@ -96,18 +100,82 @@ impl RunBook {
 
     /// Gives a run that is not over to a runner. Whoever had it before can write nothing of it any more.
     pub async fn lease(&self, run: &RunName, runner: &str) -> Result<RunHeader, FlowsError> {
-        let Kept { header: before, bytes } = self.kept(run).await?;
-        if before.state.is_over() {
-            return Err(FlowsError::Lost(run.clone()));
+        let active = |before: &RunHeader| {
+            let leased = RunHeader {
+                state: RunState::Active,
+                runner: runner.into(),
+                lease: before.lease + 1,
+                ..before.clone()
+            };
+            (!before.state.is_over()).then_some(leased)
+        };
+        self.change(run, active, |_, _| Ok(())).await
+    }
+
+    /// Gives a run that has faulted or was cancelled to a runner: it goes on.
+    pub async fn reopen(&self, run: &RunName, runner: &str) -> Result<RunHeader, FlowsError> {
+        let active = |before: &RunHeader| {
+            let leased = RunHeader {
+                state: RunState::Active,
+                ended: None,
+                runner: runner.into(),
+                lease: before.lease + 1,
+                ..before.clone()
+            };
+            matches!(before.state, RunState::Faulted | RunState::Cancelled).then_some(leased)
+        };
+        let outcome = keys::part(run, RecordPart::Outcome);
+        self.change(run, active, |_, write| {
+            write.deleted.push(outcome.clone());
+            Ok(())
+        })
+        .await
+    }
+
+    /// Ends a run that is not over, whoever has it.
+    pub async fn cancel(&self, run: &RunName, at: Millis) -> Result<RunHeader, FlowsError> {
+        let cancelled = |before: &RunHeader| {
+            let ended = RunHeader {
+                state: RunState::Cancelled,
+                ended: Some(at),
+                lease: before.lease + 1,
+                entries: before.entries.saturating_add(1),
+                ..before.clone()
+            };
+            (!before.state.is_over()).then_some(ended)
+        };
+        self.change(run, cancelled, |before, write| {
+            let entry = vec![HistoryEntry::new(at, RunEvent::Cancelled)];
+            self.put(write, keys::entries(run, before.entries), &entry)?;
+            self.put(write, keys::part(run, RecordPart::Outcome), &Outcome::Cancelled)?;
+            write.deleted.push(keys::part(run, RecordPart::Checkpoint));
+            Ok(())
+        })
+        .await
+    }
+
+    /// Changes a header, and what goes with it; [`FlowsError::Lost`] where it is not to be changed. Whoever writes of the run at
+    /// the same time is not to keep it from happening.
+    async fn change(
+        &self,
+        run: &RunName,
+        to: impl Fn(&RunHeader) -> Option<RunHeader>,
+        with: impl Fn(&RunHeader, &mut RecordWrite) -> Result<(), FlowsError>,
+    ) -> Result<RunHeader, FlowsError> {
+        for _ in 0..ATTEMPTS {
+            let Kept { header: before, bytes } = self.kept(run).await?;
+            let header = to(&before).ok_or_else(|| FlowsError::Lost(run.clone()))?;
+            let mut write = RecordWrite::default();
+            write.expected.push((keys::header(run), Some(bytes)));
+            with(&before, &mut write)?;
+            self.put(&mut write, keys::header(run), &header)?;
+            move_to(&mut write, &before, &header);
+            match self.write(write, run).await {
+                Err(FlowsError::Lost(_)) => {}
+                written => return written.map(|()| header),
+            }
         }
-        let lease = before.lease + 1;
-        let header = RunHeader { state: RunState::Active, runner: runner.into(), lease, ..before.clone() };
-        let mut write = RecordWrite::default();
-        write.expected.push((keys::header(run), Some(bytes)));
-        self.put(&mut write, keys::header(run), &header)?;
-        self.move_to(&mut write, &before, RunState::Active);
-        self.write(write, run).await?;
-        Ok(header)
+        Err(FlowsError::Lost(run.clone()))
     }
 
     /// Adds to a history. Refused as [`FlowsError::Lost`] where the lease is another one's by now, or the entries are not the next.
@@ -145,23 +213,10 @@ impl RunBook {
                 }
             }
         };
-        self.move_to(&mut write, &before, header.state);
+        move_to(&mut write, &before, &header);
         self.put(&mut write, keys::header(run), &header)?;
         self.write(write, run).await?;
         Ok(header)
-    }
-
-    /// Has the lists of runs say where one is now.
-    fn move_to(&self, write: &mut RecordWrite, before: &RunHeader, now: RunState) {
-        let key = |state| match state {
-            RunState::Active => Some(keys::active(&before.name)),
-            RunState::Waiting { until } => Some(keys::waiting(&before.name, until)),
-            RunState::Suspended | RunState::Completed | RunState::Faulted | RunState::Cancelled => None,
-        };
-        if before.state != now {
-            write.deleted.extend(key(before.state));
-            write.put.extend(key(now).map(|key| (key, Bytes::new())));
-        }
     }
 
     pub async fn header(&self, run: &RunName) -> Result<RunHeader, FlowsError> {
@@ -171,10 +226,8 @@ impl RunBook {
     /// All of a run: from its last checkpoint on, or from its start.
     pub async fn load(&self, run: &RunName, from_checkpoint: bool) -> Result<Loaded, FlowsError> {
         let header = self.header(run).await?;
-        let missing = || FlowsError::NotFound(run.clone());
-        let info = self.get(keys::part(run, RecordPart::Info)).await?.ok_or_else(missing)?;
-        let workflow: Value =
-            self.get(keys::workflow(&run.namespace, &header.workflow)).await?.ok_or_else(missing)?;
+        let info = self.info(run).await?;
+        let workflow = self.workflow(&header).await?;
         let mut checkpoint = None;
         if from_checkpoint {
             checkpoint = self.checkpoint(run).await?;
@@ -182,6 +235,18 @@ impl RunBook {
         let first = checkpoint.as_ref().map_or(0, |(entries, _)| *entries);
         let entries = self.entries(run, first).await?;
         Ok(Loaded { header, info, workflow: Arc::new(workflow), checkpoint, entries })
+    }
+
+    /// The workflow that a run goes by.
+    pub async fn workflow(&self, header: &RunHeader) -> Result<Value, FlowsError> {
+        let key = keys::workflow(&header.name.namespace, &header.workflow);
+        self.get(key).await?.ok_or_else(|| FlowsError::NotFound(header.name.clone()))
+    }
+
+    /// What a run began with.
+    pub async fn info(&self, run: &RunName) -> Result<RunInfo, FlowsError> {
+        let info = self.get(keys::part(run, RecordPart::Info)).await?;
+        info.ok_or_else(|| FlowsError::NotFound(run.clone()))
     }
 
     async fn checkpoint(&self, run: &RunName) -> Result<Option<(u32, Vec<u8>)>, FlowsError> {
@@ -212,97 +277,13 @@ impl RunBook {
         self.get(keys::part(run, RecordPart::Outcome)).await
     }
 
-    /// Runs that somebody is to carry out, after one of them.
-    pub async fn active(&self, past: Option<&RunName>, most: usize) -> Result<Vec<RunName>, FlowsError> {
-        let (from, until) = keys::under(keys::ACTIVE);
-        let from = past.map_or(from, |past| after(&keys::active(past)));
-        let found = self.store.records(&from, &until, most).await?;
-        Ok(found.iter().filter_map(|(key, _)| keys::run_of_active(key)).collect())
-    }
-
-    /// Runs that have waited long enough: the first of them.
-    pub async fn due(&self, now: Millis, most: usize) -> Result<Vec<RunName>, FlowsError> {
-        let (from, until) = keys::waiting_until(now);
-        let found = self.store.records(&from, &until, most).await?;
-        Ok(found.iter().filter_map(|(key, _)| keys::run_of_waiting(key)).collect())
-    }
-
-    /// The runs of a namespace or of a Flow after one of them, in the order of their names.
-    pub async fn list(
-        &self,
-        namespace: &str,
-        flow: Option<&str>,
-        past: Option<&RunName>,
-        most: usize,
-    ) -> Result<Vec<RunHeader>, FlowsError> {
-        let (from, until) = keys::under(&keys::headers(namespace, flow));
-        let from = past.map_or(from, |past| after(&keys::header(past)));
-        let found = self.store.records(&from, &until, most).await?;
-        found.iter().map(|(key, value)| self.seal.open(key, value)).collect()
-    }
-
-    /// Forgets runs that are over: of a Flow all but the latest `keep`, and those that ended before `since`. Returns how many.
-    pub async fn prune(
-        &self,
-        namespace: &str,
-        flow: &str,
-        keep: usize,
-        since: Millis,
-    ) -> Result<usize, FlowsError> {
-        let mut over = Vec::new();
-        let mut past = None;
-        loop {
-            let page = self.list(namespace, Some(flow), past.as_ref(), PAGE).await?;
-            let is_last = page.len() < PAGE;
-            past = page.last().map(|header| header.name.clone());
-            over.extend(page.into_iter().filter(|header| header.state.is_over()));
-            if is_last {
-                break;
-            }
-        }
-        over.sort_by_key(|header| std::cmp::Reverse(header.ended));
-        let goes =
-            |(at, header): &(usize, RunHeader)| *at >= keep || header.ended.is_some_and(|at| at < since);
-        let mut forgotten = 0;
-        for (_, header) in over.into_iter().enumerate().filter(goes) {
-            match self.forget(&header).await {
-                Ok(()) => forgotten += 1,
-                Err(FlowsError::NotFound(_) | FlowsError::Lost(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(forgotten)
-    }
-
-    async fn forget(&self, header: &RunHeader) -> Result<(), FlowsError> {
-        let run = &header.name;
-        let bytes = self.kept(run).await?.bytes;
-        let mut write = RecordWrite::default();
-        // Who prunes at the same time is not to take away what has begun since under the name that the caller gave.
-        write.expected.push((keys::header(run), Some(bytes)));
-        write.deleted.extend([keys::header(run), keys::usage(run, &header.workflow)]);
-        write.deleted.extend(header.given.as_ref().map(|given| keys::given(run, given)));
-        write.cleared.push(keys::under(&keys::inside(run)));
-        self.write(write, run).await?;
-        // The last run that goes by a workflow takes it along.
-        let write = RecordWrite {
-            expected_none: vec![keys::under(&keys::uses(&run.namespace, &header.workflow))],
-            deleted: vec![keys::workflow(&run.namespace, &header.workflow)],
-            ..RecordWrite::default()
-        };
-        match self.store.write_records(write).await {
-            Ok(()) | Err(StoreError::RecordChanged(_)) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    async fn kept(&self, run: &RunName) -> Result<Kept, FlowsError> {
+    pub(super) async fn kept(&self, run: &RunName) -> Result<Kept, FlowsError> {
         let key = keys::header(run);
         let bytes = self.store.record(&key).await?.ok_or_else(|| FlowsError::NotFound(run.clone()))?;
         Ok(Kept { header: self.seal.open(&key, &bytes)?, bytes })
     }
 
-    async fn get<T: DeserializeOwned>(&self, key: Bytes) -> Result<Option<T>, FlowsError> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, key: Bytes) -> Result<Option<T>, FlowsError> {
         let value = self.store.record(&key).await?;
         value.map(|value| self.seal.open(&key, &value)).transpose()
     }
@@ -318,7 +299,7 @@ impl RunBook {
         Ok(())
     }
 
-    async fn write(&self, write: RecordWrite, run: &RunName) -> Result<(), FlowsError> {
+    pub(super) async fn write(&self, write: RecordWrite, run: &RunName) -> Result<(), FlowsError> {
         self.store.write_records(write).await.map_err(|error| match error {
             StoreError::RecordChanged(_) => FlowsError::Lost(run.clone()),
             error => error.into(),
@@ -326,8 +307,34 @@ impl RunBook {
     }
 }
 
+/// The list in which a run stands.
+pub(super) fn listed(header: &RunHeader) -> Option<Bytes> {
+    let run = &header.name;
+    Some(match header.state {
+        RunState::Queued => keys::queued(run),
+        RunState::Active => keys::active(run),
+        RunState::Waiting { until } => keys::waiting(run, until),
+        RunState::Suspended => keys::suspended(run),
+        RunState::Completed | RunState::Faulted | RunState::Cancelled => keys::over(run, header.ended?),
+    })
+}
+
+/// Has the lists of runs say where one is now.
+fn move_to(write: &mut RecordWrite, before: &RunHeader, now: &RunHeader) {
+    let (from, to) = (listed(before), listed(now));
+    if from != to {
+        write.deleted.extend(from);
+        write.put.extend(to.map(|key| (key, Bytes::new())));
+    }
+}
+
+/// What is kept of a name that a caller gives.
+fn given_key(caller: &str, given: &Given) -> Arc<str> {
+    hash(&[caller, &given.name]).into()
+}
+
 /// The first key after one.
-fn after(key: &[u8]) -> Bytes {
+pub(super) fn after(key: &[u8]) -> Bytes {
     [key, &[0]].concat().into()
 }
 

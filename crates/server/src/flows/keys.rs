@@ -24,16 +24,23 @@ pub(super) fn under(prefix: &str) -> (Bytes, Bytes) {
     (Bytes::copy_from_slice(prefix.as_bytes()), end.into())
 }
 
-/// All runs of a namespace, or of a Flow, in the order of their names.
-pub(super) fn headers(namespace: &str, flow: Option<&str>) -> String {
-    match flow {
-        Some(flow) => format!("flow/h/{namespace}/{flow}/"),
-        None => format!("flow/h/{namespace}/"),
+const HEADERS: &str = "flow/h/";
+
+/// All runs, those of a namespace, or those of a Flow, in the order of their names.
+pub(super) fn headers(namespace: Option<&str>, flow: Option<&str>) -> String {
+    match (namespace, flow) {
+        (Some(namespace), Some(flow)) => format!("{HEADERS}{namespace}/{flow}/"),
+        (Some(namespace), None) => format!("{HEADERS}{namespace}/"),
+        (None, _) => HEADERS.to_owned(),
     }
 }
 
 pub(super) fn header(run: &RunName) -> Bytes {
-    format!("{}{}", headers(&run.namespace, Some(&run.flow)), run.run).into()
+    format!("{}{}", headers(Some(&run.namespace), Some(&run.flow)), run.run).into()
+}
+
+pub(super) fn run_of_header(key: &[u8]) -> Option<RunName> {
+    run_of(key, HEADERS)
 }
 
 fn run_of(key: &[u8], prefix: &str) -> Option<RunName> {
@@ -60,6 +67,12 @@ pub(super) fn waiting(run: &RunName, until: u64) -> Bytes {
     format!("{WAITING}{until:016x}/{}/{}/{}", run.namespace, run.flow, run.run).into()
 }
 
+/// When a run that waits is due.
+pub(super) fn due_of_waiting(key: &[u8]) -> Option<u64> {
+    let until = std::str::from_utf8(key).ok()?.strip_prefix(WAITING)?;
+    u64::from_str_radix(until.split_once('/')?.0, 16).ok()
+}
+
 /// All that wait until a time, itself included.
 pub(super) fn waiting_until(until: u64) -> (Bytes, Bytes) {
     (WAITING.into(), format!("{WAITING}{:016x}", until.saturating_add(1)).into())
@@ -68,6 +81,51 @@ pub(super) fn waiting_until(until: u64) -> (Bytes, Bytes) {
 pub(super) fn run_of_waiting(key: &[u8]) -> Option<RunName> {
     let until = std::str::from_utf8(key).ok()?.strip_prefix(WAITING)?;
     run_of(until.split_once('/')?.1.as_bytes(), "")
+}
+
+/// The runs that nobody carries on until somebody says so.
+pub(super) const SUSPENDED: &str = "flow/s/";
+
+pub(super) fn suspended(run: &RunName) -> Bytes {
+    format!("{SUSPENDED}{}/{}/{}", run.namespace, run.flow, run.run).into()
+}
+
+pub(super) fn run_of_suspended(key: &[u8]) -> Option<RunName> {
+    run_of(key, SUSPENDED)
+}
+
+/// The runs that wait for their turn, in the order in which they came: names of runs begin with the time.
+pub(super) const QUEUED: &str = "flow/q/";
+
+pub(super) fn queued_of(namespace: &str, flow: &str) -> String {
+    format!("{QUEUED}{namespace}/{flow}/")
+}
+
+pub(super) fn queued(run: &RunName) -> Bytes {
+    format!("{}{}", queued_of(&run.namespace, &run.flow), run.run).into()
+}
+
+pub(super) fn run_of_queued(key: &[u8]) -> Option<RunName> {
+    run_of(key, QUEUED)
+}
+
+/// The runs that are over, in the order in which they have ended.
+pub(super) const OVER: &str = "flow/e/";
+
+pub(super) fn over_of(namespace: &str, flow: &str) -> String {
+    format!("{OVER}{namespace}/{flow}/")
+}
+
+pub(super) fn over(run: &RunName, ended: u64) -> Bytes {
+    format!("{}{ended:016x}/{}", over_of(&run.namespace, &run.flow), run.run).into()
+}
+
+/// Which run it is, and when it has ended.
+pub(super) fn run_of_over(key: &[u8]) -> Option<(RunName, u64)> {
+    let mut parts = std::str::from_utf8(key).ok()?.strip_prefix(OVER)?.split('/');
+    let (namespace, flow) = (parts.next()?.into(), parts.next()?.into());
+    let ended = u64::from_str_radix(parts.next()?, 16).ok()?;
+    Some((RunName { namespace, flow, run: parts.next()?.into() }, ended))
 }
 
 /// All records of a run but those that it is found by.
@@ -90,19 +148,38 @@ pub(super) fn entries(run: &RunName, first: u32) -> Bytes {
 }
 
 /// A workflow, by its hash, and the runs that go by it.
+pub(super) const WORKFLOWS: &str = "flow/w/";
+
 pub(super) fn workflow(namespace: &str, hash: &str) -> Bytes {
-    format!("flow/w/{namespace}/{hash}").into()
+    format!("{WORKFLOWS}{namespace}/{hash}").into()
 }
 
+/// The namespace and the hash.
+pub(super) fn workflow_of(key: &[u8]) -> Option<(&str, &str)> {
+    std::str::from_utf8(key).ok()?.strip_prefix(WORKFLOWS)?.split_once('/')
+}
+
+pub(super) const USES: &str = "flow/u/";
+
 pub(super) fn uses(namespace: &str, hash: &str) -> String {
-    format!("flow/u/{namespace}/{hash}/")
+    format!("{USES}{namespace}/{hash}/")
 }
 
 pub(super) fn usage(run: &RunName, hash: &str) -> Bytes {
     format!("{}{}/{}", uses(&run.namespace, hash), run.flow, run.run).into()
 }
 
+/// The run that goes by a workflow.
+pub(super) fn run_of_usage(key: &[u8]) -> Option<RunName> {
+    let mut parts = std::str::from_utf8(key).ok()?.strip_prefix(USES)?.split('/');
+    let namespace = parts.next()?.into();
+    parts.next()?;
+    Some(RunName { namespace, flow: parts.next()?.into(), run: parts.next()?.into() })
+}
+
+pub(super) const GIVEN: &str = "flow/n/";
+
 /// The name that a caller has given a run, as a hash of both.
 pub(super) fn given(run: &RunName, hash: &str) -> Bytes {
-    format!("flow/n/{}/{}/{hash}", run.namespace, run.flow).into()
+    format!("{GIVEN}{}/{}/{hash}", run.namespace, run.flow).into()
 }

@@ -5,11 +5,22 @@
 //! carries it out has a lease of it, which is a number: each lease has a greater one, and what is written under an earlier number is refused
 //! ([`FlowsError::Lost`]). An entry is in the store before anything follows from it, and then for good.
 
+mod board;
 mod book;
+mod carrying;
+mod dispatcher;
+mod ends;
+mod forget;
+mod housekeeping;
+mod id;
 mod keys;
+mod known;
+mod lists;
 mod sealed;
+mod starting;
 #[cfg(test)]
 mod tests;
+mod wishes;
 
 use std::sync::Arc;
 
@@ -17,9 +28,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tulle_model::flow::history::{HistoryEntry, Outcome};
 use tulle_model::flow::scope::{Millis, RunInfo};
+use tulle_model::name::NamespacedName;
 
+pub(crate) use self::board::allows;
+pub use self::board::{FlowTally, NewRunner, RunWish, RunnerNote};
 pub use self::book::RunBook;
+pub use self::carrying::RunSecrets;
+pub use self::dispatcher::Flows;
+pub use self::known::{AllFlows, HttpTrigger, KnownFlow, KnownFlows};
+pub use self::lists::RunPage;
 pub use self::sealed::Seal;
+pub use self::starting::{Begun, NewStart};
+use crate::objects::ObjectError;
 use crate::store::StoreError;
 
 /// Which run it is.
@@ -41,7 +61,9 @@ pub struct RunHeader {
     pub caller: Arc<str>,
     /// Which workflow it goes by: a hash of it.
     pub workflow: Arc<str>,
-    /// Who carries it out, or did last.
+    /// The service account of its calls.
+    pub account: Arc<str>,
+    /// Who carries it out, or did last: a node, and which of its processes. Empty: nobody has yet.
     pub runner: Arc<str>,
     /// The number of that lease.
     pub lease: u64,
@@ -53,8 +75,12 @@ pub struct RunHeader {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RunState {
+    /// It is accepted, and begins when others of its Flow have ended.
+    Queued,
     Active,
-    Waiting { until: Millis },
+    Waiting {
+        until: Millis,
+    },
     Suspended,
     Completed,
     Faulted,
@@ -65,6 +91,19 @@ impl RunState {
     pub fn is_over(self) -> bool {
         matches!(self, Self::Completed | Self::Faulted | Self::Cancelled)
     }
+
+    /// What it is called where people look at it: `status.state` of a FlowRun.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "Queued",
+            Self::Active => "Running",
+            Self::Waiting { .. } => "Waiting",
+            Self::Suspended => "Suspended",
+            Self::Completed => "Completed",
+            Self::Faulted => "Faulted",
+            Self::Cancelled => "Cancelled",
+        }
+    }
 }
 
 /// A run that is to begin.
@@ -73,8 +112,11 @@ pub struct Start {
     pub name: RunName,
     pub info: RunInfo,
     pub caller: Arc<str>,
-    pub runner: Arc<str>,
+    /// `None`: it waits for its turn.
+    pub runner: Option<Arc<str>>,
     pub workflow: Arc<Value>,
+    /// The service account of its calls.
+    pub account: Arc<str>,
     /// The name that the caller gives it, and a hash of all that it is started with.
     pub given: Option<Given>,
 }
@@ -139,6 +181,22 @@ pub enum FlowsError {
     Lost(RunName),
     #[error("the record {key} of the store cannot be used: {why}")]
     Unreadable { key: String, why: &'static str },
+    #[error("there is no Flow {0}")]
+    NoFlow(NamespacedName),
+    /// What was asked for cannot be right; the text says what is expected.
+    #[error("{0}")]
+    Invalid(String),
+    /// It is not possible as things are.
+    #[error("{0}")]
+    Refused(String),
+    /// There are too many; the text says of what.
+    #[error("{0}")]
+    TooMany(String),
+    /// Nobody carries it out; the text says why.
+    #[error("{0}")]
+    NoRunner(String),
+    #[error(transparent)]
+    Objects(ObjectError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }

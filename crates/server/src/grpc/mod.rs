@@ -1,7 +1,8 @@
-//! What nodes talk to: joining, certificates, reports ([`node_service`]) and discovery ([`ads`]),
-//! over gRPC on connections of [`listener`].
+//! What nodes talk to: joining, certificates, reports ([`node_service`]), discovery ([`ads`]) and runs of Flows
+//! ([`flow_service`]), over gRPC on connections of [`listener`].
 
 pub mod ads;
+pub mod flow_service;
 pub mod listener;
 pub mod node_service;
 mod refusal;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
 use tulle_model::identity::Subject;
 use tulle_model::stamp::Stamp;
+use tulle_wire::flow::flow_service_server::FlowServiceServer;
 use tulle_wire::node::node_service_server::NodeServiceServer;
 use tulle_wire::xds::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 
@@ -30,6 +32,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a call may take, or a stream to open.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many calls of a connection go on at once: a runner begins and ends many runs, and waits for some.
+const MOST_STREAMS: u32 = 256;
 
 /// The node that makes a call.
 struct CallingNode {
@@ -95,11 +100,12 @@ pub async fn serve(
     incoming: mpsc::Receiver<std::io::Result<Connection>>,
     node: node_service::NodeApi,
     discovery: ads::Discovery,
+    flows: flow_service::FlowApi,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     tonic::transport::Server::builder()
         .timeout(CALL_TIMEOUT)
-        .max_concurrent_streams(64)
+        .max_concurrent_streams(MOST_STREAMS)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(16 * 1024)
@@ -107,6 +113,7 @@ pub async fn serve(
         .add_service(
             AggregatedDiscoveryServiceServer::new(discovery).max_decoding_message_size(MESSAGE_LIMIT),
         )
+        .add_service(FlowServiceServer::new(flows).max_decoding_message_size(MESSAGE_LIMIT))
         .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.cancelled_owned())
         .await
 }

@@ -28,6 +28,7 @@ use crate::ca::jwt::{IssuedJwt, JwtAuthority};
 use crate::ca::mesh::{Issued, MeshAuthority};
 use crate::enrolment::Enrolment;
 use crate::fleet::{Fleet, Session};
+use crate::flows::Flows;
 use crate::key_sets::KeySets;
 use crate::metrics::Metrics;
 use crate::publication::Publication;
@@ -46,6 +47,7 @@ pub struct NodeApi {
     pub fleet: Arc<Fleet>,
     pub key_sets: KeySets,
     pub publication: Arc<Publication>,
+    pub flows: Arc<Flows>,
     pub metrics: Arc<Metrics>,
     pub audit: Audit,
     pub stop: CancellationToken,
@@ -57,13 +59,25 @@ impl NodeApi {
         (authority, tokens): (Arc<MeshAuthority>, Arc<JwtAuthority>),
         enrolment: Enrolment,
         fleet: Arc<Fleet>,
-        (key_sets, publication): (KeySets, Arc<Publication>),
+        (key_sets, publication, flows): (KeySets, Arc<Publication>, Arc<Flows>),
         metrics: Arc<Metrics>,
         audit: Audit,
         stop: CancellationToken,
     ) -> Self {
         let signatures = Arc::new(Semaphore::new(SIGNATURES));
-        Self { authority, tokens, enrolment, fleet, key_sets, publication, metrics, audit, stop, signatures }
+        Self {
+            authority,
+            tokens,
+            enrolment,
+            fleet,
+            key_sets,
+            publication,
+            flows,
+            metrics,
+            audit,
+            stop,
+            signatures,
+        }
     }
 
     async fn sign_for(&self, identity: SpiffeId, stamp: Stamp, csr: Bytes) -> Result<Issued, Status> {
@@ -101,7 +115,11 @@ impl NodeApi {
             .inspect_err(|_| self.metrics.signatures_refused.add(1))?;
         let permitted = identity.trust_domain() == *self.authority.trust_domain()
             && match identity.subject() {
-                Subject::Workload { namespace, service_account } => grant.permits(namespace, service_account),
+                Subject::Workload { namespace, service_account } => {
+                    grant.permits(namespace, service_account)
+                        || asked.what == What::Certificate
+                            && self.flows.may_call_as(node, &grant.flows, namespace, service_account)
+                }
                 Subject::Node(name) => asked.what == What::Certificate && name == node,
                 Subject::Server => false,
             };
@@ -356,10 +374,12 @@ mod tests {
     use tulle_model::identity::TrustDomain;
 
     use super::*;
+    use crate::access::Access;
     use crate::ca::seal::MasterKey;
     use crate::enrolment::TokenRequest;
     use crate::events::Events;
     use crate::fleet::Leases;
+    use crate::flows::{KnownFlows, RunBook, Seal};
     use crate::objects::Objects;
     use crate::store::Store;
 
@@ -377,19 +397,32 @@ mod tests {
         let (leases, stop) = (Leases::default(), CancellationToken::new());
         let audit = Audit::open(&home.join("audit")).unwrap();
         let writers = (events, audit.clone());
-        let fleet =
-            Fleet::start(objects, store, enrolment.clone(), writers, Arc::default(), leases, stop.clone())
-                .await
-                .unwrap();
+        let access = Access::open(objects.clone(), store.clone()).await.unwrap();
+        let known = KnownFlows::open(objects.clone()).await.unwrap();
+        let book = RunBook::new(store.clone(), Seal::new(b"a master key").unwrap());
+        let flows =
+            Flows::start(book, known.clone(), objects.clone(), access, leases.flow_lease).await.unwrap();
+        let fleet = Fleet::start(
+            objects,
+            store,
+            (enrolment.clone(), known),
+            writers,
+            Arc::default(),
+            leases,
+            stop.clone(),
+        )
+        .await
+        .unwrap();
         let (key_sets, _) = KeySets::new(home.join("key-sets.json"));
         let authorities = (authority.into(), tokens.into());
-        let told = (key_sets, Publication::new());
+        let told = (key_sets, Publication::new(), flows);
         NodeApi::new(authorities, enrolment, fleet, told, Arc::default(), audit, stop)
     }
 
     async fn join(api: &NodeApi, node: &str) {
         let request = TokenRequest {
             identities: vec!["shop/*".to_owned()],
+            flows: Vec::new(),
             ttl: Duration::from_secs(60),
             node: None,
             replace: false,

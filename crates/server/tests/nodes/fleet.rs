@@ -72,7 +72,7 @@ fn stale(object: &serde_json::Value) -> Option<String> {
 }
 
 fn config(home: &std::path::Path, forget_stale: Duration) -> ServerConfig {
-    let leases = Leases { lease: Duration::from_millis(1500), forget_stale };
+    let leases = Leases { lease: Duration::from_millis(1500), forget_stale, ..Leases::default() };
     ServerConfig { leases, ..ServerConfig::local(home) }
 }
 
@@ -229,7 +229,8 @@ async fn a_node_that_is_revoked_may_nothing_with_the_certificate_that_it_has() {
     let mut reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
     let mut discovery = node.discover().await;
     server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
-    let token = NewToken { identities: vec!["*".into()], node: Some("n1".into()), ttl_seconds: None };
+    let token =
+        NewToken { identities: vec!["*".into()], flows: vec![], node: Some("n1".into()), ttl_seconds: None };
     let token = views.create_token(token).await.unwrap().token;
 
     assert_eq!(views.revoke("n1").await.unwrap(), 1);
@@ -423,7 +424,7 @@ async fn a_server_does_not_start_with_times_that_it_cannot_keep() {
     for (lease, forget_stale) in
         [(Duration::ZERO, day), (Duration::MAX, day), (Duration::from_secs(10), Duration::MAX)]
     {
-        let leases = Leases { lease, forget_stale };
+        let leases = Leases { lease, forget_stale, ..Leases::default() };
         let started = Server::start(ServerConfig { leases, ..ServerConfig::local(home.path()) }).await;
         assert!(matches!(started, Err(StartError::Leases(_))), "{leases:?}");
     }

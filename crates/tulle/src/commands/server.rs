@@ -50,6 +50,9 @@ pub struct ServerArgs {
     /// How long workloads of a silent node are kept before they leave the mesh (at most 87600h)
     #[arg(long, value_name = "TIME", value_parser = parse_forget_stale, default_value = "24h")]
     forget_stale: Duration,
+    /// How long a node may be silent before its runs of Flows are given to other nodes (500ms to 1h)
+    #[arg(long, value_name = "TIME", value_parser = parse_flow_lease, default_value = "2s")]
+    flow_lease: Duration,
     #[command(flatten)]
     home: HomeArgs,
 }
@@ -60,6 +63,10 @@ fn parse_lease(text: &str) -> std::result::Result<Duration, String> {
 
 fn parse_forget_stale(text: &str) -> std::result::Result<Duration, String> {
     Leases::check_forget_stale(parse_duration(text)?).map_err(|e| e.to_string())
+}
+
+fn parse_flow_lease(text: &str) -> std::result::Result<Duration, String> {
+    Leases::check_flow_lease(parse_duration(text)?).map_err(|e| e.to_string())
 }
 
 fn parse_trust_domain(text: &str) -> std::result::Result<String, String> {
@@ -97,7 +104,7 @@ pub async fn run(args: ServerArgs) -> Result<()> {
         trust_domain: args.trust_domain,
         api_names: args.api_name,
         authority,
-        leases: Leases { lease: args.lease, forget_stale: args.forget_stale },
+        leases: Leases { lease: args.lease, forget_stale: args.forget_stale, flow_lease: args.flow_lease },
         ..ServerConfig::local(home)
     };
     let server = tokio::select! {

@@ -53,6 +53,9 @@ struct CreateArgs {
     /// An identity whose workloads the node may run, as NAMESPACE/SERVICE-ACCOUNT (repeatable) [default: all]
     #[arg(long, value_name = "NAMESPACE/ACCOUNT")]
     identity: Vec<String>,
+    /// Namespaces whose Flows the node runs, as whoever those call; `*` for all [default: none]
+    #[arg(long, value_name = "NAMESPACE", value_delimiter = ',')]
+    flows: Vec<String>,
     /// How long the token is good for
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "15m")]
     ttl: Duration,
@@ -82,6 +85,9 @@ async fn create(args: CreateArgs) -> Result<()> {
     }
     let identities = if args.identity.is_empty() { vec!["*".to_owned()] } else { args.identity };
     let mut body = json!({ "identities": identities, "ttlSeconds": args.ttl.as_secs() });
+    if !args.flows.is_empty() {
+        body["flows"] = args.flows.into();
+    }
     if let Some(node) = args.node {
         body["node"] = node.into();
     }
@@ -92,6 +98,9 @@ async fn create(args: CreateArgs) -> Result<()> {
     } else {
         let identities = identities_of(&answer);
         note(&format!("a node that joins with this token may run workloads of: {}", legible(&identities)));
+    }
+    if let Some(flows) = flows_of(&answer) {
+        note(&format!("it runs Flows, as whoever they call, of: {}", legible(&flows)));
     }
     match args.output {
         ReportFormat::Json => print_json(&answer),
@@ -115,10 +124,11 @@ async fn list(args: ListArgs) -> Result<()> {
         note("No tokens that could still be used");
         return Ok(());
     }
-    let mut table = Table::new(["ID", "IDENTITIES", "NODE", "EXPIRES"]);
+    let mut table = Table::new(["ID", "IDENTITIES", "FLOWS", "NODE", "EXPIRES"]);
     for token in tokens {
         let node = token["node"].as_str().unwrap_or("any");
-        let cells = [text(&token["id"]), &identities_of(token), node, text(&token["expires"])];
+        let flows = flows_of(token).unwrap_or_else(|| "none".to_owned());
+        let cells = [text(&token["id"]), &identities_of(token), &flows, node, text(&token["expires"])];
         table.row(cells.map(Cell::from));
     }
     print(&table.render())
@@ -144,6 +154,16 @@ fn text(value: &Value) -> &str {
 }
 
 fn identities_of(token: &Value) -> String {
-    let named: Vec<_> = token["identities"].as_array().into_iter().flatten().map(text).collect();
+    all_of(&token["identities"])
+}
+
+/// The namespaces whose Flows it lets a node run; `None`: it does not.
+fn flows_of(token: &Value) -> Option<String> {
+    let flows = all_of(&token["flows"]);
+    (!flows.is_empty()).then_some(flows)
+}
+
+fn all_of(list: &Value) -> String {
+    let named: Vec<_> = list.as_array().into_iter().flatten().map(text).collect();
     if named.contains(&"*") { "ALL".to_owned() } else { named.join(", ") }
 }

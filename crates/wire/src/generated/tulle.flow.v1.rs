@@ -122,7 +122,7 @@ pub struct FlowGone {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AllFlowsTold {}
-/// To be loaded, and carried on.
+/// To be loaded, and carried on. Of one that the runner has under that lease there is nothing new.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GivenRun {
     #[prost(message, optional, tag = "1")]
@@ -221,6 +221,9 @@ pub struct NewRun {
     /// Where the Flow is not as the runner knows it.
     #[prost(bytes = "bytes", optional, tag = "3")]
     pub workflow: ::core::option::Option<::prost::bytes::Bytes>,
+    /// The service account of its calls.
+    #[prost(string, tag = "4")]
+    pub service_account: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct QueuedRun {}
@@ -320,7 +323,7 @@ pub struct OutcomeRequest {
     /// Who asks. A run is shown to who has started it.
     #[prost(string, tag = "2")]
     pub caller: ::prost::alloc::string::String,
-    /// How long its end is waited for.
+    /// How long its end is waited for, 8 s at most; who wants to know later asks again.
     #[prost(uint64, tag = "3")]
     pub wait_millis: u64,
 }
@@ -348,6 +351,12 @@ pub struct SecretsResponse {
     pub secrets: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         SecretData,
+    >,
+    /// Those that are listed and not told, and why: there is no such Secret, or the service account may not read it.
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub refused: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
     >,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -476,7 +485,8 @@ pub mod flow_service_client {
                 .insert(GrpcMethod::new("tulle.flow.v1.FlowService", "Serve"));
             self.inner.streaming(req, path, codec).await
         }
-        /// Begins a run, for this runner to carry out. RESOURCE_EXHAUSTED: there are too many, for the reason that the message says.
+        /// Begins a run, for this runner to carry out; where it has no room and another one has, for that (`queued`). FAILED_PRECONDITION: no stream
+        /// of this node is open (Serve). RESOURCE_EXHAUSTED: there are too many, for the reason that the message says.
         pub async fn start(
             &mut self,
             request: impl tonic::IntoRequest<super::StartRunRequest>,
@@ -625,7 +635,8 @@ pub mod flow_service_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::RunnerSays>>,
         ) -> std::result::Result<tonic::Response<Self::ServeStream>, tonic::Status>;
-        /// Begins a run, for this runner to carry out. RESOURCE_EXHAUSTED: there are too many, for the reason that the message says.
+        /// Begins a run, for this runner to carry out; where it has no room and another one has, for that (`queued`). FAILED_PRECONDITION: no stream
+        /// of this node is open (Serve). RESOURCE_EXHAUSTED: there are too many, for the reason that the message says.
         async fn start(
             &self,
             request: tonic::Request<super::StartRunRequest>,

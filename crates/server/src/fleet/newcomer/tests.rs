@@ -13,6 +13,7 @@ use crate::enrolment::{Enrolment, TokenRequest};
 use crate::events::Events;
 use crate::fleet::workloads::{self, HeldWorkloads};
 use crate::fleet::{KnownNode, Leases, Lost};
+use crate::flows::KnownFlows;
 use crate::objects::Objects;
 use crate::store::Store;
 
@@ -32,6 +33,7 @@ async fn fleet() -> Arc<Fleet> {
     let now = SystemTime::now();
     let request = TokenRequest {
         identities: vec!["*".to_owned()],
+        flows: Vec::new(),
         ttl: Duration::from_secs(60),
         node: None,
         replace: false,
@@ -40,12 +42,14 @@ async fn fleet() -> Arc<Fleet> {
     let admission = enrolment.check(&token, "n1", now).await.unwrap();
     enrolment.admit(admission, u64::MAX, now).await.unwrap();
     let (events, leases) =
-        (Events::new(objects.clone()), Leases { lease: LEASE, forget_stale: Duration::ZERO });
+        (Events::new(objects.clone()), Leases { forget_stale: Duration::ZERO, ..Leases::default() });
     // Nothing of it is read here.
     let audit = Audit::open(std::path::Path::new("/dev/null/audit")).unwrap();
     let (writers, stop) = ((events, audit), CancellationToken::new());
-    let mut fleet =
-        Fleet::start(objects, store, enrolment, writers, Arc::default(), leases, stop).await.unwrap();
+    let flows = KnownFlows::open(objects.clone()).await.unwrap();
+    let mut fleet = Fleet::start(objects, store, (enrolment, flows), writers, Arc::default(), leases, stop)
+        .await
+        .unwrap();
     Arc::get_mut(&mut fleet).unwrap().boot_id = HOST.to_owned();
     fleet
 }

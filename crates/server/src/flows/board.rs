@@ -1,0 +1,567 @@
+//! Who carries out what: the runners, the runs that they have, and how many runs each Flow has. All of it is in memory, and follows
+//! from the store and from who is heard. No clock and no I/O.
+//!
+//! A run on the board is active in the store, or is about to be. It is *carried* by a node, or an *orphan*, which somebody is to take up. A runner
+//! that was not heard for longer than a lease carries nothing; its runs are orphans from then on. Who may still write of a run is not decided
+//! here but by the numbers of leases ([`super::RunBook`]).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tulle_model::name::NamespacedName;
+
+use super::RunName;
+use super::known::KnownFlow;
+
+/// How many runs of a Flow may wait for their turn.
+pub(super) const MOST_QUEUED: usize = 10_000;
+/// How many things are wanted of a run at once.
+const MOST_WISHES: usize = 16;
+
+/// What a runner is told, beside the Flows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RunnerNote {
+    /// It has a run now, under a lease of this number, and these are wanted of it.
+    Given(RunName, u64, Vec<RunWish>),
+    Wish(RunName, RunWish),
+    Lost(RunName, u64),
+}
+
+/// What people want of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunWish {
+    Suspend,
+    Resume,
+    Cancel,
+    /// From the task on that this is the reference of.
+    Retry(Arc<str>),
+}
+
+/// A process that carries out runs.
+#[derive(Debug)]
+pub(super) struct Runner {
+    pub(super) instance: Arc<str>,
+    /// The namespaces of whose Flows; `*` for all.
+    spaces: Arc<[String]>,
+    most: usize,
+    heard: Instant,
+    /// None: it is not connected.
+    link: Option<Link>,
+    runs: HashSet<RunName>,
+}
+
+#[derive(Debug)]
+struct Link {
+    session: u64,
+    notes: mpsc::Sender<RunnerNote>,
+}
+
+/// A runner that says hello.
+#[derive(Debug)]
+pub struct NewRunner {
+    pub node: Arc<str>,
+    pub instance: Arc<str>,
+    pub spaces: Arc<[String]>,
+    pub most: usize,
+    pub notes: mpsc::Sender<RunnerNote>,
+    /// What it has, and under which leases.
+    pub holds: Vec<(RunName, u64)>,
+}
+
+#[derive(Debug)]
+struct Carried {
+    /// Who has it; of an orphan, who had it.
+    taker: Taker,
+    is_orphan: bool,
+    /// Zero while it is not known yet.
+    lease: u64,
+    account: Arc<str>,
+    /// What is wanted of it since its runner has it; the first `given` of these it was told together with the run.
+    wishes: Vec<RunWish>,
+    given: usize,
+}
+
+/// What is counted of a Flow's runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FlowTally {
+    /// They have begun, and are not over.
+    pub open: usize,
+    pub queued: usize,
+    /// They are over, and kept.
+    pub over: usize,
+    /// Since this server's start, as all below.
+    pub started: u64,
+    pub completed: u64,
+    pub faulted: u64,
+    pub cancelled: u64,
+    pub refused: u64,
+}
+
+/// Who takes up a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Taker {
+    pub(super) node: Arc<str>,
+    pub(super) instance: Arc<str>,
+}
+
+impl Taker {
+    fn named(name: &str) -> Self {
+        let (node, instance) = name.split_once('/').unwrap_or((name, ""));
+        Self { node: node.into(), instance: instance.into() }
+    }
+
+    /// As the run's header names it.
+    pub(super) fn name(&self) -> Arc<str> {
+        format!("{}/{}", self.node, self.instance).into()
+    }
+}
+
+/// Why nobody takes up a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoTaker {
+    /// No runner may have it that is connected.
+    Nobody,
+    /// All that may have as many as they take.
+    Full,
+    /// Somebody has it, or is about to.
+    Taken,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    runners: HashMap<Arc<str>, Runner>,
+    runs: HashMap<RunName, Carried>,
+    orphans: VecDeque<RunName>,
+    flows: BTreeMap<NamespacedName, FlowTally>,
+    /// Those with runs that wait for their turn.
+    waiting: BTreeSet<NamespacedName>,
+    sessions: u64,
+}
+
+pub(super) fn flow_of(run: &RunName) -> NamespacedName {
+    NamespacedName::new(run.namespace.clone(), run.flow.clone())
+}
+
+/// Whether a list of namespaces has one.
+pub(crate) fn allows(spaces: &[String], namespace: &str) -> bool {
+    spaces.iter().any(|space| space == "*" || space == namespace)
+}
+
+impl Runner {
+    fn is_heard(&self, now: Instant, lease: Duration) -> bool {
+        now < self.heard + lease
+    }
+
+    /// Tells it something; one that does not read is cut off.
+    fn tell(&mut self, note: RunnerNote) {
+        if let Some(link) = &self.link
+            && link.notes.try_send(note).is_err()
+        {
+            self.link = None;
+        }
+    }
+}
+
+impl Board {
+    pub(super) fn tally(&mut self, flow: &NamespacedName) -> &mut FlowTally {
+        self.flows.entry(flow.clone()).or_default()
+    }
+
+    pub(super) fn tallies(&self) -> &BTreeMap<NamespacedName, FlowTally> {
+        &self.flows
+    }
+
+    /// Forgets what was counted of a Flow that is gone.
+    pub(super) fn forget_flow(&mut self, flow: &NamespacedName) {
+        let nothing = |tally: &FlowTally| tally.open == 0 && tally.queued == 0 && tally.over == 0;
+        if self.flows.get(flow).is_some_and(nothing) {
+            self.flows.remove(flow);
+            self.waiting.remove(flow);
+        }
+    }
+
+    /// A run that the store has as active when the server starts; `runner` as its header names it. That has a lease to come back.
+    pub(super) fn recall(&mut self, run: RunName, runner: &str, lease: u64, account: Arc<str>, now: Instant) {
+        let taker = Taker::named(runner);
+        let known = self.runners.entry(taker.node.clone()).or_insert_with(|| Runner {
+            instance: taker.instance.clone(),
+            spaces: Arc::default(),
+            most: 0,
+            heard: now,
+            link: None,
+            runs: HashSet::new(),
+        });
+        known.runs.insert(run.clone());
+        let carried = Carried { taker, is_orphan: false, lease, account, wishes: Vec::new(), given: 0 };
+        self.runs.insert(run, carried);
+    }
+
+    /// A runner's stream opens: it keeps what it has, unless somebody else has it by now. Returns the stream's number, and what a
+    /// former process of the node had: that is for this one, under new leases.
+    pub(super) fn open(&mut self, new: NewRunner, now: Instant) -> (u64, Vec<RunName>) {
+        self.sessions += 1;
+        let session = self.sessions;
+        let NewRunner { node, instance, spaces, most, notes, holds } = new;
+        let before = self.runners.remove(&node);
+        let is_same = before.as_ref().is_none_or(|before| before.instance == instance);
+        let runs = before.map(|before| before.runs).unwrap_or_default();
+        let link = Some(Link { session, notes });
+        let mut runner = Runner { instance: instance.clone(), spaces, most, heard: now, link, runs };
+        let mut told = HashSet::new();
+        for (run, lease) in holds {
+            match self.runs.get_mut(&run) {
+                Some(carried)
+                    if carried.lease == lease
+                        && carried.taker.node == node
+                        && carried.taker.instance == instance =>
+                {
+                    carried.is_orphan = false;
+                    let wishes = carried.wishes.iter().skip(carried.given).cloned();
+                    wishes.for_each(|wish| runner.tell(RunnerNote::Wish(run.clone(), wish)));
+                    runner.runs.insert(run.clone());
+                    told.insert(run);
+                }
+                _ => runner.tell(RunnerNote::Lost(run, lease)),
+            }
+        }
+        let others = runner.runs.iter().filter(|run| !told.contains(*run)).cloned();
+        let others: Vec<RunName> = others.collect();
+        let mut inherited = Vec::new();
+        for run in others {
+            match self.runs.get_mut(&run) {
+                // It has not heard of it yet.
+                Some(carried) if is_same && carried.lease > 0 => {
+                    carried.given = carried.wishes.len();
+                    runner.tell(RunnerNote::Given(run, carried.lease, carried.wishes.clone()));
+                }
+                Some(_) if !is_same => inherited.push(run),
+                _ => {}
+            }
+        }
+        self.runners.insert(node, runner);
+        (session, inherited)
+    }
+
+    /// Something came of a runner's stream; whether it was given up before.
+    pub(super) fn heard(&mut self, node: &str, session: u64, now: Instant, lease: Duration) -> bool {
+        let Some(runner) = self.linked(node, session) else { return false };
+        let is_back = !runner.is_heard(now, lease);
+        runner.heard = now;
+        is_back
+    }
+
+    /// A runner's stream is over: its lease runs on.
+    pub(super) fn closed(&mut self, node: &str, session: u64) {
+        if let Some(runner) = self.linked(node, session) {
+            runner.link = None;
+        }
+    }
+
+    /// A node may carry out nothing any more.
+    pub(super) fn revoke(&mut self, node: &str) {
+        if let Some(runner) = self.runners.remove(node) {
+            self.abandon_all(runner.runs);
+        }
+    }
+
+    fn linked(&mut self, node: &str, session: u64) -> Option<&mut Runner> {
+        let runner = self.runners.get_mut(node)?;
+        runner.link.as_ref().is_some_and(|link| link.session == session).then_some(runner)
+    }
+
+    /// Whether a stream of a runner is the present one.
+    pub(super) fn is_open(&mut self, node: &str, session: u64) -> bool {
+        self.linked(node, session).is_some()
+    }
+
+    /// The namespaces of the Flows that a connected runner carries out.
+    pub(super) fn spaces(&self, node: &str) -> Option<Arc<[String]>> {
+        let runner = self.runners.get(node)?;
+        runner.link.as_ref().map(|_| runner.spaces.clone())
+    }
+
+    /// Takes from those that were not heard for longer than a lease what they have; whether that was anything.
+    pub(super) fn expire(&mut self, now: Instant, lease: Duration) -> bool {
+        let mut orphaned = Vec::new();
+        self.runners.retain(|_, runner| {
+            if runner.is_heard(now, lease) {
+                return true;
+            }
+            for run in std::mem::take(&mut runner.runs) {
+                let lease = self.runs.get(&run).map_or(0, |carried| carried.lease);
+                runner.tell(RunnerNote::Lost(run.clone(), lease));
+                orphaned.push(run);
+            }
+            runner.link.is_some()
+        });
+        let any = !orphaned.is_empty();
+        self.abandon_all(orphaned);
+        any
+    }
+
+    fn abandon_all(&mut self, runs: impl IntoIterator<Item = RunName>) {
+        for run in runs {
+            if let Some(carried) = self.runs.get_mut(&run) {
+                carried.is_orphan = true;
+                self.orphans.push_back(run);
+            }
+        }
+    }
+
+    /// When the next of those that are silent loses its runs.
+    pub(super) fn next_expiry(&self, lease: Duration) -> Option<Instant> {
+        let running = self.runners.values().filter(|runner| runner.link.is_none() || !runner.runs.is_empty());
+        running.map(|runner| runner.heard + lease).min()
+    }
+
+    /// Somebody is to take it up.
+    pub(super) fn orphan(&mut self, run: RunName, account: Arc<str>, lease: u64) {
+        let nobody = Taker { node: Arc::default(), instance: Arc::default() };
+        let carried = self.runs.entry(run.clone()).or_insert_with(|| Carried {
+            taker: nobody,
+            is_orphan: true,
+            lease,
+            account,
+            wishes: Vec::new(),
+            given: 0,
+        });
+        if let Some(runner) = self.runners.get_mut(&carried.taker.node) {
+            runner.runs.remove(&run);
+        }
+        carried.is_orphan = true;
+        self.orphans.push_back(run);
+    }
+
+    /// The orphans, the first first. They are to be taken up, or put back.
+    pub(super) fn take_orphans(&mut self) -> Vec<RunName> {
+        let orphans = std::mem::take(&mut self.orphans);
+        let is_orphan = |run: &RunName| self.runs.get(run).is_some_and(|carried| carried.is_orphan);
+        let mut seen = HashSet::new();
+        orphans.into_iter().filter(|run| is_orphan(run) && seen.insert(run.clone())).collect()
+    }
+
+    pub(super) fn put_back_orphan(&mut self, run: RunName) {
+        self.orphans.push_back(run);
+    }
+
+    /// Chooses who takes up a run, and has him have it: `first` where it may, else the one with the most room.
+    pub(super) fn take_up(
+        &mut self,
+        run: &RunName,
+        account: &Arc<str>,
+        first: Option<&str>,
+        now: Instant,
+        lease: Duration,
+    ) -> Result<Taker, NoTaker> {
+        if self.runs.get(run).is_some_and(|carried| !carried.is_orphan) {
+            return Err(NoTaker::Taken);
+        }
+        let may = |runner: &&mut Runner| {
+            runner.link.is_some() && runner.is_heard(now, lease) && allows(&runner.spaces, &run.namespace)
+        };
+        let mut candidates: Vec<_> = self.runners.iter_mut().filter(|(_, runner)| may(runner)).collect();
+        if candidates.is_empty() {
+            return Err(NoTaker::Nobody);
+        }
+        candidates.retain(|(_, runner)| runner.runs.len() < runner.most);
+        // Shares of what each takes, so that a small one is not filled first.
+        let load = |runner: &Runner| (runner.runs.len() << 20) / runner.most.max(1);
+        let best =
+            candidates.into_iter().min_by_key(|(node, runner)| (first != Some(&***node), load(runner)));
+        let (node, runner) = best.ok_or(NoTaker::Full)?;
+        runner.runs.insert(run.clone());
+        let taker = Taker { node: node.clone(), instance: runner.instance.clone() };
+        self.reserve(run, account, taker.clone());
+        Ok(taker)
+    }
+
+    /// Has the present process of a node have what a former one had; none where it is gone, or somebody else has it.
+    pub(super) fn inherit(&mut self, run: &RunName, node: &str) -> Option<Taker> {
+        let runner = self.runners.get(node)?;
+        let instance = runner.instance.clone();
+        let carried =
+            self.runs.get(run).filter(|carried| &*carried.taker.node == node && !carried.is_orphan)?;
+        let (account, node) = (carried.account.clone(), carried.taker.node.clone());
+        let taker = Taker { node, instance };
+        self.reserve(run, &account, taker.clone());
+        Some(taker)
+    }
+
+    fn reserve(&mut self, run: &RunName, account: &Arc<str>, taker: Taker) {
+        let wishes = self.runs.remove(run).map(|carried| carried.wishes).unwrap_or_default();
+        let account = account.clone();
+        let carried = Carried { taker, is_orphan: false, lease: 0, account, wishes, given: 0 };
+        self.runs.insert(run.clone(), carried);
+    }
+
+    /// A lease is in the store: its runner is told. `false`: nobody knows of the run any more, or somebody else has it by now.
+    pub(super) fn hand_over(
+        &mut self,
+        run: &RunName,
+        taker: &Taker,
+        lease: u64,
+        wishes: Vec<RunWish>,
+    ) -> bool {
+        let Some(carried) = self.runs.get_mut(run).filter(|carried| carried.taker == *taker) else {
+            return false;
+        };
+        if carried.lease >= lease {
+            return false;
+        }
+        carried.lease = lease;
+        carried.wishes.extend(wishes);
+        carried.given = carried.wishes.len();
+        if carried.is_orphan {
+            return true;
+        }
+        let note = RunnerNote::Given(run.clone(), lease, carried.wishes.clone());
+        if let Some(runner) = self.runners.get_mut(&taker.node) {
+            runner.tell(note);
+        }
+        true
+    }
+
+    /// A run that its runner has begun itself is in the store. As [`Board::hand_over`] otherwise.
+    pub(super) fn begun(&mut self, run: &RunName, taker: &Taker, lease: u64) -> bool {
+        match self.runs.get_mut(run).filter(|carried| carried.taker == *taker && carried.lease < lease) {
+            Some(carried) => {
+                carried.lease = lease;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Nobody has a run any more, nor is to take it up: it waits, is over, or was not begun. Returns what is wanted of it that
+    /// its runner may not have heard in time.
+    pub(super) fn release(&mut self, run: &RunName, lease: u64) -> Vec<RunWish> {
+        if self.runs.get(run).is_none_or(|carried| carried.lease != lease) {
+            return Vec::new();
+        }
+        self.drop_run(run)
+    }
+
+    /// As [`Board::release`], whatever the lease is.
+    pub(super) fn drop_run(&mut self, run: &RunName) -> Vec<RunWish> {
+        let Some(mut carried) = self.runs.remove(run) else { return Vec::new() };
+        if let Some(runner) = self.runners.get_mut(&carried.taker.node) {
+            runner.runs.remove(run);
+        }
+        carried.wishes.split_off(carried.given.min(carried.wishes.len()))
+    }
+
+    /// As [`Board::drop_run`]; its runner is told that it has it no more.
+    pub(super) fn take_away(&mut self, run: &RunName) {
+        if let Some(carried) = self.runs.get(run)
+            && let Some(runner) = self.runners.get_mut(&carried.taker.node)
+            && runner.runs.contains(run)
+        {
+            runner.tell(RunnerNote::Lost(run.clone(), carried.lease));
+        }
+        self.drop_run(run);
+    }
+
+    /// Tells a run's runner, now or when it has it; `false`: nobody is to have it.
+    pub(super) fn wish(&mut self, run: &RunName, wish: RunWish) -> bool {
+        let Some(carried) = self.runs.get_mut(run) else { return false };
+        // Nobody has to say a thing again and again.
+        if carried.wishes.len() >= MOST_WISHES {
+            return carried.wishes.contains(&wish);
+        }
+        carried.wishes.push(wish.clone());
+        if !carried.is_orphan
+            && carried.lease > 0
+            && let Some(runner) = self.runners.get_mut(&carried.taker.node)
+        {
+            runner.tell(RunnerNote::Wish(run.clone(), wish));
+        }
+        true
+    }
+
+    /// Whether a node has that lease of a run, as far as is known here.
+    pub(super) fn has(&self, run: &RunName, node: &str, lease: u64) -> bool {
+        self.runs.get(run).is_some_and(|carried| &*carried.taker.node == node && carried.lease == lease)
+    }
+
+    /// Whether a node has a run that calls as a service account.
+    pub(super) fn calls_as(&self, node: &str, namespace: &str, account: &str) -> bool {
+        let Some(runner) = self.runners.get(node) else { return false };
+        let calls = |carried: &Carried| &*carried.account == account;
+        let mut of_namespace = runner.runs.iter().filter(|run| &*run.namespace == namespace);
+        of_namespace.any(|run| self.runs.get(run).is_some_and(calls))
+    }
+
+    /// How a run is to begin: whoever takes it up, or none where it waits for its turn. The Flow's count has it from now on.
+    ///
+    /// # Errors
+    /// Where there are too many, why.
+    pub(super) fn admit(
+        &mut self,
+        run: &RunName,
+        flow: &KnownFlow,
+        first: Option<&str>,
+        now: Instant,
+        lease: Duration,
+    ) -> Result<Option<Taker>, Refusal> {
+        let tally = *self.tally(&flow.name);
+        let refused = |board: &mut Self, refusal| {
+            board.tally(&flow.name).refused += 1;
+            Err(refusal)
+        };
+        if let Some(limit) = flow.limit
+            && (tally.open >= limit as usize || tally.queued > 0)
+        {
+            if !flow.queues {
+                return refused(self, Refusal::Limit(limit));
+            }
+            if tally.queued >= MOST_QUEUED {
+                return refused(self, Refusal::Queue(limit));
+            }
+            self.tally(&flow.name).queued += 1;
+            self.waiting.insert(flow.name.clone());
+            return Ok(None);
+        }
+        match self.take_up(run, &flow.account, first, now, lease) {
+            Ok(taker) => {
+                self.tally(&flow.name).open += 1;
+                Ok(Some(taker))
+            }
+            Err(NoTaker::Nobody) => refused(self, Refusal::Nobody),
+            Err(NoTaker::Full | NoTaker::Taken) => refused(self, Refusal::Full),
+        }
+    }
+
+    /// The Flows with runs that wait for their turn.
+    pub(super) fn with_queue(&self) -> Vec<(NamespacedName, FlowTally)> {
+        self.waiting.iter().filter_map(|flow| Some((flow.clone(), *self.flows.get(flow)?))).collect()
+    }
+
+    pub(super) fn has_queue(&mut self, flow: &NamespacedName, queued: bool) {
+        if queued {
+            self.waiting.insert(flow.clone());
+        } else {
+            self.waiting.remove(flow);
+        }
+    }
+
+    /// Whether somebody waits for room.
+    pub(super) fn wants_room(&self) -> bool {
+        !self.orphans.is_empty() || !self.waiting.is_empty()
+    }
+}
+
+/// Why a run is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// So many go on.
+    Limit(u32),
+    /// So many go on, and too many wait.
+    Queue(u32),
+    /// No runner has room.
+    Full,
+    /// There is no runner.
+    Nobody,
+}

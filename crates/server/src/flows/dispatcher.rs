@@ -1,0 +1,439 @@
+//! Gives runs to runners, and takes them away again.
+//!
+//! A run is given to whoever has the most room, and stays with it until it ends, waits or is suspended. One task ([`Flows::run`]) looks after what is due:
+//! runners that were not heard for longer than a lease lose what they have; orphans, runs whose time has come and runs whose turn it is are
+//! given to those that have room. It sleeps until the next of these, or until something changes.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tulle_model::flow::scope::Millis;
+use tulle_model::name::NamespacedName;
+
+use super::board::{Board, NewRunner, NoTaker, RunWish, Taker, flow_of};
+use super::ends::Ends;
+use super::known::KnownFlows;
+use super::lists::Place;
+use super::{FlowsError, RunBook, RunHeader, RunName, RunState};
+use crate::access::Access;
+use crate::objects::Objects;
+use crate::timestamp::millis;
+
+/// How many leases are written at once, and how many runs are looked for at once.
+const TOGETHER: usize = 64;
+/// The clock may be set, or the host suspended.
+const CLOCK_LOOK: Duration = Duration::from_secs(5);
+/// How long it is waited after the store has failed.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Runs, and who carries them out.
+pub struct Flows {
+    pub(super) book: RunBook,
+    pub(super) known: KnownFlows,
+    pub(super) objects: Objects,
+    pub(super) access: Access,
+    pub(super) board: Mutex<Board>,
+    pub(super) ends: Ends,
+    pub(super) lease: Duration,
+    /// When the next of the runs that wait is due, as far as is known.
+    next_due: Mutex<Option<Millis>>,
+    /// There is something to be done.
+    pub(super) look: Notify,
+    /// So is there of what is to be forgotten.
+    pub(super) prune: Notify,
+}
+
+pub(super) fn now_millis() -> Millis {
+    millis(SystemTime::now()).try_into().unwrap_or(0)
+}
+
+/// What became of giving a run to somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GivenTo {
+    Somebody,
+    /// It is over, gone, or somebody has it already.
+    Nobody,
+    /// Nobody has room, or is there.
+    NoRoom(NoTaker),
+}
+
+impl Flows {
+    /// Knows what a store has of runs: runners have a lease to come back for what they had.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub async fn start(
+        book: RunBook,
+        known: KnownFlows,
+        objects: Objects,
+        access: Access,
+        lease: Duration,
+    ) -> Result<Arc<Self>, FlowsError> {
+        let mut board = Board::default();
+        let mut active = Vec::new();
+        book.each(|run, place| {
+            let flow = flow_of(&run);
+            let tally = board.tally(&flow);
+            match place {
+                Place::Active => {
+                    tally.open += 1;
+                    active.push(run);
+                }
+                Place::Parked => tally.open += 1,
+                Place::Queued => {
+                    tally.queued += 1;
+                    board.has_queue(&flow, true);
+                }
+                Place::Over => tally.over += 1,
+            }
+        })
+        .await?;
+        let now = Instant::now();
+        for run in active {
+            match book.header(&run).await {
+                Ok(header) if header.state == RunState::Active => {
+                    board.recall(run, &header.runner, header.lease, header.account, now);
+                }
+                Ok(_) | Err(FlowsError::NotFound(_)) => {}
+                // The others go on.
+                Err(error @ FlowsError::Unreadable { .. }) => {
+                    tracing::error!(run = %run.run, %error, "a run does not go on");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Arc::new(Self {
+            book,
+            known,
+            objects,
+            access,
+            board: Mutex::new(board),
+            ends: Ends::default(),
+            lease,
+            next_due: Mutex::default(),
+            look: Notify::new(),
+            prune: Notify::new(),
+        }))
+    }
+
+    pub fn known(&self) -> &KnownFlows {
+        &self.known
+    }
+
+    pub fn book(&self) -> &RunBook {
+        &self.book
+    }
+
+    /// How long a runner may be silent.
+    pub fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// Looks after what is due, until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let failed = match self.round().await {
+                Ok(()) => None,
+                Err(error) => {
+                    tracing::warn!(%error, "runs that are due have to wait");
+                    Some(Instant::now() + RETRY)
+                }
+            };
+            let wake = failed.unwrap_or_else(|| self.next_look());
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.look.notified(), if failed.is_none() => {}
+                () = tokio::time::sleep_until(wake) => {}
+            }
+        }
+    }
+
+    fn next_look(&self) -> Instant {
+        let now = Instant::now();
+        let mut next = now + CLOCK_LOOK;
+        let due = *self.next_due.lock();
+        if let Some(due) = due {
+            next = next.min(now + Duration::from_millis(due.saturating_sub(now_millis())));
+        }
+        let expiry = self.board.lock().next_expiry(self.lease);
+        expiry.map_or(next, |expiry| next.min(expiry))
+    }
+
+    /// Does what is due.
+    async fn round(&self) -> Result<(), FlowsError> {
+        self.board.lock().expire(Instant::now(), self.lease);
+        let orphans = self.board.lock().take_orphans();
+        self.give_all(orphans).await?;
+        self.begin_queued().await?;
+        self.wake_due().await
+    }
+
+    /// Orphans that nobody takes up stay what they are.
+    async fn give_all(&self, orphans: Vec<RunName>) -> Result<(), FlowsError> {
+        let given = stream::iter(orphans)
+            .map(async |run| (self.give(&run, None, Vec::new()).await, run))
+            .buffered(TOGETHER);
+        let mut failed = None;
+        let mut given = std::pin::pin!(given);
+        while let Some((given, run)) = given.next().await {
+            match given {
+                Ok(GivenTo::NoRoom(_)) => self.board.lock().put_back_orphan(run),
+                Ok(GivenTo::Somebody | GivenTo::Nobody) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Gives a run to whoever has room, with what is wanted of it. Where the store fails, it is an orphan.
+    pub(super) async fn give(
+        &self,
+        run: &RunName,
+        account: Option<&Arc<str>>,
+        wishes: Vec<RunWish>,
+    ) -> Result<GivenTo, FlowsError> {
+        let account = match account {
+            Some(account) => account.clone(),
+            None => match self.book.header(run).await {
+                Ok(header) => header.account,
+                Err(FlowsError::NotFound(_)) => {
+                    self.board.lock().drop_run(run);
+                    return Ok(GivenTo::Nobody);
+                }
+                Err(error @ FlowsError::Unreadable { .. }) => {
+                    tracing::error!(run = %run.run, %error, "a run does not go on");
+                    self.board.lock().drop_run(run);
+                    return Ok(GivenTo::Nobody);
+                }
+                Err(error) => {
+                    self.board.lock().put_back_orphan(run.clone());
+                    return Err(error);
+                }
+            },
+        };
+        let taken = self.board.lock().take_up(run, &account, None, Instant::now(), self.lease);
+        match taken {
+            Ok(taker) => self.lease_to(run, &taker, wishes).await,
+            Err(NoTaker::Taken) => Ok(GivenTo::Nobody),
+            Err(none) => Ok(GivenTo::NoRoom(none)),
+        }
+    }
+
+    /// Writes the lease of whoever has taken a run up, and tells him.
+    async fn lease_to(
+        &self,
+        run: &RunName,
+        taker: &Taker,
+        wishes: Vec<RunWish>,
+    ) -> Result<GivenTo, FlowsError> {
+        match self.book.lease(run, &taker.name()).await {
+            Ok(header) => {
+                self.board.lock().hand_over(run, taker, header.lease, wishes);
+                Ok(GivenTo::Somebody)
+            }
+            Err(FlowsError::Lost(_) | FlowsError::NotFound(_)) => {
+                self.board.lock().drop_run(run);
+                Ok(GivenTo::Nobody)
+            }
+            Err(error) => {
+                self.board.lock().orphan(run.clone(), Arc::default(), 0);
+                Err(error)
+            }
+        }
+    }
+
+    /// Begins runs whose turn it is.
+    async fn begin_queued(&self) -> Result<(), FlowsError> {
+        let waiting = self.board.lock().with_queue();
+        for (flow, tally) in waiting {
+            let Some(known) = self.known.get(&flow) else { continue };
+            let limit = known.limit.map_or(usize::MAX, |limit| limit as usize);
+            let most = limit.saturating_sub(tally.open).min(TOGETHER);
+            if most == 0 {
+                continue;
+            }
+            let runs = self.book.queued(&flow.namespace, &flow.name, most).await?;
+            if runs.is_empty() && tally.queued == 0 {
+                self.board.lock().has_queue(&flow, false);
+            }
+            for run in runs {
+                if !self.begin(&flow, &run).await? {
+                    return Ok(());
+                }
+            }
+            if self.board.lock().tally(&flow).queued > 0 && most == TOGETHER {
+                self.look.notify_one();
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a run that waited for its turn; `false`: nobody has room.
+    async fn begin(&self, flow: &NamespacedName, run: &RunName) -> Result<bool, FlowsError> {
+        {
+            let mut board = self.board.lock();
+            let tally = board.tally(flow);
+            tally.open += 1;
+            tally.queued = tally.queued.saturating_sub(1);
+        }
+        let given = self.give(run, None, Vec::new()).await;
+        let mut board = self.board.lock();
+        let tally = board.tally(flow);
+        match given {
+            Ok(GivenTo::Somebody) => {
+                tally.started += 1;
+                let is_last = tally.queued == 0;
+                board.has_queue(flow, !is_last);
+                Ok(true)
+            }
+            // It was cancelled meanwhile, and counted there.
+            Ok(GivenTo::Nobody) => {
+                tally.open = tally.open.saturating_sub(1);
+                Ok(true)
+            }
+            Ok(GivenTo::NoRoom(_)) => {
+                tally.open = tally.open.saturating_sub(1);
+                tally.queued += 1;
+                Ok(false)
+            }
+            // It is an orphan now, which goes on when the store does.
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives runs to runners that have waited for long enough.
+    async fn wake_due(&self) -> Result<(), FlowsError> {
+        loop {
+            let due = self.book.due(now_millis(), TOGETHER).await?;
+            if due.is_empty() {
+                let next = self.book.next_due().await?;
+                // One that was written meanwhile has told of itself.
+                *self.next_due.lock() = next;
+                return Ok(());
+            }
+            let all = due.len();
+            let given = stream::iter(due)
+                .map(async |run| self.give(&run, None, Vec::new()).await)
+                .buffered(TOGETHER)
+                .collect::<Vec<_>>()
+                .await;
+            let mut stuck = 0;
+            for given in given {
+                stuck += usize::from(given? != GivenTo::Somebody);
+            }
+            // It is tried again when somebody has room.
+            if stuck == all {
+                *self.next_due.lock() = None;
+                return Ok(());
+            }
+        }
+    }
+
+    /// A run waits until a time: who sleeps for longer is woken.
+    pub(super) fn waits_until(&self, until: Millis) {
+        let mut next = self.next_due.lock();
+        if next.is_none_or(|next| until < next) {
+            *next = Some(until);
+            self.look.notify_one();
+        }
+    }
+
+    /// Somebody has room.
+    pub(super) fn has_room(&self) {
+        let starved = self.next_due.lock().is_none();
+        if starved || self.board.lock().wants_room() {
+            self.look.notify_one();
+        }
+    }
+
+    /// A runner's stream opens. Returns its number.
+    pub async fn open(&self, new: NewRunner) -> u64 {
+        let node = new.node.clone();
+        let (session, inherited) = self.board.lock().open(new, Instant::now());
+        let leases = inherited.into_iter().map(async |run| {
+            let taker = self.board.lock().inherit(&run, &node);
+            if let Some(taker) = taker
+                && let Err(error) = self.lease_to(&run, &taker, Vec::new()).await
+            {
+                tracing::warn!(run = %run.run, %error, "a run is not leased to the new process of its node");
+            }
+        });
+        stream::iter(leases).buffer_unordered(TOGETHER).collect::<()>().await;
+        self.look.notify_one();
+        session
+    }
+
+    /// Something came of a runner's stream; `false`: another one has taken its place.
+    pub fn heard(&self, node: &str, session: u64) -> bool {
+        let mut board = self.board.lock();
+        let is_back = board.heard(node, session, Instant::now(), self.lease);
+        let is_open = board.is_open(node, session);
+        drop(board);
+        if is_back {
+            self.look.notify_one();
+        }
+        is_open
+    }
+
+    /// A runner's stream is over.
+    pub fn closed(&self, node: &str, session: u64) {
+        self.board.lock().closed(node, session);
+        self.look.notify_one();
+    }
+
+    /// A node may carry out nothing any more.
+    pub fn revoke(&self, node: &str) {
+        self.board.lock().revoke(node);
+        self.look.notify_one();
+    }
+
+    /// The namespaces of the Flows that a connected runner carries out.
+    pub fn spaces(&self, node: &str) -> Option<Arc<[String]>> {
+        self.board.lock().spaces(node)
+    }
+
+    /// Whether a node that carries out Flows of those namespaces may have the identity of a service account: a Flow there calls as it,
+    /// or a run that the node has does.
+    pub fn may_call_as(&self, node: &str, spaces: &[String], namespace: &str, account: &str) -> bool {
+        super::board::allows(spaces, namespace) && self.known.names_account(namespace, account)
+            || self.board.lock().calls_as(node, namespace, account)
+    }
+
+    /// A run is over: whoever waits for that is told, and what waits for its place has it.
+    pub(super) fn ended(&self, header: &RunHeader, before: Counted) {
+        let flow = flow_of(&header.name);
+        let over = {
+            let mut board = self.board.lock();
+            let tally = board.tally(&flow);
+            match before {
+                Counted::Open => tally.open = tally.open.saturating_sub(1),
+                Counted::Queued => tally.queued = tally.queued.saturating_sub(1),
+            }
+            tally.over += 1;
+            match header.state {
+                RunState::Completed => tally.completed += 1,
+                RunState::Faulted => tally.faulted += 1,
+                _ => tally.cancelled += 1,
+            }
+            tally.over
+        };
+        self.ends.tell(&header.name);
+        if over > super::housekeeping::with_slack(self.known.get(&flow).map_or(0, |flow| flow.keep)) {
+            self.prune.notify_one();
+        }
+        self.has_room();
+    }
+}
+
+/// As what a run was counted before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counted {
+    Open,
+    Queued,
+}

@@ -1,0 +1,107 @@
+//! What is forgotten of runs that are over, and what becomes of the runs of a Flow that is deleted: they are cancelled, and forgotten.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tulle_model::name::NamespacedName;
+use tulle_model::registry::KindId;
+
+use super::book::PAGE;
+use super::dispatcher::{Counted, Flows, now_millis};
+use super::{FlowsError, RunState};
+
+/// How often it is looked at how long ago runs have ended.
+const EACH: Duration = Duration::from_secs(60);
+
+/// How many runs that are over there may be before it is worth to forget some.
+pub(super) fn with_slack(keep: usize) -> usize {
+    keep + keep / 16
+}
+
+impl Flows {
+    /// Forgets what is to be forgotten, until `stop`.
+    pub async fn keep_house(self: Arc<Self>, stop: CancellationToken) {
+        let mut changes = self.known.changes();
+        if let Err(error) = self.book.sweep().await {
+            tracing::warn!(%error, "what crashes have left of runs stays for now");
+        }
+        let mut each = tokio::time::interval(EACH);
+        each.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let all = tokio::select! {
+                () = stop.cancelled() => return,
+                _ = each.tick() => true,
+                () = self.prune.notified() => false,
+                changed = changes.changed() => match changed {
+                    Ok(()) => {
+                        // Another limit may let more begin.
+                        self.look.notify_one();
+                        false
+                    }
+                    Err(_) => return,
+                },
+            };
+            let flows: Vec<_> =
+                self.board.lock().tallies().iter().map(|(flow, t)| (flow.clone(), *t)).collect();
+            for (flow, tally) in flows {
+                let done = match self.known.get(&flow) {
+                    Some(known) if all || tally.over > with_slack(known.keep) => {
+                        let age = known.age.as_millis().try_into().unwrap_or(u64::MAX);
+                        self.forget_over(&flow, known.keep, now_millis().saturating_sub(age)).await
+                    }
+                    Some(_) => Ok(()),
+                    None => self.clear(&flow).await,
+                };
+                if let Err(error) = done {
+                    tracing::warn!(%flow, %error, "runs that are over are not forgotten; it is tried again");
+                }
+            }
+        }
+    }
+
+    async fn forget_over(&self, flow: &NamespacedName, keep: usize, since: u64) -> Result<(), FlowsError> {
+        let (_, left) = self.book.prune(&flow.namespace, &flow.name, keep, since).await?;
+        self.board.lock().tally(flow).over = left;
+        Ok(())
+    }
+
+    /// Ends and forgets the runs of a Flow that is gone.
+    async fn clear(&self, flow: &NamespacedName) -> Result<(), FlowsError> {
+        // One that cannot be read is not gone.
+        let object = self.objects.get(KindId::Flow.kind(), &flow.namespace, &flow.name).await;
+        if object.map_err(FlowsError::Objects)?.is_some() {
+            return Ok(());
+        }
+        // What begins later is of another Flow of that name.
+        let gone = now_millis();
+        let mut past = None;
+        loop {
+            let page = self.book.list(Some(&flow.namespace), Some(&flow.name), past.as_ref(), PAGE).await?;
+            for header in page.headers.iter().filter(|header| header.started <= gone) {
+                if header.state.is_over() {
+                    continue;
+                }
+                match self.book.cancel(&header.name, now_millis()).await {
+                    Ok(cancelled) => {
+                        self.board.lock().take_away(&header.name);
+                        let queued = header.state == RunState::Queued;
+                        self.ended(&cancelled, if queued { Counted::Queued } else { Counted::Open });
+                    }
+                    // It has ended by itself.
+                    Err(FlowsError::Lost(_) | FlowsError::NotFound(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            match page.next {
+                Some(next) => past = Some(next),
+                None => break,
+            }
+        }
+        if self.known.get(flow).is_none() {
+            self.forget_over(flow, 0, gone.saturating_add(1)).await?;
+            self.board.lock().forget_flow(flow);
+        }
+        Ok(())
+    }
+}

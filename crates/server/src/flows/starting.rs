@@ -1,0 +1,169 @@
+//! Begins runs.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde_json::Value;
+use tokio::time::Instant;
+use tulle_model::flow::scope::RunInfo;
+use tulle_model::json_bounds::{is_deeper, is_within};
+use tulle_model::name::NamespacedName;
+
+use super::board::{MOST_QUEUED, Refusal, Taker, flow_of};
+use super::dispatcher::{Flows, now_millis};
+use super::known::KnownFlow;
+use super::{FlowsError, Given, RunHeader, RunName, Start, Started, id};
+use crate::ca::seal::hex;
+
+/// How many tasks a run may begin.
+const MOST_TASKS: u32 = 10_000;
+/// How many bytes of JSON may go from task to task, the input included.
+pub const MOST_BYTES: usize = 256 << 10;
+/// How deep that may be.
+const DEEPEST: usize = 100;
+/// How long a name may be that a caller gives a run.
+const LONGEST_GIVEN: usize = 255;
+
+/// What a run is begun with.
+#[derive(Debug, Clone)]
+pub struct NewStart {
+    pub flow: NamespacedName,
+    /// The SPIFFE ID of who starts it, or a user's name; empty: somebody outside of the mesh.
+    pub caller: Arc<str>,
+    pub input: Value,
+    /// The name that the caller gives it.
+    pub given: Option<String>,
+}
+
+/// What became of it.
+#[derive(Debug, Clone)]
+pub enum Begun {
+    /// Whoever was to carry it out itself has it.
+    New {
+        header: RunHeader,
+        info: RunInfo,
+        flow: Arc<KnownFlow>,
+    },
+    /// Somebody else has it.
+    Elsewhere(RunHeader),
+    Queued(RunHeader),
+    Before(RunName),
+    Otherwise(RunName),
+}
+
+impl Flows {
+    /// Begins a run, for whoever has room; `runner`, a node that has asked for it, where that has.
+    pub async fn start_run(&self, new: NewStart, runner: Option<&str>) -> Result<Begun, FlowsError> {
+        let NewStart { flow: name, caller, input, given } = new;
+        let flow = self.known.get(&name).ok_or_else(|| FlowsError::NoFlow(name.clone()))?;
+        if is_deeper(&input, DEEPEST) || !is_within(&input, MOST_BYTES) {
+            let bounds = format!("it has at most {} KiB, and {DEEPEST} levels", MOST_BYTES >> 10);
+            return Err(FlowsError::Invalid(format!("the input of the Flow {name} is too large: {bounds}")));
+        }
+        let given = given.map(|given| named(given, &input)).transpose()?;
+        let started = now_millis();
+        let run = RunName { namespace: name.namespace, flow: name.name, run: id::new(started) };
+        // Whoever asks again is told the same, however many there are.
+        if let Some(given) = &given
+            && let Some(before) = self.book.started_before(&run, &caller, given).await?
+        {
+            return Ok(known_before(before));
+        }
+        let admitted = self.board.lock().admit(&run, &flow, runner, Instant::now(), self.lease);
+        let taker = admitted.map_err(|refusal| refused(&flow, refusal))?;
+        let info = RunInfo {
+            id: run.run.clone(),
+            input: input.into(),
+            started,
+            seed: rand::random(),
+            most_tasks: MOST_TASKS,
+            most_bytes: MOST_BYTES,
+        };
+        let start = Start {
+            name: run.clone(),
+            info: info.clone(),
+            caller,
+            runner: taker.as_ref().map(Taker::name),
+            workflow: flow.workflow.clone(),
+            account: flow.account.clone(),
+            given,
+        };
+        let begun = self.book.start(start).await;
+        let Ok(Started::New(header)) = begun else {
+            self.not_begun(&run, taker.is_some());
+            return begun.map(known_before);
+        };
+        let Some(taker) = taker else {
+            self.look.notify_one();
+            return Ok(Begun::Queued(header));
+        };
+        let is_own = runner == Some(&*taker.node);
+        let mut board = self.board.lock();
+        board.tally(&flow.name).started += 1;
+        let is_his = match is_own {
+            true => board.begun(&run, &taker, header.lease),
+            false => board.hand_over(&run, &taker, header.lease, Vec::new()),
+        };
+        if !is_his {
+            // He was given up before it was written.
+            board.orphan(run, flow.account.clone(), header.lease);
+            self.look.notify_one();
+        }
+        drop(board);
+        Ok(if is_own { Begun::New { header, info, flow } } else { Begun::Elsewhere(header) })
+    }
+
+    fn not_begun(&self, run: &RunName, had_taker: bool) {
+        let mut board = self.board.lock();
+        board.drop_run(run);
+        let tally = board.tally(&flow_of(run));
+        if had_taker {
+            tally.open = tally.open.saturating_sub(1);
+        } else {
+            tally.queued = tally.queued.saturating_sub(1);
+        }
+        drop(board);
+        self.has_room();
+    }
+}
+
+/// A name that a caller gives, and what tells whether it is for the same.
+fn named(name: String, input: &Value) -> Result<Given, FlowsError> {
+    if name.is_empty() || name.len() > LONGEST_GIVEN || name.chars().any(char::is_control) {
+        let expected = format!("1 to {LONGEST_GIVEN} printable characters are expected");
+        return Err(FlowsError::Invalid(format!("the name that the caller gives the run: {expected}")));
+    }
+    let body = hex(digest(&SHA256, input.to_string().as_bytes()).as_ref());
+    Ok(Given { name: name.into(), body: body.into() })
+}
+
+fn known_before(started: Started) -> Begun {
+    match started {
+        Started::Before(run) => Begun::Before(run),
+        Started::Otherwise(run) => Begun::Otherwise(run),
+        Started::New(header) => Begun::Elsewhere(header),
+    }
+}
+
+fn refused(flow: &KnownFlow, refusal: Refusal) -> FlowsError {
+    let name = &flow.name;
+    match refusal {
+        Refusal::Limit(limit) => FlowsError::TooMany(format!(
+            "the Flow {name} has {limit} runs that go on, as many as `spec.concurrency.limit` allows"
+        )),
+        Refusal::Queue(limit) => FlowsError::TooMany(format!(
+            "the Flow {name} has {limit} runs that go on, as many as `spec.concurrency.limit` allows, and {MOST_QUEUED} wait for their turn"
+        )),
+        Refusal::Full => FlowsError::TooMany(format!(
+            "all nodes that run Flows of the namespace {} have as many runs as they take; `tulle node` on another host takes more",
+            name.namespace
+        )),
+        Refusal::Nobody => no_runner(&name.namespace),
+    }
+}
+
+pub(super) fn no_runner(namespace: &str) -> FlowsError {
+    FlowsError::NoRunner(format!(
+        "no node runs Flows of the namespace {namespace}: start one with a token of `tulle token create --flows {namespace}`"
+    ))
+}
