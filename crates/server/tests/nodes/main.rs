@@ -7,6 +7,7 @@ mod client;
 mod clones;
 mod discovery;
 mod fleet;
+mod flow_names;
 mod flows;
 mod join;
 mod node_objects;
