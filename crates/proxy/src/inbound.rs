@@ -53,7 +53,7 @@ use crate::http::spelling::Spelling;
 use crate::http::switch::{self, Form, Switching};
 use crate::inquiry::{ByExternal, IsInquiry};
 use crate::local::Local;
-use crate::mesh_headers::{ANSWERED, APP_VERSION, QUESTION};
+use crate::mesh_headers::{ANSWERED, APP_VERSION, QUESTION, RUN};
 use crate::reason::Reason;
 use crate::tcp::Upstream;
 use crate::worker::Worker;
@@ -184,8 +184,12 @@ async fn pass(
         tracing::debug!(workload = %workload.name, port, %error, "a request did not get through");
     })?;
     let status = response.status();
+    // Of the mesh's own headers, what is part of this process alone may say this one.
+    let within = entrance.workload.in_process.is_some();
+    let run = within.then(|| response.headers_mut().remove(RUN)).flatten();
     headers::normalize_response(status, response.headers_mut())
         .map_err(|problem| UpstreamError::bad_answer(format!("{}: {}", entrance.workload.name, problem.0)))?;
+    response.headers_mut().extend(run.map(|run| (RUN, run)));
     entered.tell_client(response.headers_mut());
     let answering = Answering::new(entered, &response);
     if let Some(lasting) = answering.lasting() {

@@ -14,6 +14,8 @@ pub const PORT: HeaderName = HeaderName::from_static("tulle-port");
 pub const APP_VERSION: HeaderName = HeaderName::from_static("tulle-app-version");
 /// Why the mesh made this answer.
 pub const REASON: HeaderName = HeaderName::from_static("tulle-reason");
+/// The run of a Flow that a request has started, or asked for, of the Flow's answer.
+pub const RUN: HeaderName = HeaderName::from_static("tulle-run");
 /// `safe`: the request has certainly not reached the application.
 pub const RETRY: HeaderName = HeaderName::from_static("tulle-retry");
 /// The code of HTTP/2 that the application reset the request with, for clients that understand it.

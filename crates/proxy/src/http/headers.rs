@@ -122,7 +122,7 @@ impl Found {
 }
 
 /// What an answer that came over a link is passed on with: nothing of the connection's, and of the mesh's own
-/// headers only those that say why the mesh refused, where it did. A peer is not trusted to send no others.
+/// headers only those that say why the mesh refused, where it did, and which run of a Flow it is. A peer is not trusted to send no others.
 pub fn normalize_link_response(headers: &mut HeaderMap, status: StatusCode) {
     let found = Found::of(headers);
     if found.hop_by_hop {
@@ -132,7 +132,9 @@ pub fn normalize_link_response(headers: &mut HeaderMap, status: StatusCode) {
         let refusal = !status.is_success() && headers.contains_key(REASON);
         let offers = status == StatusCode::UPGRADE_REQUIRED;
         let kept = |name: &HeaderName| {
-            (refusal && [REASON, RETRY, RESET].contains(name)) || (offers && *name == mesh_headers::UPGRADE)
+            (refusal && [REASON, RETRY, RESET].contains(name))
+                || (offers && *name == mesh_headers::UPGRADE)
+                || *name == mesh_headers::RUN
         };
         strip_own(headers, kept);
     }

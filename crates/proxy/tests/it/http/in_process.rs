@@ -68,7 +68,11 @@ async fn requests_are_handed_to_it_with_who_asks() {
             let Arrived { caller, port, head, body, answer } = arrivals.recv().await.unwrap();
             assert_eq!((caller, port), (Some(identity("a")), 80));
             assert_eq!((head.uri.path(), &*body), ("/x", &b"0123456789"[..]));
-            let made = Response::builder().status(StatusCode::CREATED).body("made".into()).unwrap();
+            let made = Response::builder()
+                .status(StatusCode::CREATED)
+                .header("tulle-run", "r1")
+                .header("tulle-retry", "safe");
+            let made = made.body("made".into()).unwrap();
             answer.send(made).unwrap();
             // The next one is there, and nobody takes it.
             arrivals
@@ -81,6 +85,7 @@ async fn requests_are_handed_to_it_with_who_asks() {
         };
         let answer = exchange(address, &post(10)).await;
         assert!(answer.starts_with("HTTP/1.1 201") && answer.ends_with("made"), "{way:?}: {answer}");
+        assert!(answer.contains("tulle-run: r1\r\n") && !answer.contains("tulle-retry"), "{way:?}: {answer}");
         let answer = exchange(address, &post(11)).await;
         assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("over 10 bytes"), "{way:?}: {answer}");
         let arrivals = answering.await.unwrap();
