@@ -13,7 +13,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::Semaphore;
-use tulle_model::flow::expression::{EvaluationError, EvaluationReason, Expression, Given, Template};
+use tulle_model::flow::expression::{
+    EvaluationError, EvaluationReason, Expression, Given, Template, TemplateValues,
+};
 
 use crate::checker::LONGEST_VERDICT;
 use crate::pool::{Child, Returned};
@@ -106,11 +108,11 @@ impl Evaluator {
         if let Some(value) = template.constant() {
             return Ok(value.clone());
         }
-        let mut values = Vec::new();
+        let mut values = TemplateValues::new(given.largest);
         for expression in template.expressions() {
-            values.push(self.evaluate(expression, given).await?);
+            values.push(expression, self.evaluate(expression, given).await?)?;
         }
-        template.whole(values, given.largest)
+        template.whole(values)
     }
 
     /// Has a process evaluate it, simple or not.
@@ -141,6 +143,12 @@ impl Evaluator {
         let Returned { value, child } = child.ask(frame, largest, evaluators).await;
         idle.lock().extend(child);
         value
+    }
+
+    /// How many evaluations are under way in processes, and wait for one.
+    pub fn busy(&self) -> usize {
+        let Shared { evaluators, places, .. } = &*self.0;
+        (evaluators.processes.max(1) + evaluators.waiting).saturating_sub(places.available_permits())
     }
 
     /// The processes that wait for something to do, by their numbers: for measurements.

@@ -9,6 +9,13 @@ pub fn is_within(value: &Value, most: usize) -> bool {
     serde_json::to_writer(Room(most), value).is_ok()
 }
 
+/// What is left of so many bytes, when a value has been written as JSON; `None`: it takes more.
+pub fn room_after(value: &Value, most: usize) -> Option<usize> {
+    let mut room = Room(most);
+    serde_json::to_writer(&mut room, value).ok()?;
+    Some(room.0)
+}
+
 /// Whether there are more than `most` arrays and objects within one another. Itself it goes down no further.
 pub fn is_deeper(value: &Value, most: usize) -> bool {
     let mut inner: Box<dyn Iterator<Item = &Value>> = match value {

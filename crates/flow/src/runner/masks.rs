@@ -111,7 +111,6 @@ impl Masks {
 
     pub(super) fn of_fault(&self, fault: Fault) -> Fault {
         Fault {
-            kind: self.masked(&fault.kind).as_ref().into(),
             title: self.masked(&fault.title).as_ref().into(),
             detail: fault.detail.map(|detail| self.masked(&detail).as_ref().into()),
             ..fault

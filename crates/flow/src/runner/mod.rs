@@ -35,6 +35,7 @@ pub use self::book::{Append, Book, BookError, RunId, Then};
 pub use self::caller::{CallAnswer, Caller, OutgoingCall};
 use self::carried::Carried;
 pub use self::clock::{Clock, WallClock};
+pub use self::replay::replay;
 use self::schemas::SchemaCache;
 use self::tokens::TokenCache;
 use crate::evaluator::Evaluator;

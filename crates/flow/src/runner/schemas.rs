@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, HeaderMap};
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tulle_model::flow::fault::{Fault, FaultKind};
 use tulle_model::flow::http::{Arguments, CallRequest};
 use tulle_model::flow::run::{EvaluationKind, ToEvaluate};
@@ -18,6 +18,7 @@ use super::book::Book;
 use super::caller::{Caller, OutgoingCall};
 use super::clock::Clock;
 use super::masks::Masks;
+use super::replay::no_secrets;
 use super::secrets::{Lost, RunSecrets};
 use super::tokens::{self, Asking, FETCHED_WITHIN, MOST_FETCHED};
 use crate::arguments;
@@ -47,9 +48,7 @@ pub(super) async fn settle<B: Book, C: Caller, K: Clock>(
     secrets: &RunSecrets,
     question: &ToEvaluate<'_>,
 ) -> Result<Settled, Lost> {
-    // Of what is kept with a run nothing is made of secrets.
-    let none = Arc::new(Value::Object(Map::new()));
-    let outcome = match answer(question, &shared.evaluator, &none).await {
+    let outcome = match answer(question, &shared.evaluator, &no_secrets()).await {
         Err(Unanswered::Elsewhere) => match question.asked {
             EvaluationKind::Schema(source @ SchemaSource::At(endpoint)) => {
                 let known = secrets.get(&shared.book).await?;

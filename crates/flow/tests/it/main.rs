@@ -3,6 +3,8 @@
 mod costs;
 mod harm;
 mod kit;
+mod memory;
+mod runner;
 mod schemas;
 mod values;
 

@@ -241,6 +241,7 @@ Feature: Who a call says to be by
     Then the workflow should complete with output:
     """yaml
     authorization: '***'
+    idempotency-key: run-1/do/0/login
     """
 
   Scenario: Secrets in what a call sends, and in its input
@@ -341,3 +342,208 @@ Feature: Who a call says to be by
     """yaml
     detail: 'with.endpoint.authentication: it has no text as `token`'
     """
+
+  Scenario: What is answered of a secret is kept nowhere
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: echo, version: '1.0.0'}
+    use: { secrets: [ api-key ] }
+    do:
+      - echo:
+          input: { from: '{ key: $secrets["api-key"].key, id: .id }' }
+          call: http
+          with:
+            method: post
+            endpoint: { uri: 'http://vault/{key}', authentication: { basic: { username: bob, password: '${ $secrets["api-key"].key }' } } }
+            headers: { X-Key: '${ .key }' }
+            output: response
+          output: { as: '{ content: .content, uri: .request.uri, header: .request.headers["x-key"] }' }
+      - fails:
+          try:
+            - refused: { call: http, with: { method: get, endpoint: 'http://other/', body: '${ $secrets["api-key"].key }' } }
+          catch: { as: e, do: [ { note: { set: { all: '${ $input }', why: '${ $e.detail }', title: '${ $e.title }' } } } ] }
+    """
+    And given the workflow input is:
+    """yaml
+    id: 7
+    """
+    And the secret api-key is:
+    """yaml
+    key: hush&hush
+    """
+    And the service http://vault/hush%26hush answers POST as follows:
+    """yaml
+    body: { 'hush&hush': [ 'you said hush&hush', 'Ym9iOmh1c2gmaHVzaA==', 'aHVzaCZodXNo' ] }
+    """
+    And the service http://other/ answers GET as follows:
+    """yaml
+    status: 403
+    headers: { content-type: application/problem+json }
+    body: { title: 'no hush&hush here', detail: 'hush&hush is wrong' }
+    """
+    When the workflow is executed
+    Then the workflow should complete with output:
+    """yaml
+    all:
+      content: { '***': [ 'you said ***', '***', '***' ] }
+      uri: http://vault/***
+      header: '***'
+    title: 'no *** here'
+    why: 'it was answered with 403: *** is wrong'
+    """
+    And the workflow should keep nothing of hush
+
+  # It is evaluated with the arguments of the call, so that the activation has the input as it came
+  Scenario: What input.from makes of secrets is for the call alone
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: from, version: '1.0.0'}
+    use: { secrets: [ api-key ] }
+    do:
+      - send:
+          input: { from: '{ key: $secrets["api-key"].key }' }
+          call: http
+          with: { method: post, endpoint: 'http://vault/', body: '${ $input }' }
+          output: { as: '${ $input }' }
+    """
+    And given the workflow input is:
+    """yaml
+    id: 7
+    """
+    And the secret api-key is:
+    """yaml
+    key: hush-hush
+    """
+    And the service http://vault/ answers POST with status 200
+    When the workflow is executed
+    Then the workflow should complete with output:
+    """yaml
+    id: 7
+    """
+    And the service http://vault/ should have been sent:
+    """yaml
+    body: { key: hush-hush }
+    """
+    And the workflow should keep nothing of hush
+
+  Scenario: A token that is fetched
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: oauth2, version: '1.0.0'}
+    use:
+      secrets: [ client ]
+      authentications:
+        shop:
+          oauth2:
+            authority: http://login
+            grant: client_credentials
+            client: { id: flow, secret: '${ $secrets.client.secret }', authentication: client_secret_basic }
+            scopes: [ read, write ]
+            audiences: [ vault ]
+    do:
+      - first: { call: http, with: { method: get, endpoint: { uri: 'http://vault/a', authentication: { use: shop } } } }
+      - second: { call: http, with: { method: get, endpoint: { uri: 'http://vault/b', authentication: { use: shop } } } }
+    """
+    And the secret client is:
+    """yaml
+    secret: hush hush
+    """
+    And the service http://login/oauth2/token answers POST as follows:
+    """yaml
+    body: { access_token: tok-en-1, token_type: Bearer, expires_in: 3600 }
+    """
+    And the service http://vault/a answers GET as follows:
+    """yaml
+    body: tok-en-1
+    """
+    And the service http://vault/b answers GET as follows:
+    """yaml
+    body: [ tok-en-1 ]
+    """
+    When the workflow is executed
+    Then the workflow should complete with output:
+    """yaml
+    [ '***' ]
+    """
+    And the service http://login/oauth2/token should have been asked 1 time
+    And the service http://login/oauth2/token should have been sent:
+    """yaml
+    headers: { authorization: 'Basic Zmxvdzpod…', content-type: application/x-www-form-urlencoded }
+    text: grant_type=client_credentials&scope=read%20write&audience=vault
+    """
+    And the service http://vault/b should have been sent:
+    """yaml
+    headers: { authorization: Bearer tok-en-1 }
+    """
+    And the workflow should keep nothing of tok-en
+
+  Scenario: A token that is refused is fetched once more
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: oauth2-again, version: '1.0.0'}
+    use:
+      secrets: [ client ]
+      authentications: { shop: { oidc: { use: client } } }
+    do:
+      - first: { call: http, with: { method: get, endpoint: { uri: 'http://vault/a', authentication: { use: shop } } } }
+      - second: { call: http, with: { method: get, endpoint: { uri: 'http://vault/b', authentication: { use: shop } } } }
+    """
+    And the secret client is:
+    """yaml
+    { authority: 'http://login/realm/', id: flow, secret: hush-hush }
+    """
+    And the service http://login/realm/.well-known/openid-configuration answers GET as follows:
+    """yaml
+    body: { issuer: 'http://login/realm', token_endpoint: 'http://login/t' }
+    """
+    And the service http://login/t answers POST as follows:
+    """yaml
+    body: { access_token: tok-en-1, expires_in: 3600 }
+    """
+    And the service http://login/t answers POST as follows:
+    """yaml
+    body: { access_token: tok-en-2, expires_in: 3600 }
+    """
+    And the service http://vault/a answers GET with status 200
+    And the service http://vault/b answers GET with status 401
+    And the service http://vault/b answers GET with status 200
+    And the runner stays the same
+    When the workflow is executed
+    Then the workflow should complete
+    And the service http://login/t should have been sent:
+    """yaml
+    text: grant_type=client_credentials&client_id=flow&client_secret=hush-hush
+    """
+    And the service http://vault/b should have been sent:
+    """yaml
+    headers: { authorization: Bearer tok-en-2, idempotency-key: run-1/do/1/second }
+    """
+
+  Scenario: No token is given
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: no-token, version: '1.0.0'}
+    do:
+      - call:
+          call: http
+          with:
+            method: get
+            endpoint:
+              uri: http://vault/
+              authentication: { oauth2: { authority: 'http://login', grant: client_credentials, client: { id: flow, secret: 'very secret' } } }
+    """
+    And the service http://login/oauth2/token answers POST as follows:
+    """yaml
+    status: 400
+    body: { error: invalid_client, error_description: who is that }
+    """
+    And the service http://vault/ answers GET with status 200
+    When the workflow is executed
+    Then the workflow should fault with error:
+    """yaml
+    type: https://serverlessworkflow.io/spec/1.0.0/errors/authentication
+    status: 401
+    detail: 'with.endpoint.authentication: http://login/oauth2/token gives no token, but 400: invalid_client who is that'
+    instance: /do/0/call
+    """
+    And the service http://vault/ should have been asked 0 times

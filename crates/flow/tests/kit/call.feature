@@ -325,7 +325,7 @@ Feature: Calls of services by HTTP
     When the workflow is executed
     Then the workflow should complete with output:
     """yaml
-    request: { method: POST, uri: 'http://orders/', headers: { x-a: b } }
+    request: { method: POST, uri: 'http://orders/', headers: { x-a: b, idempotency-key: run-1/do/0/fetch } }
     statusCode: 201
     headers: { location: /orders/9, content-type: application/json }
     content: { id: 9 }

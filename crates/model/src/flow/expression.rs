@@ -35,7 +35,7 @@ pub use self::bounds::OPERATORS;
 pub use self::evaluation::fits;
 pub use self::functions::FUNCTIONS;
 use self::simple::Tree;
-pub use self::template::Template;
+pub use self::template::{Template, TemplateValues};
 
 /// The longest text of an expression, in bytes.
 pub const LONGEST: usize = 64 << 10;

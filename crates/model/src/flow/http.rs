@@ -204,6 +204,10 @@ impl HttpCall {
                 "content": content(answer)?,
             }),
         };
+        if is_deeper(&output, NESTING) {
+            let why = format!("what was answered nests deeper than {NESTING} as a whole");
+            return Err(FaultKind::Runtime.fault(why));
+        }
         if !is_within(&output, most) {
             return Err(FaultKind::Runtime.fault(format!("what was answered is over {most} bytes of JSON")));
         }

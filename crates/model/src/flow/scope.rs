@@ -51,13 +51,40 @@ pub struct TaskScope {
 
 /// The variables of loops and of caught errors, the innermost first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Vec<KeptLocal>", into = "Vec<KeptLocal>")]
 pub(super) struct Locals(Option<Arc<Local>>);
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq)]
 struct Local {
     name: Arc<str>,
     value: Arc<Value>,
     outer: Locals,
+}
+
+/// As it is written down: one behind the other, as JSON may not be that deep.
+#[derive(Serialize, Deserialize)]
+struct KeptLocal {
+    name: Arc<str>,
+    value: Arc<Value>,
+}
+
+impl From<Locals> for Vec<KeptLocal> {
+    fn from(locals: Locals) -> Self {
+        let mut kept = Vec::new();
+        let mut at = &locals;
+        while let Some(local) = &at.0 {
+            kept.push(KeptLocal { name: local.name.clone(), value: local.value.clone() });
+            at = &local.outer;
+        }
+        kept
+    }
+}
+
+impl From<Vec<KeptLocal>> for Locals {
+    fn from(kept: Vec<KeptLocal>) -> Self {
+        let outermost_first = kept.into_iter().rev();
+        outermost_first.fold(Self::default(), |locals, KeptLocal { name, value }| locals.with(&name, value))
+    }
 }
 
 impl Locals {

@@ -1,25 +1,18 @@
-//! Runs a workflow in a time of its own: the core, the evaluation of what it asks, and what its calls are made with and become are those
-//! of the product.
+//! Has the product's runner carry out a workflow, in a time of its own; and again with another one that takes over wherever the first may
+//! die.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
-use tulle_flow::arguments::{self, Authorization, Authorizing};
+use serde_json::Value;
 use tulle_flow::evaluator::Evaluator;
-use tulle_flow::questions::{about, answer};
-use tulle_flow::schema::check;
-use tulle_flow::scoped::{Scoped, Unanswered};
-use tulle_model::flow::expression::EvaluationReason;
-use tulle_model::flow::fault::{Fault, FaultKind};
-use tulle_model::flow::http::{Answer, Arguments, CallRequest};
-use tulle_model::flow::run::{
-    AskId, Call, EvaluationKind, Order, Run, RunEvent, RunPhase, RunStep, ToEvaluate,
-};
+use tulle_flow::runner::{RunCommand, RunId, Runner, RunnerLimits, Then, replay};
+use tulle_model::flow::history::{HistoryEntry, Outcome as Ended};
+use tulle_model::flow::run::{Order, Run, RunPhase, RunStep, RunStepKind};
 use tulle_model::flow::scope::{Millis, RunInfo};
-use tulle_model::flow::workflow::{HttpCall, SchemaSource, TaskKind, Workflow};
+use tulle_model::flow::workflow::Workflow;
 
-use super::services::{Elsewhere, Reply, Service};
+use super::services::{Elsewhere, Sent, Service, WorldCaller};
+use crate::memory::{Crash, MemoryBook, RunFacts, TestClock, all_wait};
 
 /// 2026-01-02T03:04:05.678Z
 pub const STARTED: Millis = 1_767_323_045_678;
@@ -27,6 +20,7 @@ pub const STARTED: Millis = 1_767_323_045_678;
 const MOST_EVENTS: usize = 10_000;
 
 /// What a run is given, and what is around it.
+#[derive(Clone)]
 pub struct World {
     pub input: Value,
     pub secrets: Value,
@@ -34,12 +28,8 @@ pub struct World {
     pub elsewhere: Elsewhere,
     /// When it is cancelled, after its start.
     pub cancelled: Option<Millis>,
-}
-
-/// A request that was made, and when.
-pub struct Sent {
-    pub request: CallRequest,
-    pub at: Millis,
+    /// Whether what it comes to hangs on what its runner alone knows, such as tokens.
+    pub has_one_runner: bool,
 }
 
 /// What has become of a run.
@@ -49,29 +39,41 @@ pub struct Outcome {
     pub steps: Vec<RunStep>,
     pub sent: Vec<Sent>,
     pub took: Millis,
+    /// All that was kept of it.
+    pub kept: String,
+    appends: usize,
 }
 
-/// What answers a run.
-struct Surroundings<'w> {
-    world: &'w World,
-    evaluator: &'w Evaluator,
-    secrets: Arc<Value>,
-}
-
-struct Driver<'w> {
-    around: Surroundings<'w>,
-    workflow: Arc<Workflow>,
-    info: Arc<RunInfo>,
-    run: Run,
-    /// The same run, as somebody else would go on with it after each event.
-    other: Run,
-    waiting: BTreeMap<(Millis, AskId), RunEvent>,
-    sent: Vec<Sent>,
-    now: Millis,
-}
-
+/// Carries it out, and then again with each crash that there may be: all comes to the same.
 pub async fn run(workflow: Workflow, world: &World, evaluator: &Evaluator) -> Result<Outcome, String> {
     let workflow = Arc::new(workflow);
+    let outcome = carried_out(&workflow, world, evaluator, None).await?;
+    for at in 0..if world.has_one_runner { 0 } else { outcome.appends } {
+        for is_written in [false, true] {
+            let crash = Crash { at, is_written };
+            let other = carried_out(&workflow, world, evaluator, Some(crash)).await;
+            let other = other.map_err(|why| format!("after {crash:?}: {why}"))?;
+            let shown = |outcome: &Outcome| {
+                let of_tasks = outcome.sent.iter().filter(|sent| !sent.key.is_empty());
+                let mut sent: Vec<_> =
+                    of_tasks.map(|sent| format!("{} {} at {}", sent.key, sent.path, sent.at)).collect();
+                sent.sort();
+                format!("{:?} in {} with {sent:?}", outcome.phase, outcome.took)
+            };
+            if shown(&outcome) != shown(&other) {
+                return Err(format!("after {crash:?} it is {}, and not {}", shown(&other), shown(&outcome)));
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+async fn carried_out(
+    workflow: &Arc<Workflow>,
+    world: &World,
+    evaluator: &Evaluator,
+    crash: Option<Crash>,
+) -> Result<Outcome, String> {
     let info = Arc::new(RunInfo {
         id: "run-1".into(),
         input: Arc::new(world.input.clone()),
@@ -80,181 +82,110 @@ pub async fn run(workflow: Workflow, world: &World, evaluator: &Evaluator) -> Re
         most_tasks: 500,
         most_bytes: 64 << 10,
     });
+    let id = RunId { namespace: "kit".into(), flow: workflow.name.clone(), run: info.id.clone() };
     let listed = |name: &str| workflow.secrets.iter().any(|listed| **listed == *name);
     let secrets = world.secrets.as_object().into_iter().flatten();
     let secrets = secrets.filter(|(name, _)| listed(name)).map(|(name, keys)| (name.clone(), keys.clone()));
-    let secrets = Arc::new(Value::Object(secrets.collect()));
-    let mut driver = Driver {
-        around: Surroundings { world, evaluator, secrets },
-        run: Run::begin_watched(workflow.clone(), info.clone()),
-        other: Run::begin(workflow.clone(), info.clone()),
-        workflow,
-        info,
-        waiting: BTreeMap::new(),
-        sent: Vec::new(),
-        now: STARTED,
+    let (book, clock) = (MemoryBook::default(), TestClock::new(STARTED));
+    book.begin(RunFacts {
+        id: id.clone(),
+        info: info.clone(),
+        workflow: workflow.clone(),
+        secrets: Value::Object(secrets.collect()),
+    });
+    if let Some(crash) = crash {
+        book.crash(crash);
+    }
+    let caller = WorldCaller::new(world.clone(), clock.clone());
+    let new = || {
+        let (book, caller, clock) = (book.clone(), caller.clone(), clock.clone());
+        Runner::new(book, caller, evaluator.clone(), clock, RunnerLimits::default())
     };
-    driver.settle().await?;
+    let mut runner = new();
+    let give = |runner: &Runner<_, _, _>, commands| {
+        runner.carry_on(book.lease(&id, commands)).map_err(|e| e.to_string())
+    };
+    give(&runner, Vec::new())?;
+    let mut cancelled = world.cancelled.map(|after| STARTED + after);
+    let mut wanted = Vec::new();
     for _ in 0..MOST_EVENTS {
-        if let Some(cancelled) = world.cancelled.map(|after| STARTED + after)
-            && driver.waiting.first_key_value().is_some_and(|((at, _), _)| *at > cancelled)
-        {
-            driver.happens(cancelled, RunEvent::Cancelled).await?;
+        all_wait(evaluator).await;
+        if book.has_crashed() {
+            let written = watched(workflow, &info, &book.entered(&id).entries, evaluator).await;
+            caller.gives_up(&unended(written));
+            runner.drop_all();
+            runner = new();
+            book.crash(Crash { at: usize::MAX, is_written: false });
+            if !matches!(book.entered(&id).then, Then::Ends(..)) {
+                give(&runner, wanted.clone())?;
+                continue;
+            }
         }
-        let Some(((at, _), event)) = driver.waiting.pop_first() else {
-            let Driver { workflow, mut run, sent, now, .. } = driver;
-            let steps = run.take_steps();
-            return Ok(Outcome { workflow, phase: run.phase().clone(), steps, sent, took: now - STARTED });
+        let (is_held, then) = (!runner.held().is_empty(), book.entered(&id).then);
+        if let Then::Ends(at, outcome) = then {
+            let entered = book.entered(&id);
+            let mut run = watched(workflow, &info, &entered.entries, evaluator).await;
+            let phase = match outcome {
+                Ended::Completed(output) => RunPhase::Completed(output),
+                Ended::Faulted(fault) => RunPhase::Faulted(fault),
+                Ended::Cancelled => RunPhase::Cancelled,
+            };
+            if *run.phase() != phase {
+                return Err(format!("its history leads to {:?}, and not to {phase:?}", run.phase()));
+            }
+            return Ok(Outcome {
+                workflow: workflow.clone(),
+                phase,
+                steps: run.take_steps(),
+                sent: caller.sent()?,
+                took: at - STARTED,
+                kept: serde_json::to_string(&entered.entries).unwrap_or_default(),
+                appends: book.appends(),
+            });
+        }
+        let next = match then {
+            Then::Waits(until) if !is_held => until,
+            _ => clock.next().ok_or("it waits for nothing")?,
         };
-        driver.happens(at, event).await?;
+        if let Some(at) = cancelled.take_if(|at| next > *at) {
+            clock.set(at);
+            // Who gives out runs says it to the next as well.
+            wanted.push(RunCommand::Cancel);
+            if !runner.command(&id, RunCommand::Cancel) {
+                give(&runner, vec![RunCommand::Cancel])?;
+            }
+            continue;
+        }
+        clock.set(next);
+        if !is_held {
+            give(&runner, Vec::new())?;
+        }
     }
     Err("it does not end".to_owned())
 }
 
-impl Driver<'_> {
-    async fn happens(&mut self, at: Millis, event: RunEvent) -> Result<(), String> {
-        self.now = at;
-        let checkpoint = self.other.checkpoint().ok_or("it has no checkpoint")?;
-        let other = Run::restore(self.workflow.clone(), self.info.clone(), &checkpoint);
-        self.other = other.map_err(|why| format!("its checkpoint cannot be read: {why}"))?;
-        self.other.take(at, event.clone());
-        self.run.take(at, event);
-        self.settle().await
-    }
-
-    /// Answers all questions, and takes up what is ordered.
-    async fn settle(&mut self) -> Result<(), String> {
-        self.around.answer_all(&mut self.run).await?;
-        self.around.answer_all(&mut self.other).await?;
-        if self.run.phase() != self.other.phase() || waits(&self.run) != waits(&self.other) {
-            return Err(format!("it goes on otherwise after its checkpoint: {:?}", self.other.phase()));
-        }
-        for order in self.run.take_orders() {
-            match order {
-                Order::Call(call) => self.call(&call).await?,
-                Order::Timer { ask, due } => drop(self.waiting.insert((due, ask), RunEvent::Fired { ask })),
-                Order::Forget(ask) => self.waiting.retain(|(_, of), _| *of != ask),
-            }
-        }
-        Ok(())
-    }
-
-    async fn call(&mut self, call: &Call) -> Result<(), String> {
-        let workflow = self.workflow.clone();
-        let TaskKind::Call(http) = &workflow.task(call.task).kind else {
-            return Err(format!("{} is no call", call.path));
-        };
-        let scoped = Scoped::new(self.around.evaluator, &call.scope, &self.around.secrets);
-        let mut busy = 0;
-        let outcome = loop {
-            match request(http, &scoped).await {
-                Err(Unanswered::Later(reason)) => again(&mut busy, &reason)?,
-                Err(Unanswered::Elsewhere) => return Err("a call asks for no schema".to_owned()),
-                Err(Unanswered::Fault(fault)) => break Err(fault),
-                Ok(request) => break Ok(request),
-            }
-        };
-        let (after, result) = match outcome {
-            Ok(request) => {
-                let reply = self.around.reply(&request, self.asked(&request));
-                let most = call.scope.run.most_bytes;
-                let result = reply.as_ref().map_err(Fault::clone).and_then(|reply| {
-                    let answer = Answer { status: reply.status, headers: &reply.headers, body: &reply.body };
-                    http.output_of(&request, &answer, most)
-                });
-                let after = reply.map_or(0, |reply| reply.after.as_millis() as Millis);
-                self.sent.push(Sent { request, at: self.now });
-                (after, result)
-            }
-            Err(fault) => (0, Err(fault)),
-        };
-        let event = RunEvent::Answered { ask: call.ask, result: result.map(Arc::new) };
-        self.waiting.insert((self.now + after, call.ask), event);
-        Ok(())
-    }
-
-    /// How often the same was asked before.
-    fn asked(&self, request: &CallRequest) -> usize {
-        let same = |sent: &&Sent| sent.request.method == request.method && sent.request.uri == request.uri;
-        self.sent.iter().filter(same).count()
-    }
+/// What its history has led to.
+async fn watched(
+    workflow: &Arc<Workflow>,
+    info: &Arc<RunInfo>,
+    entries: &[HistoryEntry],
+    evaluator: &Evaluator,
+) -> Run {
+    let mut run = Run::begin_watched(workflow.clone(), info.clone());
+    replay(&mut run, entries, evaluator).await;
+    run
 }
 
-/// Calls and timers that a run waits for.
-fn waits(run: &Run) -> Vec<(AskId, Option<Millis>)> {
-    let wait = |order: &Order| match order {
-        Order::Call(call) => Some((call.ask, None)),
-        Order::Timer { ask, due } => Some((*ask, Some(*due))),
-        Order::Forget(_) => None,
+/// The calls that it waits for, each with how many of its path were ordered.
+fn unended(mut run: Run) -> Vec<(Arc<str>, usize)> {
+    let steps = run.take_steps();
+    let asked = |path: &str| {
+        let is = |step: &&RunStep| matches!(step.what, RunStepKind::Asked { .. }) && *step.path == *path;
+        steps.iter().filter(is).count()
     };
-    run.orders_again().iter().filter_map(wait).collect()
-}
-
-impl Surroundings<'_> {
-    async fn answer_all(&self, run: &mut Run) -> Result<(), String> {
-        let mut busy = 0;
-        while let Some(question) = run.question() {
-            let outcome = match answer(&question, self.evaluator, &self.secrets).await {
-                Err(Unanswered::Elsewhere) => self.by_fetched_schema(&question).await,
-                outcome => outcome,
-            };
-            let outcome = match outcome {
-                Ok(value) => Ok(value),
-                Err(Unanswered::Fault(fault)) => Err(fault),
-                Err(Unanswered::Later(reason)) => {
-                    again(&mut busy, &reason)?;
-                    continue;
-                }
-                Err(Unanswered::Elsewhere) => return Err("a schema was not fetched".to_owned()),
-            };
-            run.answer(outcome);
-        }
-        Ok(())
-    }
-
-    /// What is answered to a request that was made as often as that before, or the error that nobody is there.
-    fn reply(&self, request: &CallRequest, before: usize) -> Result<Reply, Fault> {
-        let uri = request.uri.to_string();
-        let is = |service: &&Service| *request.method.as_str() == *service.method && service.uri == uri;
-        let reply = match self.world.services.iter().find(is) {
-            Some(service) => service.replies.get(before).or(service.replies.last()).cloned(),
-            None => (self.world.elsewhere)(request),
-        };
-        reply.ok_or_else(|| FaultKind::Communication.fault(format!("nobody answers at {uri}")))
-    }
-
-    /// The answer to a question whose schema is to be had from a service.
-    async fn by_fetched_schema(&self, question: &ToEvaluate<'_>) -> Result<Value, Unanswered> {
-        let EvaluationKind::Schema(source @ SchemaSource::At(endpoint)) = question.asked else {
-            return Err(Unanswered::Elsewhere);
-        };
-        let scoped = Scoped::new(self.evaluator, &question.scope, &self.secrets);
-        let uri = arguments::uri(&endpoint.uri, &scoped).await?;
-        let arguments = Arguments { method: json!("get"), uri, ..Arguments::default() };
-        let request = CallRequest::new(&arguments)?;
-        let reply = self.reply(&request, 0)?;
-        let document: Value = serde_json::from_slice(&reply.body)
-            .map_err(|why| FaultKind::Communication.fault(format!("the schema is no JSON: {why}")))?;
-        let checked = check(self.evaluator, &document, &question.scope.on).await;
-        checked.map(|()| Value::Null).map_err(|why| about(why, source, &question.scope))
-    }
-}
-
-/// Counts how often an evaluation was put off, as the machine had other things to do.
-fn again(busy: &mut u32, reason: &EvaluationReason) -> Result<(), String> {
-    *busy += 1;
-    if *busy < 10 { Ok(()) } else { Err(format!("nothing is evaluated: it {reason}")) }
-}
-
-async fn request(call: &HttpCall, scoped: &Scoped<'_>) -> Result<CallRequest, Unanswered> {
-    let authorization = match &call.endpoint.authentication {
-        Some(authentication) => match Authorization::of(authentication, scoped).await? {
-            Authorizing::Known(authorization) => Some(authorization),
-            Authorizing::ByToken(_) => {
-                return Err(FaultKind::Authentication.fault("no scenario fetches a token").into());
-            }
-        },
-        None => None,
-    };
-    arguments::request(call, scoped, authorization.as_ref()).await
+    let calls = run.orders_again().into_iter().filter_map(|order| match order {
+        Order::Call(call) => Some((call.path.clone(), asked(&call.path))),
+        Order::Timer { .. } | Order::Forget(_) => None,
+    });
+    calls.collect()
 }

@@ -49,6 +49,7 @@ pub async fn carry_out(scenario: &Scenario, elsewhere: Elsewhere, evaluator: &Ev
             services: Vec::new(),
             elsewhere,
             cancelled: None,
+            has_one_runner: false,
         },
         ended: None,
     };
@@ -83,6 +84,7 @@ impl Stage {
         match text {
             "a workflow with definition:" => self.definition = value.ok_or("it says no definition")?,
             "the workflow input is:" => self.world.input = value.ok_or("it says no input")?,
+            "the runner stays the same" => self.world.has_one_runner = true,
             "the workflow is executed" => self.execute(evaluator).await?,
             _ => {
                 if let Some(after) = text.strip_prefix("the workflow is executed and cancelled after ") {
@@ -164,6 +166,10 @@ fn of_the_run(ended: &Outcome, text: &str, value: Option<&Value>) -> Result<(), 
         other => format!("it is {other:?}"),
     };
     let took = ended.took;
+    if let Some(secret) = text.strip_prefix("keep nothing of ") {
+        let is_kept = ended.kept.contains(secret);
+        return if is_kept { Err(format!("it is in {}", ended.kept)) } else { Ok(()) };
+    }
     match (text, &ended.phase, value) {
         ("complete", RunPhase::Completed(_), None) | ("fault", RunPhase::Faulted(_), None) => Ok(()),
         ("cancel", RunPhase::Cancelled, None) => Ok(()),

@@ -1,11 +1,12 @@
-//! Values of a document in which texts are expressions.
+//! TemplateValues of a document in which texts are expressions.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::evaluation::fits;
-use super::{EvaluationError, Expression, ExpressionProblem, Given};
+use super::{EvaluationError, EvaluationReason, Expression, ExpressionProblem, Given};
+use crate::json_bounds::room_after;
 
 /// How deep a template may be: expressions in it may give what is as deep again, and the whole is looked at then.
 const DEEPEST: usize = super::NESTING;
@@ -13,6 +14,14 @@ const DEEPEST: usize = super::NESTING;
 /// A value in which texts that stand within `${ }` as a whole are expressions; all others, names of fields included, are what they are.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Template(Arc<Mold>);
+
+/// What the expressions of a template give, one after the other: together they are no larger than the whole may be.
+#[derive(Debug)]
+pub struct TemplateValues {
+    all: Vec<Value>,
+    left: usize,
+    largest: usize,
+}
 
 #[derive(Debug, PartialEq)]
 enum Mold {
@@ -67,26 +76,45 @@ impl Template {
             return Some(Ok(value.clone()));
         }
         let expressions = self.expressions();
-        let mut values = Vec::with_capacity(expressions.len());
+        let mut values = TemplateValues::new(given.largest);
         for expression in &expressions {
-            match expression.evaluate_simple(given)? {
-                Ok(value) => values.push(value),
-                Err(error) => return Some(Err(error)),
+            let value = expression.evaluate_simple(given)?;
+            if let Err(error) = value.and_then(|value| values.push(expression, value)) {
+                return Some(Err(error));
             }
         }
-        Some(self.whole(values, given.largest))
+        Some(self.whole(values))
     }
 
     /// [`fill`](Self::fill), where the whole may be as large as it is.
     ///
     /// # Errors
     /// Where it is too large or too deep; of one expression, as there is at least one in what is not constant.
-    pub fn whole(&self, values: Vec<Value>, largest: usize) -> Result<Value, EvaluationError> {
-        let value = self.fill(values);
-        match (fits(&value, largest), self.expressions().first()) {
+    pub fn whole(&self, values: TemplateValues) -> Result<Value, EvaluationError> {
+        let value = self.fill(values.all);
+        match (fits(&value, values.largest), self.expressions().first()) {
             (Err(reason), Some(expression)) => Err(EvaluationError::new(expression, reason)),
             _ => Ok(value),
         }
+    }
+}
+
+impl TemplateValues {
+    /// Those of a whole that may be as large as that.
+    pub fn new(largest: usize) -> Self {
+        Self { all: Vec::new(), left: largest, largest }
+    }
+
+    /// The next.
+    ///
+    /// # Errors
+    /// There is no room for it beside the others.
+    pub fn push(&mut self, expression: &Expression, value: Value) -> Result<(), EvaluationError> {
+        let left = room_after(&value, self.left);
+        let too_large = || EvaluationError::new(expression, EvaluationReason::Size(self.largest));
+        self.left = left.ok_or_else(too_large)?;
+        self.all.push(value);
+        Ok(())
     }
 }
 

@@ -38,7 +38,8 @@ impl Reader<'_> {
             name if name.contains('@') && !self.reusable.functions.contains_key(name) => {
                 self.unsupported(field, Unsupported::CatalogedFunction)
             }
-            name => self.function(task, (name, field), &around),
+            // What a function is given is kept.
+            name => self.function(task, (name, field), &around.without_secrets()),
         }
     }
 

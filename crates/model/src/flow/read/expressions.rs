@@ -120,7 +120,7 @@ impl Reader<'_> {
                     }
                     continue;
                 }
-                "secrets" => "`$secrets` can be used in `with` and `authentication` of calls and in their `input.from`: elsewhere it would be kept with the run"
+                "secrets" => "`$secrets` can be used in `with` and `authentication` of `call: http` and in its `input.from`: elsewhere it would be kept with the run (a function names it in its own call)"
                     .to_owned(),
                 "authorization" => "`$authorization` can be used in `with` of `call: http`: elsewhere it would be kept with the run"
                     .to_owned(),

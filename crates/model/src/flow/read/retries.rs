@@ -24,6 +24,13 @@ impl Reader<'_> {
         policy
     }
 
+    /// Under how many other names of the error it was read: it is read anew for each.
+    pub(super) fn errors_of_retry(&self, name: &Arc<str>, error: &Arc<str>) -> usize {
+        let all = self.reusable.retries_read.range((Arc::clone(name), "".into())..);
+        let same = all.take_while(|((known, _), _)| known == name);
+        same.filter(|((_, known), _)| known != error).count()
+    }
+
     pub(super) fn retry_policy(&mut self, field: &Field<'_>, around: &Surroundings) -> Read<RetryPolicy> {
         let known = self.fields(field, &["when", "exceptWhen", "delay", "backoff", "limit", "jitter"])?;
         let mut condition = |name| {

@@ -64,7 +64,7 @@ impl ExpressionPlace {
 pub(super) struct Surroundings {
     /// Of the loops around it, and of the error that is handled.
     variables: Vec<Arc<str>>,
-    /// Whether secrets may be named: in `with` and `authentication` of a call, and in its `input.from`.
+    /// Whether secrets may be named: in `with` and `authentication` of a call by HTTP, and in its `input.from`.
     pub(super) has_secrets: bool,
     /// The function of `use` that it is part of.
     pub(super) function: Option<TaskId>,

@@ -36,11 +36,11 @@ impl Reader<'_> {
         siblings: Siblings<'_>,
     ) -> Read<TaskId> {
         let kind = self.kind_of(field)?;
-        let is_call = kind == "call";
+        let is_http = field.get(kind).is_some_and(|call| kind == "call" && call.value == "http");
         let condition =
             self.optional(field, "if", |reader, field| reader.expression(field, ExpressionPlace::If, around));
         let input = self.optional(field, "input", |reader, field| {
-            let around = if is_call { around.with_secrets() } else { around.clone() };
+            let around = if is_http { around.with_secrets() } else { around.clone() };
             reader.transformation(field, "from", ExpressionPlace::TaskInput, &around)
         });
         let does = self.kind(field, kind, around, siblings);

@@ -8,6 +8,9 @@ use super::surroundings::{ExpressionPlace, Surroundings};
 use crate::flow::workflow::{Catch, ErrorFilter, TaskKind, Try};
 use crate::validate::field::{Field, Read};
 
+/// Under how many names of the error a policy of `use.retries` may be used.
+const MOST_NAMES: usize = 16;
+
 impl Reader<'_> {
     pub(super) fn try_catch(
         &mut self,
@@ -42,6 +45,12 @@ impl Reader<'_> {
             }
             reader.referred(field, "retries", |reusable| &reusable.retries)?;
             let name = reader.text(field)?.into();
+            if reader.errors_of_retry(&name, &variable) >= MOST_NAMES {
+                let message = format!(
+                    "is used under more than {MOST_NAMES} names of the error: call it the same in each `as`"
+                );
+                return reader.invalid(field, message);
+            }
             reader.retry_by_name(&name, &variable)
         });
         let handler = self.optional(field, "do", |reader, field| reader.task_list(field, &inner));

@@ -8,10 +8,11 @@ use super::activation::{ActivationId, Body, Branch, ForPhase, ForState, ListStat
 use super::advance::{holds, millis};
 use super::{EvaluationKind, Order, Run, RunStepKind};
 use crate::flow::duration;
+use crate::flow::expression::NESTING;
 use crate::flow::fault::{Fault, FaultKind};
 use crate::flow::scope::Locals;
 use crate::flow::workflow::{Directive, DurationValue, Fork, Loop, TaskId, TaskKind};
-use crate::json_bounds::is_within;
+use crate::json_bounds::{is_deeper, is_within};
 
 impl Run {
     /// What a task asks, as far as it is.
@@ -251,11 +252,15 @@ impl Run {
         });
         let Some(outputs) = outputs.collect::<Option<Vec<_>>>() else { return };
         let output = Value::Array(outputs.into_iter().map(|output| Value::clone(output)).collect());
-        if !is_within(&output, most_bytes) {
-            let why = format!("what the branches have made together is over {most_bytes} bytes of JSON");
-            return self.fault(id, FaultKind::Runtime.fault(why));
-        }
-        self.body_done(id, Arc::new(output));
+        let over = match () {
+            () if !is_within(&output, most_bytes) => format!("{most_bytes} bytes of JSON"),
+            () if is_deeper(&output, NESTING) => format!("{NESTING} arrays and objects within one another"),
+            () => return self.body_done(id, Arc::new(output)),
+        };
+        self.fault(
+            id,
+            FaultKind::Runtime.fault(format!("what the branches have made together is over {over}")),
+        );
     }
 
     /// The variables of what a task begins, and of what it asks meanwhile.

@@ -51,7 +51,8 @@ pub(super) const DOCUMENTS: [&str; 35] = [
      {b: {call: http, with: {method: get, endpoint: {uri: 'http://x/', authentication: {oidc: {use: s}}}}}}]\nuse: {secrets: [s]}",
     "do: [{a: {call: find, with: {id: '${ .id }'}}}, {b: {call: find}}]\n\
      use: {functions: {find: {call: http, with: {method: get, endpoint: 'http://pets/{id}'}}, 'n:1@c': {do: [{a: {call: find}}]}}}",
-    "do: [{a: {call: 'n:1@c', input: {from: '{a: $secrets.s, b: .}'}}}]\nuse: {secrets: [s], functions: {'n:1@c': {set: {x: '${ $input }'}}}}",
+    "do: [{a: {call: 'n:1@c', input: {from: '{b: .}'}}}]\nuse: {secrets: [s], functions: {'n:1@c': {call: http, input: {from: '{a: $secrets.s, b: .}'}, \
+     with: {method: get, endpoint: 'http://a/{b}'}}}}",
     "do: [{a: {set: {x: '${ $context.a + $input.b + $task.name + $workflow.id + $runtime.name }'}, \
      input: {from: {a: '${ $context.a }'}, schema: {document: {type: object}}}, output: {as: '${ $input + . }', schema: {format: 'json:1', \
      resource: {name: n, endpoint: 'http://s/x.json'}}}, export: {as: '$context + $output', schema: {document: true}}, timeout: {after: PT5S}, \

@@ -514,18 +514,23 @@ fn variables_where_they_are_not() {
             "it would be kept with the run",
         ),
         (
-            "do: [{a: {call: f, with: {x: '${ $secrets.other }'}}}]\nuse: {secrets: [shop], functions: {f: {set: {x: 1}}}}",
+            "do: [{a: {call: f, with: {x: '${ $secrets.shop }'}}}]\nuse: {secrets: [shop], functions: {f: {set: {x: 1}}}}",
             "/do/0/a/with/x",
-            "`use.secrets` does not list `other`",
+            "a function names it in its own call",
         ),
         (
-            "do: [{a: {call: f, input: {from: '$secrets[\"shopp\"]'}}}]\nuse: {secrets: [shop], functions: {f: {set: {x: 1}}}}",
+            "do: [{a: {call: f, input: {from: '$secrets[\"shop\"]'}}}]\nuse: {secrets: [shop], functions: {f: {set: {x: 1}}}}",
+            "/do/0/a/input/from",
+            "a function names it in its own call",
+        ),
+        (
+            "do: [{a: {call: http, input: {from: '$secrets[\"shopp\"]'}, with: {method: get, endpoint: 'http://a/'}}}]\nuse: {secrets: [shop]}",
             "/do/0/a/input/from",
             "did you mean `shop`?",
         ),
         (
-            "do: [{a: {call: f, with: {x: '${ $secrets }'}}}]\nuse: {functions: {f: {set: {x: 1}}}}",
-            "/do/0/a/with/x",
+            "do: [{a: {call: http, with: {method: get, endpoint: 'http://a/', body: '${ $secrets }'}}}]",
+            "/do/0/a/with/body",
             "`use.secrets` lists no Secret",
         ),
     ]);
