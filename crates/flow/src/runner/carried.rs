@@ -145,7 +145,7 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
 
     /// The run as its history has left it.
     async fn replayed(&mut self) -> Result<Run, Fault> {
-        let mut run = self.before_history()?;
+        let mut run = self.before_history(false)?;
         let first = self.first;
         for (_, entry) in lasting(first, &self.given.entries) {
             reach(&mut run, &entry.event, &self.shared.evaluator).await;
@@ -155,11 +155,17 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
         Ok(run)
     }
 
-    /// As its checkpoint has it, or as it began.
-    fn before_history(&self) -> Result<Run, Fault> {
+    /// As its checkpoint has it, or as it began. One that is watched tells what it goes through.
+    fn before_history(&self, is_watched: bool) -> Result<Run, Fault> {
         let GivenRun { workflow, info, checkpoint, .. } = &self.given;
-        let Some((_, state)) = checkpoint else { return Ok(Run::begin(workflow.clone(), info.clone())) };
-        Run::restore(workflow.clone(), info.clone(), state).map_err(|why| {
+        let (workflow, info) = (workflow.clone(), info.clone());
+        let restored = match (checkpoint, is_watched) {
+            (Some((_, state)), true) => Run::restore_watched(workflow, info, state),
+            (Some((_, state)), false) => Run::restore(workflow, info, state),
+            (None, true) => return Ok(Run::begin_watched(workflow, info)),
+            (None, false) => return Ok(Run::begin(workflow, info)),
+        };
+        restored.map_err(|why| {
             FaultKind::Runtime.fault(format!("the run's checkpoint cannot be read by this version: {why}"))
         })
     }
@@ -278,8 +284,7 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
 
     /// How many entries of the history there were when a task was begun last.
     async fn last_begun(&mut self, task: &str) -> Result<Option<u32>, Fault> {
-        let mut run = self.before_history()?;
-        run.watch();
+        let mut run = self.before_history(true)?;
         let first = self.first;
         let mut begun = None;
         let begins = |run: &mut Run| {

@@ -223,9 +223,13 @@ impl Run {
         run
     }
 
-    /// Has it tell from now on.
-    pub fn watch(&mut self) {
-        self.steps.get_or_insert_default();
+    /// [`Run::restore`] of one that tells what it goes through from there.
+    pub fn restore_watched(
+        workflow: Arc<Workflow>,
+        info: Arc<RunInfo>,
+        checkpoint: &[u8],
+    ) -> Result<Self, serde_json::Error> {
+        Ok(Self { steps: Some(Vec::new()), ..Self::restore(workflow, info, checkpoint)? })
     }
 
     /// What it has gone through since this was called last; nothing where it is not watched.
@@ -366,7 +370,13 @@ impl Run {
             Purpose::Call => self.call(*id, ask.activation).map(Order::Call),
             _ => Some(Order::Timer { ask: *id, due: ask.due }),
         };
-        self.state.asks.iter().filter_map(order).collect()
+        let is_held = |asked: &AskId| {
+            self.state.held.iter().any(|(_, event)| match event {
+                RunEvent::Answered { ask, .. } | RunEvent::Fired { ask } => ask == asked,
+                _ => false,
+            })
+        };
+        self.state.asks.iter().filter(|(id, _)| !is_held(id)).filter_map(order).collect()
     }
 
     /// It is over: nothing is waited for.

@@ -81,13 +81,6 @@ impl MemoryBook {
         self.0.lock().runs[run].clone()
     }
 
-    /// Those of which something is to be done.
-    pub fn unended(&self) -> Vec<RunId> {
-        let pages = self.0.lock();
-        let unended = pages.runs.iter().filter(|(_, entered)| !matches!(entered.then, Then::Ends(..)));
-        unended.map(|(run, _)| run.clone()).collect()
-    }
-
     /// Under a new lease, for a runner.
     pub fn lease(&self, run: &RunId, commands: Vec<RunCommand>) -> GivenRun {
         let mut pages = self.0.lock();

@@ -1,0 +1,94 @@
+use serde_json::json;
+use tulle_flow::runner::{RunCommand, replay};
+use tulle_model::flow::history::Outcome;
+use tulle_model::flow::run::{Run, RunPhase};
+
+use super::{Around, call, seconds};
+
+fn from(task: &str) -> Vec<RunCommand> {
+    vec![RunCommand::Retry { task: task.into() }]
+}
+
+#[tokio::test]
+async fn a_run_goes_on_from_a_task_with_calls_that_are_new() {
+    let around = Around::new();
+    let timed = json!({ "timed": {
+        "timeout": { "after": "PT30S" },
+        "do": [call("b", "/broken"), call("c", "/")],
+    } });
+    let run = around.begin("r1", json!([call("a", "/"), timed]));
+    let runner = around.runner();
+    around.give(&runner, &run, vec![]);
+    around.pass(seconds(1)).await;
+    assert!(matches!(around.outcome(&run), Outcome::Faulted(_)));
+    // It has never begun that: all stays as it is.
+    around.give(&runner, &run, from("/do/1/timed/do/1/c"));
+    around.wait().await;
+    assert_eq!(around.history(&run).join(" "), "answered answered 503");
+    assert!(matches!(around.outcome(&run), Outcome::Faulted(_)));
+    // Much later, and it fails again.
+    around.pass(seconds(3_600)).await;
+    around.give(&runner, &run, from("/do/1/timed/do/0/b"));
+    around.pass(seconds(1)).await;
+    assert_eq!(around.history(&run).join(" "), "answered answered 503 retried 1 answered 503");
+    assert!(matches!(around.outcome(&run), Outcome::Faulted(_)));
+    *around.services.broken.lock() = http::StatusCode::OK;
+    around.give(&runner, &run, from("/do/1/timed"));
+    around.pass(seconds(1)).await;
+    assert_eq!(
+        around.history(&run).join(" "),
+        "answered answered 503 retried 1 answered 503 retried 1 answered answered"
+    );
+    assert!(matches!(around.outcome(&run), Outcome::Completed(_)));
+    let keys = around.keys();
+    assert_eq!(
+        keys,
+        [
+            "r1/do/0/a",
+            "r1/do/1/timed/do/0/b",
+            "r1~1/do/1/timed/do/0/b",
+            "r1~1/do/1/timed/do/0/b",
+            "r1~1/do/1/timed/do/1/c"
+        ]
+    );
+    // Each part of the history leads to where the run was then.
+    let entered = around.book.entered(&run);
+    let phases = ["runs", "runs", "faulted", "runs", "faulted", "runs", "runs", "completed"];
+    for (entries, expected) in phases.into_iter().enumerate() {
+        let mut run = Run::begin(entered.facts.workflow.clone(), entered.facts.info.clone());
+        replay(&mut run, &entered.entries[..entries], &around.evaluator).await;
+        let phase = match run.phase() {
+            RunPhase::Running => "runs",
+            RunPhase::Faulted(_) => "faulted",
+            RunPhase::Completed(_) => "completed",
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(phase, expected, "{entries}");
+    }
+    // What goes on is not gone back.
+    let other = around.begin("r2", json!([call("a", "/")]));
+    around.give(&runner, &other, from("/do/0/a"));
+    around.pass(seconds(1)).await;
+    assert_eq!(around.history(&other), ["answered"]);
+}
+
+#[tokio::test]
+async fn an_expression_that_failed_is_evaluated_again() {
+    let around = Around::new();
+    let fails = json!({ "s": { "set": { "x": "${ .n + {} }" } } });
+    let run = around.begin("r1", json!([call("a", "/"), fails]));
+    let runner = around.runner();
+    around.give(&runner, &run, vec![]);
+    around.pass(seconds(1)).await;
+    assert_eq!(around.history(&run).join(" "), "answered failed 0");
+    around.give(&runner, &run, from("/do/1/s"));
+    around.wait().await;
+    assert_eq!(around.history(&run).join(" "), "answered failed 0 retried 1 failed 0");
+    around.give(&runner, &run, from("/do/0/a"));
+    around.pass(seconds(1)).await;
+    assert_eq!(
+        around.history(&run).join(" "),
+        "answered failed 0 retried 1 failed 0 retried 0 answered failed 0"
+    );
+    assert_eq!(around.keys(), ["r1/do/0/a", "r1~1/do/0/a"]);
+}
