@@ -14,7 +14,7 @@ use tulle_model::flow::scope::Millis;
 use tulle_model::flow::workflow::{HttpCall, HttpOutput, Task, TaskKind};
 use tulle_model::fnv::fnv1a;
 
-use super::Shared;
+use super::Surroundings;
 use super::backoff::Pause;
 use super::book::{Book, RunId};
 use super::caller::{CallAnswer, Caller, OutgoingCall};
@@ -38,11 +38,13 @@ pub(super) struct CallDone {
     pub(super) at: Millis,
     pub(super) result: Result<Arc<Value>, Fault>,
     pub(super) record: Option<CallRecord>,
+    /// About how large the result is.
+    pub(super) bytes: usize,
 }
 
 /// Makes a call, however long it takes until its arguments can be evaluated.
 pub(super) async fn make<B: Book, C: Caller, K: Clock>(
-    shared: Arc<Shared<B, C, K>>,
+    shared: Arc<Surroundings<B, C, K>>,
     secrets: Arc<RunSecrets>,
     call: Call,
 ) -> Result<CallDone, Lost> {
@@ -52,11 +54,11 @@ pub(super) async fn make<B: Book, C: Caller, K: Clock>(
     loop {
         let known = secrets.get(&shared.book).await?;
         let mut masks = Masks::of(&known);
-        let mut record = None;
+        let (mut record, mut bytes) = (None, 0);
         let made = match &task.kind {
             TaskKind::Call(http) => {
                 let making = Making { shared: &shared, run: &secrets.run, call: &call, secrets: &known };
-                making.make(task, http, &mut masks, &mut record).await
+                making.make(task, http, &mut masks, &mut record, &mut bytes).await
             }
             _ => Err(FaultKind::Runtime.fault("the task is no call").into()),
         };
@@ -76,13 +78,13 @@ pub(super) async fn make<B: Book, C: Caller, K: Clock>(
             endpoint: masks.masked(&record.endpoint).into_owned().into(),
             ..record
         });
-        return Ok(CallDone { ask: call.ask, at: shared.clock.now(), result, record });
+        return Ok(CallDone { ask: call.ask, at: shared.clock.now(), result, record, bytes });
     }
 }
 
 /// A call that is being made.
 struct Making<'c, B, C, K> {
-    shared: &'c Shared<B, C, K>,
+    shared: &'c Surroundings<B, C, K>,
     run: &'c RunId,
     call: &'c Call,
     secrets: &'c Arc<Value>,
@@ -95,6 +97,7 @@ impl<B: Book, C: Caller, K: Clock> Making<'_, B, C, K> {
         http: &HttpCall,
         masks: &mut Masks,
         record: &mut Option<CallRecord>,
+        bytes: &mut usize,
     ) -> Result<Value, Unanswered> {
         let Self { shared, run, call, secrets } = *self;
         let evaluator = &shared.evaluator;
@@ -146,6 +149,7 @@ impl<B: Book, C: Caller, K: Clock> Making<'_, B, C, K> {
                 continue;
             }
             let CallAnswer { status, headers, mut body, .. } = answer;
+            *bytes = body.len();
             // What is cut off or encoded below shows nothing of a secret by which it could be known.
             if !status.is_success() || http.output == HttpOutput::Raw {
                 body = masks.of_bytes(body);
@@ -155,7 +159,7 @@ impl<B: Book, C: Caller, K: Clock> Making<'_, B, C, K> {
     }
 }
 
-impl<B, C: Caller, K> Shared<B, C, K> {
+impl<B, C: Caller, K> Surroundings<B, C, K> {
     /// Has a request answered within its time.
     pub(super) async fn send(&self, call: OutgoingCall) -> Result<CallAnswer, Fault> {
         let within = call.within;

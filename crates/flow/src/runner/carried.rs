@@ -20,10 +20,14 @@ use super::clock::Clock;
 use super::replay::{reach, take};
 use super::schemas::{self, Settled};
 use super::secrets::{Lost, RunSecrets};
-use super::{GivenRun, RunCommand, Shared};
+use super::{GivenRun, RunCommand, Surroundings};
 
 /// After how many entries a checkpoint is kept.
 const ENTRIES_A_CHECKPOINT: u32 = 100;
+/// How much is added to a history at once, in bytes: what has come beyond that comes after it.
+const MOST_APPENDED: usize = 1 << 20;
+/// A larger checkpoint is not kept: it is gone through the history instead.
+const LARGEST_CHECKPOINT: usize = 2 << 20;
 /// After how many questions others get their turn.
 const QUESTIONS_A_TURN: u32 = 32;
 
@@ -45,7 +49,7 @@ struct Around {
 }
 
 pub(super) struct Carried<B, C, K> {
-    shared: Arc<Shared<B, C, K>>,
+    shared: Arc<Surroundings<B, C, K>>,
     given: GivenRun,
     secrets: Arc<RunSecrets>,
     commands: mpsc::Receiver<RunCommand>,
@@ -65,7 +69,7 @@ pub(super) struct Carried<B, C, K> {
 }
 
 /// The runner does not have the run any more, however it ended.
-struct Leaving<'s, B, C, K>(&'s Shared<B, C, K>, Arc<RunSecrets>);
+struct Leaving<'s, B, C, K>(&'s Surroundings<B, C, K>, Arc<RunSecrets>);
 
 impl<B, C, K> Drop for Leaving<'_, B, C, K> {
     fn drop(&mut self) {
@@ -75,7 +79,7 @@ impl<B, C, K> Drop for Leaving<'_, B, C, K> {
 
 impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
     pub(super) fn new(
-        shared: Arc<Shared<B, C, K>>,
+        shared: Arc<Surroundings<B, C, K>>,
         given: GivenRun,
         commands: mpsc::Receiver<RunCommand>,
         tells: watch::Sender<Option<Outcome>>,
@@ -120,7 +124,11 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
         }
         self.around.arrived.extend(commands.into_iter().map(Arrival::Wanted));
         loop {
-            while let Some(arrival) = self.around.arrived.pop_front() {
+            let mut bytes = 0;
+            while bytes < MOST_APPENDED
+                && let Some(arrival) = self.around.arrived.pop_front()
+            {
+                bytes += if let Arrival::Done(done) = &arrival { done.bytes } else { 0 };
                 self.take(&mut run, arrival).await?;
             }
             let then = self.then(&run);
@@ -221,7 +229,7 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
     /// Takes what has come into memory, with all that follows but orders.
     async fn take(&mut self, run: &mut Run, arrival: Arrival) -> Result<(), Lost> {
         match arrival {
-            Arrival::Done(CallDone { ask, at, result, record }) => {
+            Arrival::Done(CallDone { ask, at, result, record, .. }) => {
                 if self.under_way.remove(&ask).is_some() {
                     self.happens(run, at, RunEvent::Answered { ask, result }, Some(ask), record).await?;
                 }
@@ -348,7 +356,8 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
             Then::Ends(..) => false,
         };
         let checkpoint = run.filter(|_| is_due).and_then(Run::checkpoint);
-        if checkpoint.is_some() {
+        let checkpoint = checkpoint.filter(|state| state.len() <= LARGEST_CHECKPOINT);
+        if is_due {
             self.since_checkpoint = 0;
         }
         let append = Append { lease: self.given.lease, first: self.recorded, entries, checkpoint, then };

@@ -96,7 +96,7 @@ pub struct GivenRun {
 pub struct RunnerFull(pub usize);
 
 /// Carries runs out; clones are the same runner. To be used within a runtime of tokio.
-pub struct Runner<B, C, K>(Arc<Shared<B, C, K>>);
+pub struct Runner<B, C, K>(Arc<Surroundings<B, C, K>>);
 
 impl<B, C, K> Clone for Runner<B, C, K> {
     fn clone(&self) -> Self {
@@ -105,7 +105,7 @@ impl<B, C, K> Clone for Runner<B, C, K> {
 }
 
 /// What all runs share.
-struct Shared<B, C, K> {
+struct Surroundings<B, C, K> {
     book: B,
     caller: C,
     evaluator: Evaluator,
@@ -126,7 +126,7 @@ struct Held {
 
 impl<B: Book, C: Caller, K: Clock> Runner<B, C, K> {
     pub fn new(book: B, caller: C, evaluator: Evaluator, clock: K, limits: RunnerLimits) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(Surroundings {
             book,
             caller,
             evaluator,
@@ -202,7 +202,7 @@ impl<B: Book, C: Caller, K: Clock> Runner<B, C, K> {
     }
 }
 
-impl<B, C, K> Shared<B, C, K> {
+impl<B, C, K> Surroundings<B, C, K> {
     /// Forgets a run, if it is still under that lease.
     fn forget(&self, run: &RunId, lease: u64) {
         let mut held = self.held.lock();

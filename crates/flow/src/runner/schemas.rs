@@ -13,7 +13,7 @@ use tulle_model::flow::run::{EvaluationKind, ToEvaluate};
 use tulle_model::flow::scope::Millis;
 use tulle_model::flow::workflow::{CallEndpoint, SchemaSource};
 
-use super::Shared;
+use super::Surroundings;
 use super::book::Book;
 use super::caller::{Caller, OutgoingCall};
 use super::clock::Clock;
@@ -44,7 +44,7 @@ pub(super) enum Settled {
 
 /// Answers a question of a run.
 pub(super) async fn settle<B: Book, C: Caller, K: Clock>(
-    shared: &Shared<B, C, K>,
+    shared: &Surroundings<B, C, K>,
     secrets: &RunSecrets,
     question: &ToEvaluate<'_>,
 ) -> Result<Settled, Lost> {
@@ -80,7 +80,7 @@ pub(super) async fn settle<B: Book, C: Caller, K: Clock>(
 
 /// The schema at an endpoint.
 async fn fetched<B: Book, C: Caller, K: Clock>(
-    shared: &Shared<B, C, K>,
+    shared: &Surroundings<B, C, K>,
     secrets: &RunSecrets,
     known: &Arc<Value>,
     question: &ToEvaluate<'_>,

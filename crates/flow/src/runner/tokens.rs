@@ -16,7 +16,7 @@ use tulle_model::flow::scope::Millis;
 use tulle_model::flow::uri_template::encoded;
 use tulle_model::flow::workflow::{Authentication, ClientAuthentication, Credentials, OAuth2};
 
-use super::Shared;
+use super::Surroundings;
 use super::book::{Book, RunId};
 use super::caller::{Caller, OutgoingCall};
 use super::clock::Clock;
@@ -52,7 +52,7 @@ pub(super) struct Authorized {
 
 /// Who asks for something beside a call.
 pub(super) struct Asking<'c, B, C, K> {
-    pub(super) shared: &'c Shared<B, C, K>,
+    pub(super) shared: &'c Surroundings<B, C, K>,
     pub(super) run: &'c RunId,
     pub(super) path: &'c Arc<str>,
 }

@@ -84,7 +84,7 @@ impl MemoryBook {
     /// Under a new lease, for a runner.
     pub fn lease(&self, run: &RunId, commands: Vec<RunCommand>) -> GivenRun {
         let mut pages = self.0.lock();
-        let entered = pages.runs.get_mut(run).unwrap();
+        let entered = pages.runs.get_mut(run).expect("it has begun");
         entered.lease += 1;
         entered.then = Then::GoesOn;
         let first = entered.checkpoint.as_ref().map_or(0, |(entries, _)| *entries);
@@ -122,8 +122,9 @@ impl MemoryBook {
             return Err(BookError::Lost);
         }
         // As it is when it is read from a disk.
-        let kept = serde_json::to_vec(&append.entries).unwrap();
-        entered.entries.extend(serde_json::from_slice::<Vec<HistoryEntry>>(&kept).unwrap());
+        let kept = serde_json::to_vec(&append.entries).expect("entries are JSON");
+        let read: Vec<HistoryEntry> = serde_json::from_slice(&kept).expect("entries can be read");
+        entered.entries.extend(read);
         let count = entered.entries.len() as u32;
         if let Some(state) = &append.checkpoint {
             entered.checkpoint = Some((count, state.clone()));

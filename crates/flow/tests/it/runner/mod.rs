@@ -44,7 +44,7 @@ struct Made {
 
 impl Caller for Services {
     async fn call(&self, call: OutgoingCall) -> Result<CallAnswer, Fault> {
-        let key = call.headers["idempotency-key"].to_str().unwrap().to_owned();
+        let key = call.headers["idempotency-key"].to_str().expect("a key is a text").to_owned();
         let at = self.clock.now();
         self.made.lock().push(Made { path: call.path, key, at });
         self.clock.sleep_until(at + 100).await;
@@ -99,7 +99,7 @@ impl Around {
     }
 
     fn give(&self, runner: &TestRunner, run: &RunId, commands: Vec<RunCommand>) {
-        runner.carry_on(self.book.lease(run, commands)).unwrap();
+        runner.carry_on(self.book.lease(run, commands)).expect("it is not full");
     }
 
     async fn wait(&self) {
@@ -156,7 +156,7 @@ fn workflow(tasks: Value) -> Arc<Workflow> {
         "document": { "dsl": "1.0.3", "namespace": "shop", "name": "order", "version": "1.0.0" },
         "do": tasks,
     });
-    Arc::new(tulle_model::flow::parse(&definition).unwrap())
+    Arc::new(tulle_model::flow::parse(&definition).expect("it is right"))
 }
 
 /// A call of a task by that name.

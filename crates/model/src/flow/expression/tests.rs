@@ -311,6 +311,13 @@ fn a_template_has_expressions_anywhere_but_in_names() {
         parsed.evaluate_simple(Given { largest: 40, ..given }).unwrap().unwrap_err().reason,
         EvaluationReason::Size(40)
     );
+    // Not even for a while is there more than that: the third of them is not evaluated.
+    let three =
+        Template::parse(&json!(["${ .x }", "${ .x }", "${ .nowhere.at.all | error }"]), NAMES).unwrap();
+    assert_eq!(
+        three.evaluate_simple(Given { largest: 12, ..given }).unwrap().unwrap_err().reason,
+        EvaluationReason::Size(12)
+    );
 
     let problem = Template::parse(&json!({"a": 1, "b/~": ["x", "${ .x + }"]}), NAMES).unwrap_err();
     assert_eq!((&*problem.pointer, problem.at), ("/b~1~0/1", 8));

@@ -165,6 +165,9 @@ fn an_answer_that_is_an_error_is_one() {
     }
     let level = format!("{}1{}", "[".repeat(100), "]".repeat(100));
     assert!(answered(&content, 200, "application/json", level.as_bytes()).is_ok());
+    // What is around it comes to it.
+    let whole = answered(&call(HttpOutput::Response, false), 200, "application/json", level.as_bytes());
+    assert!(whole.unwrap_err().detail.unwrap().contains("nests deeper than 100 as a whole"));
     let long = of(500, "text/plain", &b"x".repeat(10_000));
     assert!(long.detail.unwrap().len() < 600);
 }

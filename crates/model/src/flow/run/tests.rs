@@ -1,5 +1,6 @@
 //! Runs whose calls and timers a simulation answers, and a naive interpreter beside them.
 
+mod kept;
 mod naive;
 mod random;
 mod simulation;
@@ -127,6 +128,8 @@ fn a_run_that_is_suspended_goes_on_with_what_has_happened_meanwhile() {
     assert!(simulation.next());
     assert!(!simulation.next());
     assert_eq!((simulation.calls.len(), simulation.run.phase()), (1, &RunPhase::Suspended));
+    // What is answered is not asked again, although nothing has come of it yet.
+    assert!(simulation.run.orders_again().is_empty());
     simulation.happens(5_000, RunEvent::Suspended);
     simulation.happens(9_000, RunEvent::Resumed);
     assert_eq!(*simulation.run.phase(), RunPhase::Running);

@@ -612,3 +612,15 @@ fn what_is_not_supported_is_what_the_documentation_says() {
     let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| :")).count();
     assert!(rows >= Unsupported::ALL.len(), "{rows}");
 }
+
+#[test]
+fn a_retry_policy_is_used_under_so_many_names_of_the_error() {
+    let document = |names: usize| {
+        let tasks = (0..names).map(|at| format!("{{t{at}: {{try: [], catch: {{as: e{at}, retry: r}}}}}}"));
+        let tasks: Vec<_> = tasks.chain(["{u: {try: [], catch: {as: e0, retry: r}}}".to_owned()]).collect();
+        format!("do: [{}]\nuse: {{retries: {{r: {{delay: PT1S}}}}}}", tasks.join(", "))
+    };
+    let (fine, many) = (document(16), document(17));
+    check(&[(&many, "/do/16/t16/catch/retry", "under more than 16 names of the error")]);
+    assert!(super::problems(&super::document(&fine)).is_empty());
+}
