@@ -6,8 +6,8 @@ pub use crate::kinds::id::KindId;
 pub use crate::kinds::kind::Kind;
 use crate::kinds::{
     authorization_policy, backend_tls_policy, config_map, endpoint_slice, event, external_service, flow,
-    grpc_route, http_route, mesh, namespace, node, reference_grant, role, role_binding, secret, service,
-    tcp_route, tls_route, workload,
+    flow_run, grpc_route, http_route, mesh, namespace, node, reference_grant, role, role_binding, secret,
+    service, tcp_route, tls_route, workload,
 };
 
 impl KindId {
@@ -42,6 +42,7 @@ pub static KINDS: &[Kind] = &[
     config_map::KIND,
     backend_tls_policy::KIND,
     flow::KIND,
+    flow_run::KIND,
 ];
 
 /// Kinds in those of their older versions that files in the wild have. Their objects are stored in the newest; what that

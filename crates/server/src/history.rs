@@ -108,7 +108,7 @@ impl Named<'_> {
 
 /// Whether the history of a kind is kept: what nodes and the server write is not people's.
 pub fn is_kept(kind: &Kind) -> bool {
-    !matches!(kind.id, KindId::Event | KindId::EventV1 | KindId::Node)
+    !matches!(kind.id, KindId::Event | KindId::EventV1 | KindId::Node | KindId::FlowRun)
 }
 
 /// Keeps histories; clones share it.

@@ -15,6 +15,12 @@ pub fn at(seconds: impl TryInto<i64>) -> String {
     text(time.unwrap_or_default())
 }
 
+/// A time in milliseconds since the epoch, with these.
+pub fn at_millis(millis: u64) -> String {
+    let time = i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
+    time.unwrap_or_default().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+}
+
 fn text(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

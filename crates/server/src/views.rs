@@ -14,7 +14,7 @@ use crate::ca::api::ApiAuthority;
 use crate::ca::mesh::MeshAuthority;
 use crate::enrolment::{Enrolment, EnrolmentError, TokenRequest};
 use crate::fleet::{EvictError, Fleet, NodeView};
-use crate::flows::Flows;
+use crate::flows::{FlowTally, Flows};
 use crate::history::{History, uid_of};
 use crate::metrics::{Metrics, REFUSAL_REASONS};
 use crate::objects::{ObjectError, Objects};
@@ -22,6 +22,8 @@ use crate::publication::Publication;
 use crate::telemetry::{DestinationView, EdgeView, RATE_WINDOW};
 use crate::timestamp::{self, seconds};
 
+/// Of how many Flows metrics say something.
+const MOST_FLOWS: usize = 1_000;
 /// How long a join token lives where nothing is said.
 const DEFAULT_TTL: u64 = 600;
 
@@ -244,6 +246,47 @@ impl Views {
             .map_err(|error| format!("the store cannot be read: {error}"))
     }
 
+    /// What is counted of runs, of so many Flows.
+    fn add_runs(&self, text: &mut String) {
+        Metric::gauge("tulle_flow_runners", "Nodes that run Flows and are connected.")
+            .single(text, self.flows.runners());
+        let tallies = self.flows.tallies();
+        let shown = || {
+            let shown = tallies.iter().take(MOST_FLOWS);
+            shown.map(|(flow, tally)| {
+                (format!("namespace=\"{}\",flow=\"{}\"", flow.namespace, flow.name), tally)
+            })
+        };
+        let total = Metric::counter(
+            "tulle_flow_runs_total",
+            "Runs of Flows since the server's start, by what became of them.",
+        );
+        total.head(text);
+        for (labels, tally) in shown() {
+            for (state, count) in [
+                ("started", tally.started),
+                ("completed", tally.completed),
+                ("faulted", tally.faulted),
+                ("cancelled", tally.cancelled),
+                ("refused", tally.refused),
+            ] {
+                total.line(text, "", &format!("{labels},state=\"{state}\""), count);
+            }
+        }
+        for (metric, count) in [
+            (
+                Metric::gauge("tulle_flow_runs_active", "Runs of Flows that have begun and are not over."),
+                (|tally| tally.open) as fn(&FlowTally) -> usize,
+            ),
+            (Metric::gauge("tulle_flow_runs_queued", "Runs of Flows that wait for their turn."), |tally| {
+                tally.queued
+            }),
+        ] {
+            metric.head(text);
+            shown().for_each(|(labels, tally)| metric.line(text, "", &labels, count(tally)));
+        }
+    }
+
     /// The audit log.
     pub fn audit(&self) -> &Audit {
         &self.audit
@@ -290,6 +333,7 @@ impl Views {
         ] {
             Metric::gauge(name, help).single(&mut text, value);
         }
+        self.add_runs(&mut text);
         // Where it cannot be asked for, it is not known.
         if let Ok(revision) = self.objects.revision().await {
             Metric::gauge("tulle_server_store_revision", "The revision of the latest write.")

@@ -27,6 +27,8 @@ pub enum KindId {
     ConfigMap,
     BackendTlsPolicy,
     Flow,
+    /// What the server shows of the runs of Flows. To be read only.
+    FlowRun,
 }
 
 /// A kind of which something is compiled.
@@ -73,6 +75,7 @@ impl KindId {
             | Self::ReferenceGrant
             | Self::Event
             | Self::EventV1
+            | Self::FlowRun
             | Self::Role
             | Self::ClusterRole
             | Self::RoleBinding

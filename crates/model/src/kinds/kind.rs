@@ -121,9 +121,9 @@ impl Kind {
         if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
     }
 
-    /// Whether its objects are kept under another kind, and only shown under this one.
+    /// Whether nobody writes its objects: they are kept under another kind, or otherwise, and only shown under this one.
     pub fn is_view(&self) -> bool {
-        self.id == KindId::EventV1
+        matches!(self.id, KindId::EventV1 | KindId::FlowRun)
     }
 
     /// Whether it says where traffic of a Service goes.

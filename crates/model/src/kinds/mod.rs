@@ -12,6 +12,7 @@ pub mod endpoint_slice;
 pub mod event;
 pub mod external_service;
 pub mod flow;
+pub mod flow_run;
 pub mod grpc_route;
 pub mod http_route;
 pub(crate) mod id;

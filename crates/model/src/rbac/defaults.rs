@@ -53,6 +53,12 @@ fn edit() -> Vec<Value> {
         rule(&[TULLE], &["authorizationpolicies", "workloads", "externalservices", "flows"], &WRITE),
         // As in Kubernetes who makes Pods: a Flow calls as any account of its namespace.
         rule(&[""], &[SERVICE_ACCOUNTS], &[USE]),
+        rule(&[TULLE], &["flowruns"], &["delete"]),
+        rule(
+            &[TULLE],
+            &["flows/run", "flowruns/suspend", "flowruns/resume", "flowruns/cancel", "flowruns/retry"],
+            &["create"],
+        ),
     ]);
     rules
 }

@@ -128,6 +128,7 @@ fn good(kind: KindId) -> Value {
             "concurrency": { "limit": 5, "overflow": "Refuse" },
             "history": { "runs": 10, "age": "24h" }
         }),
+        KindId::FlowRun => json!({ "flow": "order", "caller": "ann", "input": { "a": 1 } }),
         KindId::BackendTlsPolicy => json!({
             "targetRefs": [{ "group": "tulle.dev", "kind": "ExternalService", "name": "api", "sectionName": "web" }],
             "validation": {

@@ -13,6 +13,7 @@ use tulle_model::rbac::defaults::{self, AUTOUPDATE};
 use tulle_model::rbac::{ApiAction, NotCovered, Permit, ResourceAction, covers, role_of, rules_of};
 use tulle_model::registry::{Kind, KindId};
 
+use super::flow_runs::RunAction;
 use super::path::{Query, Route, Target};
 use super::status::Failure;
 use super::user::User;
@@ -427,6 +428,11 @@ pub(super) fn authorize(caller: &Caller, route: &Route, request: &Parts, path: &
         Route::Review(review) => {
             let (group, resource) = review.resource();
             let action = ResourceAction { verb: "create", group, resource, ..Default::default() };
+            caller.authorize(&ApiAction::Resource(action))
+        }
+        Route::Run { namespace, name, action } => {
+            let kind = if *action == RunAction::Start { KindId::Flow } else { KindId::FlowRun };
+            let action = resource(action.verb(), kind.kind(), action.name(), namespace, name);
             caller.authorize(&ApiAction::Resource(action))
         }
         // Who may read an object may read what it was, and who may change it may put it back.

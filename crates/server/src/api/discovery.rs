@@ -1,11 +1,14 @@
 //! What the API serves: groups, versions, resources, in the plain and in the aggregated form.
 
 use serde_json::{Value, json};
-use tulle_model::registry::{self, Kind};
+use tulle_model::registry::{self, Kind, KindId};
+
+use super::flow_runs::RunAction;
 
 const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
-/// Of a kind whose objects are kept under another.
+/// Of a kind whose objects nobody writes.
 const VIEW_VERBS: [&str; 3] = ["get", "list", "watch"];
+const RUN_VERBS: [&str; 4] = ["delete", "get", "list", "watch"];
 const STATUS_VERBS: [&str; 3] = ["get", "patch", "update"];
 
 /// A kind that can only be created and is answered at once, never stored.
@@ -166,6 +169,15 @@ pub(super) fn resources(group: &str, version: &str) -> Option<Value> {
                 "verbs": STATUS_VERBS,
             }));
         }
+        for action in RunAction::of(kind.id).iter().filter(|_| !kind.is_older()) {
+            resources.push(json!({
+                "name": format!("{}/{}", kind.plural, action.name()),
+                "singularName": "",
+                "namespaced": kind.namespaced,
+                "kind": KindId::FlowRun.kind().kind,
+                "verbs": [action.verb()],
+            }));
+        }
     }
     for review in REVIEWS.iter().filter(|review| review.group == group) {
         resources.push(json!({
@@ -218,7 +230,11 @@ fn aggregated_version(group: &str, version: &str) -> Value {
 }
 
 fn verbs(kind: &Kind) -> &'static [&'static str] {
-    if kind.is_view() { &VIEW_VERBS } else { &VERBS }
+    match kind.id {
+        KindId::FlowRun => &RUN_VERBS,
+        _ if kind.is_view() => &VIEW_VERBS,
+        _ => &VERBS,
+    }
 }
 
 fn aggregated_resource(kind: &Kind) -> Value {
@@ -232,9 +248,20 @@ fn aggregated_resource(kind: &Kind) -> Value {
         "shortNames": kind.short_names,
         "categories": kind.categories,
     });
+    let mut subresources = Vec::new();
     if kind.has_status {
-        resource["subresources"] =
-            json!([{ "subresource": "status", "responseKind": response, "verbs": STATUS_VERBS }]);
+        subresources
+            .push(json!({ "subresource": "status", "responseKind": response, "verbs": STATUS_VERBS }));
+    }
+    for action in RunAction::of(kind.id) {
+        let run = KindId::FlowRun.kind();
+        let response = json!({ "group": run.group, "version": run.version, "kind": run.kind });
+        subresources.push(
+            json!({ "subresource": action.name(), "responseKind": response, "verbs": [action.verb()] }),
+        );
+    }
+    if !subresources.is_empty() {
+        resource["subresources"] = subresources.into();
     }
     resource
 }

@@ -5,10 +5,14 @@
 //! [`crate::objects`]. Failures are `Status` objects ([`status`]). What was changed, and who was refused, is written down ([`record`]).
 
 mod accept;
+#[cfg(test)]
+mod asked;
 mod body;
 mod caller;
 mod delete_options;
 mod discovery;
+mod flow_run_watch;
+mod flow_runs;
 mod foretold;
 mod history;
 mod nodes;
@@ -36,7 +40,7 @@ use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tulle_model::registry::KindId;
 
@@ -144,6 +148,9 @@ impl Api {
     ) -> Result<Reply, Failure> {
         match route {
             Route::Objects(target) => self.objects(caller, &target, request, body).await,
+            Route::Run { namespace, name, action } => {
+                flow_runs::act(&self.views, caller, (&namespace, &name, action), request, body).await
+            }
             Route::History(target) => history::answer(&self.views, caller, &target, request, body).await,
             Route::Review(review) => {
                 if request.method != Method::POST {
@@ -169,6 +176,9 @@ impl Api {
         request: &Parts,
         body: &mut RequestBody,
     ) -> Result<Reply, Failure> {
+        if target.kind.id == KindId::FlowRun {
+            return self.flow_runs(caller, target, request).await;
+        }
         if target.kind.is_view() && request.method != Method::GET {
             return Err(Failure::method_not_allowed());
         }
@@ -191,11 +201,7 @@ impl Api {
         };
         match (&request.method, &target.name) {
             (&Method::GET, _) if query.flag("watch") => {
-                let permit = self.watches.clone().try_acquire_owned().map_err(|_| {
-                    Failure::too_many_requests(format!(
-                        "the server has {WATCHES} watches open, which is the most it allows"
-                    ))
-                })?;
+                let permit = self.watch_permit()?;
                 let reading =
                     watch::WatchRequest { objects: &self.objects, caller, target, query: &query, rendering };
                 watch::start(&reading, permit, self.shutdown.clone()).await
@@ -216,6 +222,25 @@ impl Api {
             (&Method::DELETE, None) => write.delete_collection(&body.read().await?).await,
             _ => Err(Failure::method_not_allowed()),
         }
+    }
+
+    async fn flow_runs(&self, caller: &Caller, target: &Target, request: &Parts) -> Result<Reply, Failure> {
+        let query = Query::parse(request.uri.query());
+        let rendering = Rendering::new(accept::form(&request.headers)?, &query)?;
+        if request.method == Method::GET && query.flag("watch") {
+            let (permit, shutdown) = (self.watch_permit()?, self.shutdown.clone());
+            let reading = (target, &query, rendering);
+            return flow_run_watch::start(self.views.flows(), caller, reading, permit, shutdown).await;
+        }
+        flow_runs::answer(&self.views, caller, target, request, rendering).await
+    }
+
+    fn watch_permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        self.watches.clone().try_acquire_owned().map_err(|_| {
+            Failure::too_many_requests(format!(
+                "the server has {WATCHES} watches open, which is the most it allows"
+            ))
+        })
     }
 
     async fn other(

@@ -167,6 +167,17 @@ fn add_paths(kind: &Kind, paths: &mut Map<String, Value>) {
         }),
     );
     parameters.push(name);
+    if kind.is_view() {
+        // Nobody writes them.
+        let one = json!({ "parameters": parameters, "get": operation(kind, "get", "Read", &[]) });
+        paths.insert(format!("{base}/{{name}}"), one);
+        for method in ["post", "delete"] {
+            if let Some(operations) = paths.get_mut(&base).and_then(Value::as_object_mut) {
+                operations.remove(method);
+            }
+        }
+        return;
+    }
     paths.insert(
         format!("{base}/{{name}}"),
         json!({

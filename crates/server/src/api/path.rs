@@ -3,6 +3,7 @@
 use percent_encoding::percent_decode_str;
 use tulle_model::registry::{self, Kind};
 
+use super::flow_runs::RunAction;
 use super::status::Failure;
 
 /// Objects that a path names.
@@ -55,6 +56,12 @@ pub(super) enum Route {
     CustomResourceDefinitions,
     /// `POST` of a `SelfSubjectAccessReview`, `SubjectAccessReview`, `SelfSubjectRulesReview` or `SelfSubjectReview`.
     Review(Review),
+    /// A subresource by which runs of Flows are started, looked at and told what to do: the namespace, and the name of the Flow or run.
+    Run {
+        namespace: String,
+        name: String,
+        action: RunAction,
+    },
     /// What an object was: `/tulle/v1alpha1/history/` and the object's path.
     History(Target),
     /// Everything else: versions, health, views.
@@ -133,6 +140,11 @@ pub(super) fn parse(path: &str) -> Result<Route, Failure> {
         ["apis", group, version] => {
             let (group, version) = group_version(group, version);
             Ok(Route::Resources { group, version })
+        }
+        ["apis", "tulle.dev", "v1alpha1", "namespaces", namespace, plural, name, action]
+            if let Some(action) = RunAction::named(plural, action) =>
+        {
+            Ok(Route::Run { namespace: (*namespace).to_owned(), name: (*name).to_owned(), action })
         }
         ["api", version, rest @ ..] => objects("", version, rest).map(Route::Objects),
         ["apis", group, version, rest @ ..] => objects(group, version, rest).map(Route::Objects),
@@ -280,6 +292,10 @@ mod tests {
         ] {
             assert!(parse(nothing).is_err(), "{nothing}");
         }
+        let run = parse("/apis/tulle.dev/v1alpha1/namespaces/shop/flowruns/r/cancel").ok();
+        let (namespace, name) = ("shop".to_owned(), "r".to_owned());
+        assert_eq!(run, Some(Route::Run { namespace, name, action: RunAction::Cancel }));
+        assert!(parse("/apis/tulle.dev/v1alpha1/namespaces/shop/flows/r/cancel").is_err());
         assert_eq!(parse("/healthz").ok(), Some(Route::Other("healthz".to_owned())));
     }
 

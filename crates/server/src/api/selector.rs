@@ -35,6 +35,8 @@ enum Field {
     Phase,
     /// Of an event, by its pointer.
     OfEvent(&'static str),
+    /// `status.state`, of runs of Flows.
+    State,
 }
 
 /// The fields by which events are selected, and where they are.
@@ -70,6 +72,14 @@ impl Selector {
         self
     }
 
+    /// The value that a label has of all that it shows.
+    pub(super) fn label(&self, key: &str) -> Option<&str> {
+        self.labels.iter().find_map(|requirement| match &requirement.operator {
+            Operator::In(values) if requirement.key == key && values.len() == 1 => Some(values[0].as_str()),
+            _ => None,
+        })
+    }
+
     /// Whether it shows all objects.
     pub(super) fn is_empty(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()
@@ -93,6 +103,7 @@ impl Selector {
                     Field::Name => "/metadata/name",
                     Field::Namespace => "/metadata/namespace",
                     Field::Phase => "/status/phase",
+                    Field::State => "/status/state",
                     Field::OfEvent(pointer) => pointer,
                 };
                 let found = object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
@@ -181,6 +192,7 @@ fn parse_fields(text: &str, kind: &Kind) -> Result<Vec<(Field, bool, String)>, F
                 "metadata.name" => Field::Name,
                 "metadata.namespace" => Field::Namespace,
                 "status.phase" => Field::Phase,
+                "status.state" if kind.id == KindId::FlowRun => Field::State,
                 other if let Some(pointer) = of_event(other, kind) => Field::OfEvent(pointer),
                 other => {
                     return Err(Failure::bad_request(format!(

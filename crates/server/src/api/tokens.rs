@@ -61,36 +61,14 @@ fn failure(error: EnrolmentError) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use hyper::service::service_fn;
-    use hyper_util::rt::TokioIo;
-    use serde_json::Value;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tulle_model::rbac::ADMINISTRATORS;
 
     use super::super::Api;
+    use super::super::asked::ask;
     use super::super::user::User;
     use super::*;
     use crate::store::StoreError;
     use crate::{Server, ServerConfig};
-
-    /// What the API answers on a connection of its own.
-    async fn ask(api: &Api, user: Option<&User>, head: &str, body: &str) -> (u16, Value) {
-        let (mut near, far) = tokio::io::duplex(64 << 10);
-        let request = format!(
-            "{head} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        near.write_all(request.as_bytes()).await.unwrap();
-        let service =
-            service_fn(async |request| Ok::<_, std::convert::Infallible>(api.handle(user, request).await));
-        let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service);
-        let mut answer = String::new();
-        let (served, read) = tokio::join!(serving, near.read_to_string(&mut answer));
-        served.unwrap();
-        read.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head[9..12].parse().unwrap(), serde_json::from_str(body).unwrap())
-    }
 
     #[tokio::test]
     async fn an_administrator_makes_lists_and_takes_back_tokens() {

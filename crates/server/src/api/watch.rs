@@ -26,15 +26,15 @@ use crate::access::SeenUpTo;
 use crate::objects::{ObjectError, ObjectEvent, ObjectWatch, Objects};
 
 /// How long a watch lasts when the client does not say: between one and two of these.
-const TIMEOUT: Duration = Duration::from_secs(30 * 60);
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30 * 60);
+pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often a bookmark is sent.
-const BOOKMARKS: Duration = Duration::from_secs(30);
+pub(super) const BOOKMARKS: Duration = Duration::from_secs(30);
 /// Says that all initial events have been sent.
-const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+pub(super) const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// How often it is looked at whether the user is still known, where nothing else happens.
-const LOOK: Duration = Duration::from_secs(5);
+pub(super) const LOOK: Duration = Duration::from_secs(5);
 
 /// Who watches what.
 pub(super) struct WatchRequest<'a> {
@@ -246,7 +246,7 @@ async fn next(timer: &mut Option<Pin<Box<Sleep>>>) {
     }
 }
 
-fn line(type_: &str, object: Value) -> Bytes {
+pub(super) fn line(type_: &str, object: Value) -> Bytes {
     let mut line = json!({ "type": type_, "object": object }).to_string();
     line.push('\n');
     Bytes::from(line)

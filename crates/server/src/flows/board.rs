@@ -183,6 +183,11 @@ impl Board {
         }
     }
 
+    /// How many runners are connected.
+    pub(super) fn runners(&self) -> usize {
+        self.runners.values().filter(|runner| runner.link.is_some()).count()
+    }
+
     /// A run that the store has as active when the server starts; `runner` as its header names it. That has a lease to come back.
     pub(super) fn recall(&mut self, run: RunName, runner: &str, lease: u64, account: Arc<str>, now: Instant) {
         let taker = Taker::named(runner);

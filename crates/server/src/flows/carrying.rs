@@ -9,6 +9,7 @@ use tulle_model::flow::history::Outcome;
 use tulle_model::rbac::{AUTHENTICATED, ApiAction, Asker, ResourceAction};
 use tulle_model::registry::KindId;
 
+use super::changes::RunChange;
 use super::dispatcher::{Counted, Flows, GivenTo};
 use super::{Append, FlowsError, Loaded, RunHeader, RunName, RunState};
 
@@ -50,6 +51,7 @@ impl Flows {
             self.ended(&header, Counted::Open);
             return Ok(());
         }
+        self.changes.tell(RunChange::Now(header.clone()));
         if let RunState::Waiting { until } = header.state {
             self.waits_until(until);
         }

@@ -4,6 +4,7 @@
 //! runners that were not heard for longer than a lease lose what they have; orphans, runs whose time has come and runs whose turn it is are
 //! given to those that have room. It sleeps until the next of these, or until something changes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,10 +18,11 @@ use tulle_model::flow::scope::Millis;
 use tulle_model::name::NamespacedName;
 
 use super::board::{Board, NewRunner, NoTaker, RunWish, Taker, flow_of};
+use super::changes::{RunChange, RunChanges};
 use super::ends::Ends;
 use super::known::KnownFlows;
 use super::lists::Place;
-use super::{FlowsError, RunBook, RunHeader, RunName, RunState};
+use super::{FlowTally, FlowsError, RunBook, RunHeader, RunName, RunState};
 use crate::access::Access;
 use crate::objects::Objects;
 use crate::timestamp::millis;
@@ -40,6 +42,7 @@ pub struct Flows {
     pub(super) access: Access,
     pub(super) board: Mutex<Board>,
     pub(super) ends: Ends,
+    pub(super) changes: RunChanges,
     pub(super) lease: Duration,
     /// When the next of the runs that wait is due, as far as is known.
     next_due: Mutex<Option<Millis>>,
@@ -115,6 +118,7 @@ impl Flows {
             access,
             board: Mutex::new(board),
             ends: Ends::default(),
+            changes: RunChanges::new(now_millis()),
             lease,
             next_due: Mutex::default(),
             look: Notify::new(),
@@ -128,6 +132,40 @@ impl Flows {
 
     pub fn book(&self) -> &RunBook {
         &self.book
+    }
+
+    /// What has become of runs of late.
+    pub fn changes(&self) -> &RunChanges {
+        &self.changes
+    }
+
+    /// The run of that name in a namespace.
+    pub async fn find(&self, namespace: &str, run: &str) -> Result<Option<RunHeader>, FlowsError> {
+        let flows: Vec<_> = {
+            let board = self.board.lock();
+            let from = NamespacedName::new(namespace, "");
+            let tallies = board.tallies().range(from..);
+            tallies.map(|(flow, _)| flow.clone()).take_while(|flow| *flow.namespace == *namespace).collect()
+        };
+        for NamespacedName { namespace, name } in flows {
+            let run = RunName { namespace, flow: name, run: run.into() };
+            match self.book.header(&run).await {
+                Ok(header) => return Ok(Some(header)),
+                Err(FlowsError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is counted of the runs of each Flow.
+    pub fn tallies(&self) -> BTreeMap<NamespacedName, FlowTally> {
+        self.board.lock().tallies().clone()
+    }
+
+    /// How many runners are connected.
+    pub fn runners(&self) -> usize {
+        self.board.lock().runners()
     }
 
     /// How long a runner may be silent.
@@ -235,6 +273,7 @@ impl Flows {
         match self.book.lease(run, &taker.name()).await {
             Ok(header) => {
                 self.board.lock().hand_over(run, taker, header.lease, wishes);
+                self.changes.tell(RunChange::Now(header));
                 Ok(GivenTo::Somebody)
             }
             Err(FlowsError::Lost(_) | FlowsError::NotFound(_)) => {
@@ -424,6 +463,7 @@ impl Flows {
             tally.over
         };
         self.ends.tell(&header.name);
+        self.changes.tell(RunChange::Now(header.clone()));
         if over > super::housekeeping::with_slack(self.known.get(&flow).map_or(0, |flow| flow.keep)) {
             self.prune.notify_one();
         }

@@ -7,15 +7,15 @@ use super::{FlowsError, Given, RunName, keys};
 use crate::store::{RecordWrite, StoreError};
 
 impl RunBook {
-    /// Forgets runs that are over: of a Flow all but the latest `keep`, and those that ended before `since`. Returns how many, and
-    /// how many are left.
+    /// Forgets runs that are over: of a Flow all but the latest `keep`, and those that ended before `since`. Returns which, and how
+    /// many are left.
     pub async fn prune(
         &self,
         namespace: &str,
         flow: &str,
         keep: usize,
         since: Millis,
-    ) -> Result<(usize, usize), FlowsError> {
+    ) -> Result<(Vec<RunName>, usize), FlowsError> {
         let (first, until) = keys::under(&keys::over_of(namespace, flow));
         let (mut from, mut over) = (first, Vec::new());
         loop {
@@ -26,20 +26,21 @@ impl RunBook {
                 _ => break,
             }
         }
-        let (all, mut forgotten) = (over.len(), 0);
+        let (all, mut forgotten) = (over.len(), Vec::new());
         // The first that have ended.
         for (at, (run, ended)) in over.into_iter().enumerate() {
             if all - at <= keep && ended >= since {
                 break;
             }
             match self.forget(&run, ended).await {
-                Ok(()) => forgotten += 1,
+                Ok(()) => forgotten.push(run),
                 // Somebody else prunes, or has it go on.
                 Err(FlowsError::Lost(_)) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok((forgotten, all - forgotten))
+        let left = all - forgotten.len();
+        Ok((forgotten, left))
     }
 
     /// Forgets a run that is over.

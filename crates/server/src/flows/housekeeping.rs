@@ -7,9 +7,11 @@ use tokio_util::sync::CancellationToken;
 use tulle_model::name::NamespacedName;
 use tulle_model::registry::KindId;
 
+use super::board::flow_of;
 use super::book::PAGE;
+use super::changes::RunChange;
 use super::dispatcher::{Counted, Flows, now_millis};
-use super::{FlowsError, RunState};
+use super::{FlowsError, RunHeader, RunState};
 
 /// How often it is looked at how long ago runs have ended.
 const EACH: Duration = Duration::from_secs(60);
@@ -61,8 +63,24 @@ impl Flows {
     }
 
     async fn forget_over(&self, flow: &NamespacedName, keep: usize, since: u64) -> Result<(), FlowsError> {
-        let (_, left) = self.book.prune(&flow.namespace, &flow.name, keep, since).await?;
+        let (gone, left) = self.book.prune(&flow.namespace, &flow.name, keep, since).await?;
+        gone.into_iter().for_each(|run| self.changes.tell(RunChange::Gone(run)));
         self.board.lock().tally(flow).over = left;
+        Ok(())
+    }
+
+    /// Forgets a run that is over.
+    pub async fn forget(&self, header: &RunHeader) -> Result<(), FlowsError> {
+        let Some(ended) = header.ended else {
+            let message = format!("the run {} is not over: cancel it first", header.name.run);
+            return Err(FlowsError::Refused(message));
+        };
+        self.book.forget(&header.name, ended).await?;
+        let mut board = self.board.lock();
+        let tally = board.tally(&flow_of(&header.name));
+        tally.over = tally.over.saturating_sub(1);
+        drop(board);
+        self.changes.tell(RunChange::Gone(header.name.clone()));
         Ok(())
     }
 

@@ -8,6 +8,7 @@
 mod board;
 mod book;
 mod carrying;
+mod changes;
 mod dispatcher;
 mod ends;
 mod forget;
@@ -34,11 +35,12 @@ pub(crate) use self::board::allows;
 pub use self::board::{FlowTally, NewRunner, RunWish, RunnerNote};
 pub use self::book::RunBook;
 pub use self::carrying::RunSecrets;
+pub use self::changes::{RunChange, RunChanges};
 pub use self::dispatcher::Flows;
 pub use self::known::{AllFlows, HttpTrigger, KnownFlow, KnownFlows};
 pub use self::lists::RunPage;
 pub use self::sealed::Seal;
-pub use self::starting::{Begun, NewStart};
+pub use self::starting::{Begun, MOST_BYTES, NewStart};
 use crate::objects::ObjectError;
 use crate::store::StoreError;
 

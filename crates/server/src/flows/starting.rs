@@ -10,6 +10,7 @@ use tulle_model::json_bounds::{is_deeper, is_within};
 use tulle_model::name::NamespacedName;
 
 use super::board::{MOST_QUEUED, Refusal, Taker, flow_of};
+use super::changes::RunChange;
 use super::dispatcher::{Flows, now_millis};
 use super::known::KnownFlow;
 use super::{FlowsError, Given, RunHeader, RunName, Start, Started, id};
@@ -93,6 +94,7 @@ impl Flows {
             self.not_begun(&run, taker.is_some());
             return begun.map(known_before);
         };
+        self.changes.tell(RunChange::Began(header.clone()));
         let Some(taker) = taker else {
             self.look.notify_one();
             return Ok(Begun::Queued(header));

@@ -3,6 +3,7 @@
 use tokio::time::Instant;
 
 use super::board::{RunWish, flow_of};
+use super::changes::RunChange;
 use super::dispatcher::{Counted, Flows, GivenTo, now_millis};
 use super::starting::no_runner;
 use super::{FlowsError, RunHeader, RunName, RunState};
@@ -91,9 +92,11 @@ impl Flows {
                 tally.over = tally.over.saturating_sub(1);
                 tally.open += 1;
                 if !board.hand_over(run, &taker, leased.lease, vec![RunWish::Retry(task.into())]) {
-                    board.orphan(run.clone(), leased.account, leased.lease);
+                    board.orphan(run.clone(), leased.account.clone(), leased.lease);
                     board.wish(run, RunWish::Retry(task.into()));
                 }
+                drop(board);
+                self.changes.tell(RunChange::Now(leased));
                 Ok(true)
             }
             Err(error) => {

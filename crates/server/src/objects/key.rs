@@ -8,7 +8,7 @@ pub(super) const ALL: &str = "/registry/";
 /// The prefix of a kind's objects, in one namespace or in all.
 pub(super) fn prefix(kind: &Kind, namespace: Option<&str>) -> String {
     // Kept under the one, shown under both.
-    let kind = if kind.is_view() { KindId::Event.kind() } else { kind };
+    let kind = if kind.id == KindId::EventV1 { KindId::Event.kind() } else { kind };
     let group = if kind.group.is_empty() { "core" } else { kind.group };
     match namespace {
         Some(namespace) if kind.namespaced => format!("{ALL}{group}/{}/{namespace}/", kind.plural),

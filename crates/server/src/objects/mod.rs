@@ -309,7 +309,7 @@ fn decode_event(
 
 /// A stored object as its kind shows it, in the kind's version.
 fn present(kind: &Kind, mut object: Value) -> Value {
-    if kind.is_view() {
+    if kind.id == KindId::EventV1 {
         return tulle_model::kinds::event::as_events_v1(object);
     }
     if kind.is_older() {

@@ -105,6 +105,7 @@ fn order(kind: &Kind) -> u8 {
         | KindId::Node
         | KindId::Event
         | KindId::EventV1
+        | KindId::FlowRun
         | KindId::Role
         | KindId::ClusterRole
         | KindId::Flow => 4,

@@ -49,6 +49,10 @@ fn document_problem(document: &Manifest, config: &Config) -> Option<Diagnostic> 
             let diagnostic = document.diagnostic(title, "/kind", "not in this file");
             Some(diagnostic.help("the node of `tulle up` joins by itself; labels: `kubectl label node`"))
         }
+        KindId::FlowRun => {
+            let title = "kind: runs of Flows are not created: `tulle flow run` and requests start them";
+            Some(document.diagnostic(title, "/kind", "not in this file"))
+        }
         _ if document.kind.is_view() => {
             let title = format!("apiVersion: events of {} can only be read", document.kind.api_version());
             Some(document.diagnostic(title, "/apiVersion", "not in this file"))

@@ -20,6 +20,7 @@ fn has_form(kind: KindId, object: &Value) -> bool {
         | KindId::ReferenceGrant
         | KindId::Event
         | KindId::EventV1
+        | KindId::FlowRun
         | KindId::Secret
         | KindId::ConfigMap
         | KindId::Role
