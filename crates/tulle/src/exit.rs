@@ -232,6 +232,17 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
             (3, "the server cannot be reached"),
         ],
     ),
+    ("flow list", ON_OBJECTS),
+    (
+        "flow show",
+        &[
+            (0, "printed"),
+            (1, "the server refuses to"),
+            (2, "wrong usage, or something is wrong with the files or the workflow"),
+            (3, "the server cannot be reached"),
+            (4, "there is no such Flow"),
+        ],
+    ),
     (
         "history",
         &[

@@ -72,6 +72,8 @@ enum Command {
     Auth(commands::auth::AuthArgs),
     /// Make policies of the traffic seen, and say what a change of policies would change
     Policy(commands::policy::PolicyArgs),
+    /// Show workflows
+    Flow(commands::flow::FlowArgs),
     /// Look for errors in files, with no server
     Validate(commands::validate::ValidateArgs),
     /// Show nodes, services and workloads: what is ready, and why the rest is not
@@ -205,6 +207,7 @@ fn run(command: Command) -> Result<ExitCode> {
             let changes = matches!(found, commands::policy::Found::Impact(true));
             Ok(ExitCode::from(u8::from(changes)))
         }
+        Command::Flow(args) => small(Box::pin(commands::flow::run(args))),
         Command::Validate(args) => done(commands::validate::run(args)),
         Command::Status(args) => small(Box::pin(commands::status::run(args))),
         Command::Edges(args) => small(Box::pin(commands::edges::run(args))),

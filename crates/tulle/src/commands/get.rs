@@ -33,6 +33,18 @@ pub struct GetArgs {
     client: ClientArgs,
 }
 
+/// For commands that list a kind.
+#[derive(Debug, Args)]
+pub struct KindListArgs {
+    #[command(flatten)]
+    scope: ScopeArgs,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
 #[derive(Debug, Args)]
 pub struct ScopeArgs {
     /// The namespace [default: that of the kubeconfig, or `default`]
@@ -59,6 +71,12 @@ impl ScopeArgs {
     pub fn namespace<'a>(&'a self, client: &'a Client) -> Option<&'a str> {
         (!self.all_namespaces).then(|| self.namespace.as_deref().unwrap_or(client.namespace()))
     }
+}
+
+/// All objects of a kind.
+pub async fn list(kind: &str, KindListArgs { scope, output, client }: KindListArgs) -> Result<()> {
+    let objects = vec![kind.to_owned()];
+    run(GetArgs { objects, scope, selector: None, field_selector: None, output, watch: false, client }).await
 }
 
 pub async fn run(args: GetArgs) -> Result<()> {

@@ -8,6 +8,7 @@ pub mod describe;
 pub mod diff;
 pub mod edges;
 pub mod explain;
+pub mod flow;
 pub mod get;
 pub mod history;
 pub mod node;

@@ -28,6 +28,8 @@ const GOOD: &[&str] = &[
     "explain --from x -X POST c/cart",
     "explain --from x https://c --server-name d",
     "explain --from x tcp://c:5432",
+    "flow list",
+    "flow show order",
     "split c",
     "split c c-v1=1",
     "split c --delete",

@@ -7,6 +7,7 @@ mod bad_input;
 mod exit_codes;
 mod explain;
 mod fake_service;
+mod flow;
 mod flow_evaluator;
 mod split;
 

@@ -1,0 +1,169 @@
+//! A workflow as a diagram: a flowchart of Mermaid (mermaid.js.org/syntax/flowchart), as Markdown of many tools shows it.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use super::blueprint::Step;
+
+/// The whole diagram.
+pub fn render(steps: &[Step]) -> String {
+    let mut chart =
+        Chart { text: "flowchart TD\n  start((start))\n  end_((end))\n".to_owned(), nodes: 0, depth: 1 };
+    let first = chart.list(steps, "end_");
+    chart.arrow("start", &first, "");
+    chart.text
+}
+
+struct Chart {
+    text: String,
+    nodes: usize,
+    depth: usize,
+}
+
+impl Chart {
+    fn line(&mut self, line: &str) {
+        let _ = writeln!(self.text, "{:indent$}{line}", "", indent = 2 * self.depth);
+    }
+
+    fn arrow(&mut self, from: &str, to: &str, label: &str) {
+        match label {
+            "" => self.line(&format!("{from} --> {to}")),
+            label => self.line(&format!("{from} -- \"{}\" --> {to}", text(label))),
+        }
+    }
+
+    fn new_node(&mut self) -> String {
+        self.nodes += 1;
+        format!("n{}", self.nodes)
+    }
+
+    /// Tasks one after the other, which lead to `exit`; the node at which they begin.
+    fn list(&mut self, steps: &[Step], exit: &str) -> String {
+        let ids: Vec<_> = steps.iter().map(|_| self.new_node()).collect();
+        let by_name: HashMap<&str, &str> =
+            steps.iter().zip(&ids).map(|(step, id)| (step.name.as_str(), id.as_str())).collect();
+        for (index, step) in steps.iter().enumerate() {
+            let next = ids.get(index + 1).map_or(exit, String::as_str);
+            let target = |then: &str| match then {
+                "continue" => next.to_owned(),
+                "exit" => exit.to_owned(),
+                "end" => "end_".to_owned(),
+                name => by_name.get(name).copied().unwrap_or(next).to_owned(),
+            };
+            let then = target(step.then.as_deref().unwrap_or("continue"));
+            if step.condition.is_some() {
+                self.arrow(&ids[index], next, "else");
+            }
+            self.step(step, &ids[index], &then, target, next);
+        }
+        ids.first().map_or(exit, String::as_str).to_owned()
+    }
+
+    fn step(&mut self, step: &Step, id: &str, then: &str, target: impl Fn(&str) -> String, next: &str) {
+        let label = label(step);
+        match step.task {
+            "switch" => {
+                self.line(&format!("{id}{{\"{label}\"}}"));
+                for case in &step.cases {
+                    let when = case.when.as_deref().unwrap_or("else");
+                    self.arrow(id, &target(&case.then), when);
+                }
+                if step.cases.iter().all(|case| case.when.is_some()) {
+                    self.arrow(id, next, "else");
+                }
+            }
+            "raise" => self.line(&format!("{id}>\"{label}\"]")),
+            "for" => {
+                self.line(&format!("{id}{{{{\"{label}\"}}}}"));
+                self.within(step, |chart| {
+                    let first = chart.list(&step.steps, id);
+                    chart.arrow(id, &first, "each");
+                });
+                self.arrow(id, then, "done");
+            }
+            "fork" => {
+                self.line(&format!("{id}[/\"{label}\"\\]"));
+                let join = self.new_node();
+                let word = if step.does == "at once" { "all" } else { "first" };
+                self.within(step, |chart| {
+                    for branch in &step.steps {
+                        let first = chart.list(std::slice::from_ref(branch), &join);
+                        chart.arrow(id, &first, "");
+                    }
+                });
+                self.line(&format!("{join}[\\\"{word}\"/]"));
+                self.arrow(&join, then, "");
+            }
+            "try" => {
+                self.line(&format!("{id}[\"{label}\"]"));
+                self.within(step, |chart| {
+                    let first = chart.list(&step.steps, then);
+                    chart.arrow(id, &first, "");
+                });
+                if let Some(catch) = &step.catch {
+                    let first = self.list(&catch.steps, then);
+                    self.line(&format!("{id} -. \"{}\" .-> {first}", text(&catch.does)));
+                }
+            }
+            _ if !step.steps.is_empty() => {
+                self.line(&format!("{id}[\"{label}\"]"));
+                self.within(step, |chart| {
+                    let first = chart.list(&step.steps, then);
+                    chart.arrow(id, &first, "");
+                });
+            }
+            _ => {
+                self.line(&format!("{id}[\"{label}\"]"));
+                self.arrow(id, then, "");
+            }
+        }
+    }
+
+    /// What is in a task stands in a frame with its name.
+    fn within(&mut self, step: &Step, draw: impl FnOnce(&mut Self)) {
+        let frame = self.new_node();
+        self.line(&format!("subgraph {frame} [\"{}\"]", text(&step.name)));
+        self.depth += 1;
+        draw(self);
+        self.depth -= 1;
+        self.line("end");
+    }
+}
+
+fn label(step: &Step) -> String {
+    let mut lines = vec![text(&step.name), text(format!("{} {}", step.task, step.does).trim_end())];
+    lines.extend(step.condition.as_ref().map(|condition| text(&format!("if {condition}"))));
+    lines.extend(step.timeout.as_ref().map(|timeout| text(&format!("within {timeout}"))));
+    lines.join("<br/>")
+}
+
+/// A text in a diagram: what means something there, by its number.
+fn text(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '#' | '<' | '>' | '&' | ';' | '`' => {
+                let _ = write!(out, "#{};", u32::from(c));
+            }
+            c if c.is_control() => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::blueprint;
+    use super::*;
+
+    #[test]
+    fn a_workflow_is_a_diagram() {
+        insta::assert_snapshot!(render(&blueprint::steps(&blueprint::tests::all())));
+    }
+
+    #[test]
+    fn texts_end_no_label() {
+        assert_eq!(text("a \"b\" < #c\n;"), "a #34;b#34; #60; #35;c #59;");
+    }
+}
