@@ -8,6 +8,7 @@ mod changes;
 mod clock;
 mod clones;
 mod effects;
+mod flows;
 mod herd;
 mod late_preface;
 mod limits;

@@ -5,6 +5,7 @@
 
 pub mod asks;
 pub mod chaos;
+pub mod counting;
 pub mod faked;
 pub mod harness;
 pub mod one_host;
