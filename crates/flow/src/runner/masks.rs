@@ -119,6 +119,9 @@ impl Masks {
 
     /// Bytes that may be a text in some part.
     pub(super) fn of_bytes(&self, bytes: Bytes) -> Bytes {
+        if self.forms.is_empty() {
+            return bytes;
+        }
         let mut masked: Vec<u8> = Vec::new();
         let mut rest = &bytes[..];
         // All forms have four bytes at least, and few bytes begin one.

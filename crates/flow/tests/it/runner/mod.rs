@@ -1,6 +1,8 @@
 //! Runs that the runner carries out: who has them, what is written down, and what becomes of them meanwhile.
 
 mod commands;
+mod costs;
+mod histories;
 mod leases;
 mod retries;
 
@@ -10,7 +12,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tulle_flow::evaluator::Evaluator;
+use tulle_flow::evaluator::{Evaluator, Evaluators};
 use tulle_flow::runner::{
     CallAnswer, Caller, Clock, OutgoingCall, RunCommand, RunId, Runner, RunnerLimits, Then,
 };
@@ -44,12 +46,20 @@ struct Made {
 
 impl Caller for Services {
     async fn call(&self, call: OutgoingCall) -> Result<CallAnswer, Fault> {
-        let key = call.headers["idempotency-key"].to_str().expect("a key is a text").to_owned();
+        // What is fetched beside calls has none.
+        let key =
+            call.headers.get("idempotency-key").map_or("", |key| key.to_str().expect("a key is a text"));
+        let key = key.to_owned();
         let at = self.clock.now();
         self.made.lock().push(Made { path: call.path, key, at });
         self.clock.sleep_until(at + 100).await;
-        let status = if call.uri.path() == "/broken" { *self.broken.lock() } else { StatusCode::OK };
-        Ok(CallAnswer { status, headers: HeaderMap::new(), body: "good".into(), trace: None })
+        let status = if ["/broken", "/schema"].contains(&call.uri.path()) {
+            *self.broken.lock()
+        } else {
+            StatusCode::OK
+        };
+        let body = if call.uri.path() == "/schema" { r#"{"type": "object"}"# } else { "good" };
+        Ok(CallAnswer { status, headers: HeaderMap::new(), body: body.into(), trace: None })
     }
 }
 
@@ -63,10 +73,14 @@ struct Around {
 
 impl Around {
     fn new() -> Self {
+        Self::with(crate::evaluators())
+    }
+
+    fn with(evaluators: Evaluators) -> Self {
         let clock = TestClock::new(STARTED);
         let broken = Arc::new(Mutex::new(StatusCode::SERVICE_UNAVAILABLE));
         let services = Services { clock: clock.clone(), made: Arc::default(), broken };
-        Self { book: MemoryBook::default(), clock, services, evaluator: Evaluator::new(crate::evaluators()) }
+        Self { book: MemoryBook::default(), clock, services, evaluator: Evaluator::new(evaluators) }
     }
 
     fn runner(&self) -> TestRunner {
