@@ -22,10 +22,11 @@ use serde_json::Value;
 
 pub use self::activation::AskId;
 use self::activation::{Activation, ActivationId, Ask, Body, Purpose, Stage};
-use super::expression::{Expression, Template};
-use super::fault::Fault;
+use super::expression::{Expression, NESTING, Template};
+use super::fault::{Fault, FaultKind};
 use super::scope::{Locals, Millis, RunInfo, Scope};
 use super::workflow::{SchemaSource, TaskId, Workflow};
+use crate::json_bounds::is_deeper;
 
 /// A run.
 #[derive(Debug)]
@@ -219,6 +220,11 @@ impl Run {
             held: Vec::new(),
         };
         let mut run = Self { workflow, info, state, orders: Vec::new(), steps };
+        if is_deeper(&run.info.input, NESTING) {
+            let why =
+                format!("the run's input has more than {NESTING} arrays and objects within one another");
+            run.fault(ActivationId(0), FaultKind::Validation.fault(why));
+        }
         run.drive();
         run
     }

@@ -5,7 +5,6 @@ use serde_json::json;
 use super::super::*;
 use super::simulation::{Simulation, World, info};
 use super::{WorkflowBuilder, call, constant, expression, faulted, list, simulate, template};
-use crate::flow::expression::NESTING;
 use crate::flow::fault::FaultKind;
 use crate::flow::history::{HistoryEntry, lasting};
 use crate::flow::workflow::{Catch, Fork, Loop, RetryPolicy, TaskKind, Try};
@@ -36,6 +35,17 @@ fn a_checkpoint_can_be_read_however_deep_tasks_and_values_are() {
     let checkpoint = simulation.run.checkpoint().unwrap();
     let again = Run::restore(workflow, simulation.run.info.clone(), &checkpoint).unwrap();
     assert_eq!(again.state, simulation.run.state);
+}
+
+#[test]
+fn an_input_that_is_too_deep_is_none() {
+    let mut builder = WorkflowBuilder::default();
+    let ask = builder.task("/do/0/ask", call());
+    let workflow = builder.workflow(&[ask]);
+    assert_eq!(*Run::begin(workflow.clone(), info(deep(NESTING), 1)).phase(), RunPhase::Running);
+    let run = Run::begin(workflow, info(deep(NESTING + 1), 1));
+    assert_eq!((faulted(&run).status, &*faulted(&run).instance), (400, "/"));
+    assert!(run.orders_again().is_empty() && run.question().is_none());
 }
 
 #[test]
