@@ -244,6 +244,50 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
         ],
     ),
     (
+        "flow run",
+        &[
+            (0, "the run has completed, or, with --no-wait, has begun"),
+            (1, "it faulted or was cancelled, or the server refuses to start it"),
+            (2, "wrong usage, or an input that no run takes"),
+            (3, "the server cannot be reached"),
+            (4, "there is no such Flow"),
+        ],
+    ),
+    (
+        "flow runs",
+        &[
+            (0, "printed; an empty list, too"),
+            (1, "the server refuses to"),
+            (2, "wrong usage"),
+            (3, "the server cannot be reached"),
+            (4, "the Flow or the namespace does not exist"),
+        ],
+    ),
+    (
+        "flow history",
+        &[
+            (0, "printed"),
+            (1, "the server refuses to, or the run cannot be read"),
+            (2, "wrong usage"),
+            (3, "the server cannot be reached"),
+            (4, "there is no such run"),
+        ],
+    ),
+    ("flow suspend", ON_RUNS),
+    ("flow resume", ON_RUNS),
+    ("flow cancel", ON_RUNS),
+    (
+        "flow retry",
+        &[
+            (0, "asked for"),
+            (1, "the server refuses to"),
+            (2, "wrong usage, or the run's workflow has no such task"),
+            (3, "the server cannot be reached"),
+            (4, "there is no such run"),
+            (5, "the run is not over, or has completed"),
+        ],
+    ),
+    (
         "history",
         &[
             (0, "printed"),
@@ -274,6 +318,15 @@ const ON_OBJECTS: &[(u8, &str)] = &[
     (2, "wrong usage, or there is no such kind"),
     (3, "the server cannot be reached"),
     (4, "an object, or the namespace, does not exist"),
+];
+
+const ON_RUNS: &[(u8, &str)] = &[
+    (0, "asked for"),
+    (1, "the server refuses to"),
+    (2, "wrong usage"),
+    (3, "the server cannot be reached"),
+    (4, "there is no such run"),
+    (5, "the run is in no state for that"),
 ];
 
 const ON_NAMESPACES: &[(u8, &str)] = &[

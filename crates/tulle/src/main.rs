@@ -72,7 +72,7 @@ enum Command {
     Auth(commands::auth::AuthArgs),
     /// Make policies of the traffic seen, and say what a change of policies would change
     Policy(commands::policy::PolicyArgs),
-    /// Show workflows
+    /// Show workflows, and start and follow their runs
     Flow(commands::flow::FlowArgs),
     /// Look for errors in files, with no server
     Validate(commands::validate::ValidateArgs),

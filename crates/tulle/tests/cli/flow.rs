@@ -32,6 +32,27 @@ spec:
     do: [{nap: {wait: PT5M, if: .tired}}]
 ";
 
+/// Where no node carries them out.
+#[test]
+fn runs_are_asked_for() {
+    let mesh = Mesh::start();
+    mesh.apply(FLOWS);
+    let (printed, said) = mesh.ends("flow runs", 0);
+    assert_eq!((printed.as_str(), said.as_str()), ("", "No runs found\n"));
+    let (_, said) = mesh.ends("flow runs nobody", 4);
+    assert!(said.contains("\"nobody\" not found"), "{said}");
+    let (_, said) = mesh.ends("flow run order -d {}", 1);
+    assert!(said.contains("no node runs Flows of the namespace default"), "{said}");
+    let (_, said) = mesh.ends("flow run order -d {", 2);
+    assert!(said.contains("--data is no JSON"), "{said}");
+    for line in
+        ["flow run nobody", "flow history r", "flow suspend r", "flow retry r --from pay", "flow cancel r"]
+    {
+        let (printed, said) = mesh.ends(line, 4);
+        assert!(printed.is_empty() && said.contains("not found"), "{line}: {said}");
+    }
+}
+
 #[test]
 fn flows_are_listed_and_shown() {
     let mesh = Mesh::start();

@@ -1,0 +1,215 @@
+//! `tulle flow run`: starts a run, and looks on until it is over.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use serde_json::{Value, json};
+use tulle_flow::evaluator::{Evaluator, Evaluators};
+use tulle_model::flow::fault::Fault;
+use tulle_model::legible::legible;
+use tulle_model::name::NamespacedName;
+use tulle_model::registry::KindId;
+
+use super::gone_through::{RunHistory, TaskOfRun, TaskState};
+use super::history::{fetch, sentence, span};
+use super::runs::path;
+use crate::client::{Client, ClientArgs, JSON, resource};
+use crate::exit::{Failure, Result};
+use crate::output::{note, print, print_json};
+use crate::selection::object_name;
+
+/// How often it is looked at, from a run that has just begun to one that takes long.
+const LOOK_FIRST: Duration = Duration::from_millis(50);
+const LOOK_AT_MOST: Duration = Duration::from_secs(1);
+/// A larger input no run takes.
+const LARGEST_INPUT: u64 = 1 << 20;
+
+#[derive(Debug, Args)]
+pub struct FlowRunArgs {
+    /// The Flow
+    #[arg(value_name = "[NAMESPACE/]FLOW")]
+    flow: String,
+    /// The input: JSON, @FILE, or - for stdin [default: null]
+    #[arg(short, long, value_name = "JSON")]
+    data: Option<String>,
+    /// A name for the run: asked for again under the same one, it is not started twice
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    id: Option<String>,
+    /// Print the name of the run, and do not wait for its end
+    #[arg(long)]
+    no_wait: bool,
+    /// The namespace [default: that of the kubeconfig, or `default`]
+    #[arg(short, long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    namespace: Option<String>,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+pub async fn run(args: FlowRunArgs) -> Result<()> {
+    let input = input(args.data.as_deref())?;
+    let client = args.client.client()?;
+    let flow = object_name(&args.flow, args.namespace.as_deref().unwrap_or(client.namespace()));
+    let mut body = json!({ "input": input });
+    if let Some(id) = args.id {
+        body["id"] = id.into();
+    }
+    let flow_path = resource(KindId::Flow.kind(), Some(&flow.namespace), Some(&flow.name));
+    let begun = client.post(&format!("{flow_path}/run"), &body).await?;
+    let name = begun["metadata"]["name"].as_str().unwrap_or_default();
+    let run = NamespacedName::new(&*flow.namespace, name);
+    if args.no_wait {
+        return print(&format!("{}\n", legible(name)));
+    }
+    note(&format!("run {}", legible(name)));
+    let ended = look_on(&client, &run).await?;
+    match ended["status"]["state"].as_str() {
+        Some("Completed") => print_json(&ended["status"]["output"]),
+        Some("Faulted") => {
+            let fault: Option<Fault> = serde_json::from_value(ended["status"]["error"].clone()).ok();
+            let why = fault.map_or_else(|| "it faulted".to_owned(), |fault| sentence(&fault));
+            Err(Failure::new(format!("run {name} faulted: {why}"))
+                .help(format!("`tulle flow history {name} -n {}` shows each task", run.namespace)))
+        }
+        _ => Err(Failure::new(format!("run {name} was cancelled"))),
+    }
+}
+
+/// The input that is meant.
+fn input(data: Option<&str>) -> Result<Value> {
+    let Some(data) = data else { return Ok(Value::Null) };
+    let read = |mut from: Box<dyn Read>, what: &str| {
+        let mut text = String::new();
+        let failed = |error: std::io::Error| Failure::input(format!("{what} cannot be read: {error}"));
+        from.by_ref().take(LARGEST_INPUT + 1).read_to_string(&mut text).map_err(failed)?;
+        match text.len() as u64 > LARGEST_INPUT {
+            true => Err(Failure::input(format!("{what} is larger than {} KiB", LARGEST_INPUT >> 10))),
+            false => Ok(text),
+        }
+    };
+    let (text, what) = match (data, data.strip_prefix('@')) {
+        ("-", _) => {
+            (read(Box::new(std::io::stdin()), "the standard input")?, "the standard input".to_owned())
+        }
+        (_, Some(file)) => {
+            let opened = std::fs::File::open(file)
+                .map_err(|error| Failure::input(format!("{file} cannot be read: {error}")))?;
+            (read(Box::new(opened), file)?, file.to_owned())
+        }
+        (text, None) => (text.to_owned(), "--data".to_owned()),
+    };
+    serde_json::from_str(&text).map_err(|error| {
+        Failure::input(format!("{what} is no JSON: {error}"))
+            .help("of a file, write -d @FILE; a text needs quotes: -d '\"a\"'")
+    })
+}
+
+/// Says what it goes through until it is over.
+async fn look_on(client: &Client, run: &NamespacedName) -> Result<Value> {
+    let evaluator = Evaluator::new(Evaluators::default());
+    let mut told = Told::default();
+    let mut pause = LOOK_FIRST;
+    loop {
+        let found = client.get(&path(run, None), JSON).await?;
+        let is_over =
+            matches!(found["status"]["state"].as_str(), Some("Completed" | "Faulted" | "Cancelled"));
+        if told.is_news(&found) {
+            let history = fetch(client, run).await?;
+            let tasks = history.tasks(&evaluator).await?;
+            told.news(&history, &tasks).iter().for_each(|line| note(line));
+            pause = LOOK_FIRST;
+        }
+        if is_over {
+            return Ok(found);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LOOK_AT_MOST);
+    }
+}
+
+/// What was said already.
+#[derive(Default)]
+struct Told {
+    /// State and number of entries.
+    status: Option<(Value, Value)>,
+    tasks: HashMap<Arc<str>, (TaskState, u32)>,
+}
+
+impl Told {
+    fn is_news(&mut self, run: &Value) -> bool {
+        let now = Some((run["status"]["state"].clone(), run["status"]["entries"].clone()));
+        let is_new = self.status != now;
+        self.status = now;
+        is_new
+    }
+
+    /// What is new of the tasks: a line each.
+    fn news(&mut self, history: &RunHistory, tasks: &[TaskOfRun]) -> Vec<String> {
+        let mut lines = Vec::new();
+        for task in tasks {
+            let now = (task.state, task.attempts);
+            if self.tasks.insert(task.path.clone(), now) == Some(now) {
+                continue;
+            }
+            let at = task.ended.unwrap_or(task.started).saturating_sub(history.info.started);
+            let indent = 2 * task.depth;
+            let line = format!("{:>8}  {:indent$}{} {}", span(at), "", task.name, described(task));
+            lines.push(legible(&line).into_owned());
+        }
+        lines
+    }
+}
+
+fn described(task: &TaskOfRun) -> String {
+    let mut words = task.state.word().to_owned();
+    if let Some(ended) = task.ended.filter(|_| task.state != TaskState::Skipped) {
+        words += &format!(" in {}", span(ended.saturating_sub(task.started)));
+    }
+    if let Some(call) = task.call.as_ref().filter(|_| task.state.is_over()) {
+        words += &format!(", {} {}", call.method, call.endpoint);
+        words.extend(call.status.map(|status| format!(": {status}")));
+    }
+    if task.attempts > 1 {
+        words += &format!(", attempt {}", task.attempts);
+    }
+    if let Some(error) = task.error.as_ref().filter(|_| task.state != TaskState::Done) {
+        words += &format!(" ({})", sentence(error));
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::gone_through::tests::history;
+    use super::*;
+
+    #[test]
+    fn inputs_are_json() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("order.json");
+        std::fs::write(&file, "{\"n\": 1}").unwrap();
+        let of_file = format!("@{}", file.display());
+        assert_eq!(input(Some(&of_file)).unwrap(), json!({ "n": 1 }));
+        assert_eq!((input(None).unwrap(), input(Some("[1]")).unwrap()), (Value::Null, json!([1])));
+        for (data, expected) in [("{n: 1}", "--data is no JSON"), ("@/nowhere", "/nowhere cannot be read")] {
+            let said = input(Some(data)).unwrap_err().to_string();
+            assert!(said.contains(expected), "{data}: {said}");
+        }
+        std::fs::write(&file, " ".repeat((LARGEST_INPUT + 1) as usize)).unwrap();
+        assert!(input(Some(&of_file)).unwrap_err().to_string().contains("is larger than 1024 KiB"));
+    }
+
+    #[tokio::test]
+    async fn what_is_new_is_said_once() {
+        let history = history();
+        let tasks = history.tasks(&Evaluator::new(Evaluators::default())).await.unwrap();
+        let mut told = Told::default();
+        insta::assert_snapshot!(told.news(&history, &tasks).join("\n"));
+        assert_eq!(told.news(&history, &tasks), [""; 0]);
+        let run = |entries: u32| json!({ "status": { "state": "Running", "entries": entries } });
+        assert_eq!([run(1), run(1), run(2)].map(|run| told.is_news(&run)), [true, false, true]);
+    }
+}
