@@ -9,6 +9,7 @@ mod egress;
 mod egress_in_tls;
 mod exit_codes;
 mod external;
+mod flows;
 mod footprint;
 mod gateway_api;
 mod inbound;

@@ -1,6 +1,6 @@
 //! Starts the parts of a node in their order, and stops them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -175,7 +175,7 @@ impl Node {
         let scope = scope::of_node(&config.name, &config.home);
         let own_ports: Vec<_> =
             [Some(link), admin_address].into_iter().flatten().map(|own| own.port()).collect();
-        let never: Vec<_> = [Some(link), admin_address].into_iter().flatten().collect();
+        let listens: Vec<_> = [Some(link), admin_address].into_iter().flatten().collect();
         let (capture, mode, reason) = open_capture(&config, &scope, own_ports).await?;
         if mode == CaptureMode::Explicit && !tulle_sys::knows_users() {
             tracing::warn!(
@@ -231,7 +231,8 @@ impl Node {
             server: server.clone(),
             workloads: workloads.clone(),
             proxy: proxy.clone(),
-            never: own_and_servers(never, &config.server).await,
+            own: listens,
+            server_addresses: addresses_of(&config.server).await,
         };
         let source = Arc::new(StatusSource {
             name: config.name,
@@ -340,12 +341,12 @@ impl Node {
     }
 }
 
-/// Where the mesh's own processes listen, the server among them as far as its name can be resolved now.
-async fn own_and_servers(mut own: Vec<SocketAddr>, server: &str) -> Vec<SocketAddr> {
-    if let Ok(Ok(found)) = timeout(RESOLVE_DEADLINE, tokio::net::lookup_host(server)).await {
-        own.extend(found);
+/// The addresses of the server, as far as its name can be resolved now.
+async fn addresses_of(server: &str) -> Vec<IpAddr> {
+    match timeout(RESOLVE_DEADLINE, tokio::net::lookup_host(server)).await {
+        Ok(Ok(found)) => found.map(|address| address.ip()).collect(),
+        _ => Vec::new(),
     }
-    own
 }
 
 /// Certificates and configuration of a mesh that the node was in before are of no use in another.

@@ -243,8 +243,13 @@ impl Server {
             audit: audit.clone(),
             stop: stop.clone(),
         };
-        let flow_api =
-            FlowApi { flows: flows.clone(), enrolment: enrolment.clone(), audit, stop: stop.clone() };
+        let flow_api = FlowApi {
+            flows: flows.clone(),
+            enrolment: enrolment.clone(),
+            audit,
+            ports: [api_address.port(), node_address.port()].into(),
+            stop: stop.clone(),
+        };
 
         let mut tasks = JoinSet::new();
         tasks.spawn(access.clone().follow(stop.clone()));

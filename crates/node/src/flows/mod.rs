@@ -9,7 +9,7 @@ mod stream;
 mod trigger;
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -37,6 +37,8 @@ const LOADS: usize = 64;
 
 /// What runs Flows on this node.
 pub(crate) struct FlowNode {
+    own: Vec<SocketAddr>,
+    server_addresses: Vec<IpAddr>,
     server: Server,
     served: Arc<ServedFlows>,
     runner: Runner<ServerBook, MeshCaller, ServersClock>,
@@ -51,20 +53,23 @@ pub(crate) struct FlowParts {
     pub server: Server,
     pub workloads: Arc<Workloads>,
     pub proxy: Arc<Proxy>,
-    /// Where the mesh's own processes listen: calls of Flows do not reach that.
-    pub never: Vec<SocketAddr>,
+    /// Where this process listens, and the addresses of the server's host: calls of Flows do not reach that.
+    pub own: Vec<SocketAddr>,
+    pub server_addresses: Vec<IpAddr>,
 }
 
 /// Runs Flows for as long as this is polled.
 pub(crate) async fn run(parts: FlowParts) {
-    let FlowParts { name, server, workloads, proxy, never } = parts;
-    let served = ServedFlows::new(&name, workloads, never.into());
+    let FlowParts { name, server, workloads, proxy, own, server_addresses } = parts;
+    let served = ServedFlows::new(&name, workloads);
     let caller = MeshCaller { proxy, served: served.clone() };
     let clock = ServersClock(server.clock().clone());
     let book = ServerBook { server: server.clone() };
     let evaluator = Evaluator::new(Evaluators::default());
     let limits = RunnerLimits::default();
     let node = Arc::new(FlowNode {
+        own,
+        server_addresses,
         server,
         served,
         most_runs: limits.most_runs,

@@ -51,13 +51,14 @@ pub(super) struct HttpTrigger {
 struct Served {
     flow: Arc<Flow>,
     workload: WorkloadName,
+    never: Arc<[SocketAddr]>,
 }
 
 pub(super) struct ServedFlows {
     node: String,
     workloads: Arc<Workloads>,
     /// Where the mesh's own processes listen.
-    never: Arc<[SocketAddr]>,
+    never: Mutex<Arc<[SocketAddr]>>,
     flows: Mutex<BTreeMap<(Arc<str>, Arc<str>), Served>>,
     /// Counts the changes.
     changed: watch::Sender<u64>,
@@ -97,9 +98,17 @@ impl Flow {
 }
 
 impl ServedFlows {
-    pub fn new(node: &str, workloads: Arc<Workloads>, never: Arc<[SocketAddr]>) -> Arc<Self> {
-        let (flows, changed) = (Mutex::default(), watch::Sender::new(0));
+    pub fn new(node: &str, workloads: Arc<Workloads>) -> Arc<Self> {
+        let (never, flows, changed) = (Mutex::default(), Mutex::default(), watch::Sender::new(0));
         Arc::new(Self { node: node.to_owned(), workloads, never, flows, changed })
+    }
+
+    /// Where the mesh's own processes listen. It holds for Flows that are told afterwards, as all are that a new stream tells.
+    pub fn keep_from(&self, addresses: Vec<SocketAddr>) {
+        let mut never = self.never.lock();
+        if **never != *addresses {
+            *never = addresses.into();
+        }
     }
 
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Flow>> {
@@ -111,9 +120,12 @@ impl ServedFlows {
     pub fn set(&self, flow: Flow) -> anyhow::Result<Option<mpsc::Receiver<Arrived>>> {
         let key = (flow.namespace.clone(), flow.name.clone());
         let flow = Arc::new(flow);
+        let never = self.never.lock().clone();
         let mut flows = self.flows.lock();
         if let Some(known) = flows.get_mut(&key) {
-            let same = known.flow.service_account == flow.service_account && known.flow.port() == flow.port();
+            let same = known.flow.service_account == flow.service_account
+                && known.flow.port() == flow.port()
+                && Arc::ptr_eq(&known.never, &never);
             if same {
                 known.flow = flow;
                 return Ok(None);
@@ -121,9 +133,9 @@ impl ServedFlows {
             self.workloads.remove_in_process(&known.workload);
             flows.remove(&key);
         }
-        let (within, arrivals) = InProcess::new(WAITING, MOST_BODY, self.never.clone());
+        let (within, arrivals) = InProcess::new(WAITING, MOST_BODY, never.clone());
         let workload = self.workloads.add_in_process(self.spec(&flow), within)?;
-        flows.insert(key, Served { flow, workload });
+        flows.insert(key, Served { flow, workload, never });
         drop(flows);
         self.changed.send_modify(|changes| *changes += 1);
         Ok(Some(arrivals))

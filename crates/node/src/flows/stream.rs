@@ -1,6 +1,7 @@
 //! The stream to the server on which this node is told of Flows, and given runs.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -95,6 +96,10 @@ async fn hold(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>) -> Result<(), tonic
         let Some(message) = message else { return Ok(()) };
         match message.told {
             Some(Told::Settings(settings)) => {
+                let ports = settings.server_ports.iter().filter_map(|port| u16::try_from(*port).ok());
+                let servers = ports
+                    .flat_map(|port| node.server_addresses.iter().map(move |ip| SocketAddr::new(*ip, port)));
+                node.served.keep_from(node.own.iter().copied().chain(servers).collect());
                 beats = interval(Duration::from_millis(settings.lease_millis.max(100)) / 4);
                 beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
             }

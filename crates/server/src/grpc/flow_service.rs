@@ -39,6 +39,8 @@ pub struct FlowApi {
     pub flows: Arc<Flows>,
     pub enrolment: Enrolment,
     pub audit: Audit,
+    /// Where the server listens.
+    pub ports: Arc<[u16]>,
     pub stop: CancellationToken,
 }
 
@@ -312,7 +314,14 @@ impl FlowApi {
         outbound: &Outbound,
     ) -> Result<(), Status> {
         let lease_millis = self.flows.lease().as_millis().try_into().unwrap_or(u64::MAX);
-        send(outbound, runner_told::Told::Settings(wire::RunnerSettings { lease_millis })).await?;
+        send(
+            outbound,
+            runner_told::Told::Settings(wire::RunnerSettings {
+                lease_millis,
+                server_ports: self.ports.iter().map(|port| u32::from(*port)).collect(),
+            }),
+        )
+        .await?;
         let mut changes = self.flows.known().changes();
         let mut told = HashMap::new();
         let all = changes.borrow_and_update().clone();

@@ -77,10 +77,13 @@ pub mod runner_told {
         Lost(super::HeldRun),
     }
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RunnerSettings {
     #[prost(uint64, tag = "1")]
     pub lease_millis: u64,
+    /// At which ports of its host the server listens: calls of Flows do not reach these.
+    #[prost(uint32, repeated, tag = "2")]
+    pub server_ports: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FlowTold {
