@@ -402,16 +402,17 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
                 }
             };
             tokio::select! {
-                Some(done) = self.around.calls.next() => self.around.done(done)?,
+                biased;
                 Some(command) = self.commands.recv() => {
                     self.around.arrived.push_back(Arrival::Wanted(command));
                 }
-                () = timer => {
-                    let now = self.shared.clock.now();
-                    let due = self.timers.iter().take_while(|(due, _)| *due <= now);
-                    self.around.arrived.extend(due.map(|(due, ask)| Arrival::Fired(*due, *ask)));
-                }
+                Some(done) = self.around.calls.next() => self.around.done(done)?,
+                () = timer => {}
             }
+            // Also where calls are answered so fast that the timer gets no turn.
+            let now = self.shared.clock.now();
+            let due = self.timers.iter().take_while(|(due, _)| *due <= now);
+            self.around.arrived.extend(due.map(|(due, ask)| Arrival::Fired(*due, *ask)));
         }
         Ok(())
     }

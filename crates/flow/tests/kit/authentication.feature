@@ -547,3 +547,73 @@ Feature: Who a call says to be by
     instance: /do/0/call
     """
     And the service http://vault/ should have been asked 0 times
+
+  Scenario: A token is asked for as the policy says
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: token-json, version: '1.0.0'}
+    do:
+      - call:
+          call: http
+          with:
+            method: get
+            endpoint:
+              uri: http://vault/
+              authentication:
+                oauth2:
+                  authority: http://login/{realm}
+                  grant: client_credentials
+                  client: { id: '${ .client }', authentication: none }
+                  request: { encoding: application/json }
+                  endpoints: { token: /token }
+                  audiences: [ a, b ]
+                  issuers: [ 'http://login/{realm}/' ]
+    """
+    And given the workflow input is:
+    """yaml
+    { realm: shop, client: flow }
+    """
+    # Its claims are {"iss":"http://login/shop"}
+    And the service http://login/shop/token answers POST as follows:
+    """yaml
+    body: { access_token: e30.eyJpc3MiOiJodHRwOi8vbG9naW4vc2hvcCJ9.x, token_type: bearer, expires_in: '60' }
+    """
+    And the service http://vault/ answers GET with status 200
+    When the workflow is executed
+    Then the workflow should complete
+    And the service http://login/shop/token should have been sent:
+    """yaml
+    headers: { content-type: application/json }
+    body: { grant_type: client_credentials, client_id: flow, audience: [ a, b ] }
+    """
+    And the service http://vault/ should have been sent:
+    """yaml
+    headers: { authorization: Bearer e30.eyJpc3MiOiJodHRwOi8vbG9naW4vc2hvcCJ9.x }
+    """
+
+  Scenario: A token of another issuer
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: token-issuer, version: '1.0.0'}
+    do:
+      - call:
+          call: http
+          with:
+            method: get
+            endpoint:
+              uri: http://vault/
+              authentication:
+                oauth2: { authority: 'http://login', grant: client_credentials, client: { id: flow, secret: very-secret }, issuers: [ 'http://login' ] }
+    """
+    And the service http://login/oauth2/token answers POST as follows:
+    """yaml
+    body: { access_token: e30.eyJpc3MiOiJodHRwOi8vbG9naW4vc2hvcCJ9.x }
+    """
+    And the service http://vault/ answers GET with status 200
+    When the workflow is executed
+    Then the workflow should fault with error:
+    """yaml
+    status: 401
+    detail: 'with.endpoint.authentication: tokens are issued by "http://login/shop", which is none of those that may'
+    """
+    And the service http://vault/ should have been asked 0 times

@@ -1,9 +1,12 @@
+use std::time::Duration;
+
 use serde_json::json;
 use tulle_flow::runner::{RunCommand, replay};
 use tulle_model::flow::history::Outcome;
 use tulle_model::flow::run::{Run, RunPhase};
 
 use super::{Around, call, seconds};
+use crate::memory::Crash;
 
 fn from(task: &str) -> Vec<RunCommand> {
     vec![RunCommand::Retry { task: task.into() }]
@@ -91,4 +94,35 @@ async fn an_expression_that_failed_is_evaluated_again() {
         "answered failed 0 retried 1 failed 0 retried 0 answered failed 0"
     );
     assert_eq!(around.keys(), ["r1/do/0/a", "r1~1/do/0/a"]);
+}
+
+#[tokio::test]
+async fn a_runner_that_dies_while_it_goes_back_takes_nothing_with_it() {
+    for is_written in [false, true] {
+        let around = Around::new();
+        let run = around.begin("r1", json!([call("a", "/"), call("b", "/"), call("c", "/")]));
+        let runner = around.runner();
+        around.give(&runner, &run, vec![]);
+        around.pass(Duration::from_millis(150)).await;
+        assert!(runner.command(&run, RunCommand::Cancel));
+        around.pass(seconds(1)).await;
+        assert_eq!(
+            (around.outcome(&run), around.history(&run).join(" ")),
+            (Outcome::Cancelled, "answered cancelled".into())
+        );
+        around.book.crash(Crash { at: around.book.appends(), is_written });
+        around.give(&runner, &run, from("/do/1/b"));
+        around.pass(seconds(1)).await;
+        assert_eq!(around.keys(), ["r1/do/0/a", "r1/do/1/b"]);
+        runner.drop_all();
+        around.book.crash(Crash { at: usize::MAX, is_written });
+        assert_eq!(around.book.entered(&run).checkpoint.is_some(), is_written);
+        let runner = around.runner();
+        // It is said again, where the book does not have it.
+        around.give(&runner, &run, if is_written { vec![] } else { from("/do/1/b") });
+        around.pass(seconds(1)).await;
+        assert_eq!(around.history(&run).join(" "), "answered cancelled retried 1 answered answered");
+        assert_eq!(around.keys(), ["r1/do/0/a", "r1/do/1/b", "r1~1/do/1/b", "r1~1/do/2/c"]);
+        assert!(matches!(around.outcome(&run), Outcome::Completed(_)));
+    }
 }
