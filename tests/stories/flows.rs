@@ -43,7 +43,7 @@ fn ask(home: &Home, who: &str, arguments: &[&str]) -> (String, String) {
     let mut all = vec!["run", who, "--", "curl", "-s", "-i", "-m", "20"];
     all.extend(arguments);
     let answer = home.tulle(&all).ok();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let (head, body) = answer.split_once("\n\n").unwrap_or((&answer, ""));
     (head.to_ascii_lowercase(), body.to_owned())
 }
 

@@ -14,7 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("wire", &["model"]),
     ("sys", &[]),
     ("proxy", &["identity", "model", "sys"]),
-    ("node", &["identity", "model", "proxy", "sys", "wire"]),
+    ("node", &["flow", "identity", "model", "proxy", "sys", "wire"]),
     ("server", &["identity", "model", "sys", "wire"]),
     ("flow", &["model", "sys"]),
     ("tulle", &["flow", "identity", "model", "node", "proxy", "server", "sys", "wire"]),

@@ -11,7 +11,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 /// What became of an attempt at an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum AttemptOutcome {
     /// The application answered, after that time, with that status of HTTP.
     Answered { status: u16, latency: Duration },
     /// A connection of bytes, or an upgrade's, is open after that time.
@@ -37,12 +37,12 @@ pub struct Health {
 
 impl Health {
     /// Learns what became of an attempt that ends `now`.
-    pub fn note(&mut self, outcome: Outcome, now: Duration) {
+    pub fn note(&mut self, outcome: AttemptOutcome, now: Duration) {
         match outcome {
-            Outcome::Answered { .. } | Outcome::Connected { .. } => *self = Self::default(),
-            Outcome::Unreachable | Outcome::Draining => self.fail(now),
-            Outcome::Pending => self.until = self.until.max(now + FIRST),
-            Outcome::Broken | Outcome::Void => {}
+            AttemptOutcome::Answered { .. } | AttemptOutcome::Connected { .. } => *self = Self::default(),
+            AttemptOutcome::Unreachable | AttemptOutcome::Draining => self.fail(now),
+            AttemptOutcome::Pending => self.until = self.until.max(now + FIRST),
+            AttemptOutcome::Broken | AttemptOutcome::Void => {}
         }
     }
 
@@ -83,21 +83,21 @@ mod tests {
         let mut now = Duration::from_secs(100);
         assert!(!health.avoids(now));
         for seconds in [1, 2, 4, 8, 16, 30, 30] {
-            health.note(Outcome::Unreachable, now);
-            health.note(Outcome::Draining, now);
+            health.note(AttemptOutcome::Unreachable, now);
+            health.note(AttemptOutcome::Draining, now);
             now += Duration::from_secs(seconds) - LATENCY;
             assert!(health.avoids(now), "{seconds}");
             now += LATENCY;
             assert!(!health.avoids(now), "{seconds}");
         }
-        health.note(Outcome::Unreachable, now);
-        health.note(Outcome::Connected { latency: LATENCY }, now);
+        health.note(AttemptOutcome::Unreachable, now);
+        health.note(AttemptOutcome::Connected { latency: LATENCY }, now);
         assert!(!health.avoids(now) && health.is_well());
-        health.note(Outcome::Unreachable, now);
+        health.note(AttemptOutcome::Unreachable, now);
         assert!(!health.avoids(now + Duration::from_secs(1)));
         assert!(!health.is_well());
         // Whatever it answers: it is there.
-        health.note(Outcome::Answered { status: 503, latency: LATENCY }, now);
+        health.note(AttemptOutcome::Answered { status: 503, latency: LATENCY }, now);
         assert!(health.is_well());
     }
 
@@ -107,13 +107,13 @@ mod tests {
         let begin = Duration::from_secs(100);
         for seconds in [0, 1, 2] {
             let now = begin + Duration::from_secs(seconds);
-            health.note(Outcome::Pending, now);
+            health.note(AttemptOutcome::Pending, now);
             assert!(health.avoids(now + Duration::from_millis(999)));
             assert!(!health.avoids(now + Duration::from_secs(1)), "{seconds}");
         }
         // Its end is the first failure, though it is passed over at that moment.
         let end = begin + Duration::from_millis(2500);
-        health.note(Outcome::Unreachable, end);
+        health.note(AttemptOutcome::Unreachable, end);
         assert!(health.avoids(end + Duration::from_millis(999)));
         assert!(!health.avoids(end + Duration::from_secs(1)));
     }
@@ -121,11 +121,11 @@ mod tests {
     #[test]
     fn what_says_nothing_of_an_endpoint_changes_nothing() {
         let now = Duration::from_secs(100);
-        for outcome in [Outcome::Broken, Outcome::Void] {
+        for outcome in [AttemptOutcome::Broken, AttemptOutcome::Void] {
             let mut health = Health::default();
             health.note(outcome, now);
             assert!(health.is_well());
-            health.note(Outcome::Unreachable, now);
+            health.note(AttemptOutcome::Unreachable, now);
             health.note(outcome, now);
             assert!(health.avoids(now));
         }

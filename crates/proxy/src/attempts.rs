@@ -10,7 +10,7 @@ use http::StatusCode;
 use tokio::time::{Instant, sleep};
 use tulle_model::decision::{Decision, Effect};
 use tulle_model::egress::originated::Onward;
-use tulle_model::health::Outcome;
+use tulle_model::health::AttemptOutcome;
 use tulle_model::name::ServiceName;
 use tulle_model::retry::{Failure, Tries};
 use tulle_model::snapshot::{HttpRule, OriginatedTls, Retry};
@@ -185,7 +185,7 @@ impl Attempts {
         let now = Instant::now();
         if let Some(member) = hop.member() {
             let latency = now.saturating_duration_since(self.began);
-            let outcome = Outcome::Answered { status: status.as_u16(), latency };
+            let outcome = AttemptOutcome::Answered { status: status.as_u16(), latency };
             member.note(outcome, || worker.local.since_start(now));
         }
         exchange.answered(hop.into_load(), now);
@@ -208,7 +208,7 @@ impl Attempts {
                     let now = Instant::now();
                     if let Some(member) = hop.member() {
                         let latency = now.saturating_duration_since(self.began);
-                        member.note(Outcome::Connected { latency }, || worker.local.since_start(now));
+                        member.note(AttemptOutcome::Connected { latency }, || worker.local.since_start(now));
                     }
                     return Ok((hop, upstream, seat));
                 }
@@ -218,7 +218,7 @@ impl Attempts {
                 && let Some(member) = hop.member()
             {
                 // Here it is one that does not take connections.
-                member.note(Outcome::Unreachable, || worker.local.since_start(Instant::now()));
+                member.note(AttemptOutcome::Unreachable, || worker.local.since_start(Instant::now()));
             }
             match self.failed(worker, exchange, &hop, &error, false, true) {
                 Again::No => return Err(Refused),
@@ -261,7 +261,7 @@ impl Attempts {
         if !matches!(again, Again::No) {
             if let Some(member) = hop.member() {
                 let latency = now.saturating_duration_since(self.began);
-                let outcome = Outcome::Answered { status: status.as_u16(), latency };
+                let outcome = AttemptOutcome::Answered { status: status.as_u16(), latency };
                 member.note(outcome, || worker.local.since_start(now));
             }
             exchange.attempt_answered(status);
@@ -320,7 +320,7 @@ impl Attempts {
             let outcome = outcome_of(error.kind);
             member.note(outcome, || time);
             // One that has no room has none a moment later.
-            self.futile = matches!(outcome, Outcome::Unreachable | Outcome::Draining)
+            self.futile = matches!(outcome, AttemptOutcome::Unreachable | AttemptOutcome::Draining)
                 || matches!(error.kind, Kind::Shed(_) | Kind::ShedThere(_));
             // A connection that was open was lost: that of a session is looked for where it is, once.
             let stays = error.kind == Kind::ConnectionLost
@@ -428,19 +428,19 @@ fn name_passed_over(
 }
 
 /// What a failure says of the endpoint.
-fn outcome_of(kind: Kind) -> Outcome {
+fn outcome_of(kind: Kind) -> AttemptOutcome {
     match kind {
         Kind::Connect | Kind::Tls | Kind::OutsideTls | Kind::WrongIdentity | Kind::Refused => {
-            Outcome::Unreachable
+            AttemptOutcome::Unreachable
         }
-        Kind::Draining => Outcome::Draining,
-        Kind::LinkPending => Outcome::Pending,
+        Kind::Draining => AttemptOutcome::Draining,
+        Kind::LinkPending => AttemptOutcome::Pending,
         Kind::ConnectionLost
         | Kind::BadAnswer
         | Kind::Reset(_)
         | Kind::Timeout
         | Kind::AnswerHeadersTooLarge
-        | Kind::NotUpgraded => Outcome::Broken,
+        | Kind::NotUpgraded => AttemptOutcome::Broken,
         Kind::NoCertificate
         | Kind::StreamsFull
         | Kind::WentAway
@@ -450,6 +450,6 @@ fn outcome_of(kind: Kind) -> Outcome {
         | Kind::Unauthenticated
         | Kind::Unsupported
         | Kind::Shed(_)
-        | Kind::ShedThere(_) => Outcome::Void,
+        | Kind::ShedThere(_) => AttemptOutcome::Void,
     }
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tulle_model::health::{Health, Outcome};
+use tulle_model::health::{AttemptOutcome, Health};
 use tulle_model::name::WorkloadName;
 use tulle_model::retry_budget::RetryBudget;
 use tulle_model::routing::session::endpoint_id;
@@ -175,10 +175,10 @@ impl Member {
     }
 
     /// Learns what became of an attempt.
-    pub fn note(&self, outcome: Outcome, now: impl FnOnce() -> Duration) {
+    pub fn note(&self, outcome: AttemptOutcome, now: impl FnOnce() -> Duration) {
         let Standing { health: kept, trouble, .. } = &*self.standing;
         let mut health = kept.get();
-        let is_good = matches!(outcome, Outcome::Answered { .. } | Outcome::Connected { .. });
+        let is_good = matches!(outcome, AttemptOutcome::Answered { .. } | AttemptOutcome::Connected { .. });
         // Nearly always; then the clock is not asked.
         if is_good && health.is_well() {
             return;
@@ -248,7 +248,7 @@ mod tests {
         let [one, two, three] = [1, 2, 3].map(|last| endpoint(last, 8080));
         let first = Destination::new(set(&[one.clone(), two]), &standings);
         let load = Load::begin(&first.members[1]);
-        first.members[1].note(Outcome::Unreachable, || NOW);
+        first.members[1].note(AttemptOutcome::Unreachable, || NOW);
         // It has another port, and is of two services.
         let again = endpoint(2, 9090);
         let second = first.renewed(set(&[again.clone(), three]), &standings);
@@ -304,16 +304,16 @@ mod tests {
         let standings = Standings::default();
         let destination = Destination::new(set(&[endpoint(1, 80), endpoint(2, 80)]), &standings);
         assert!(!standings.has_troubled());
-        destination.members[0].note(Outcome::Unreachable, || NOW);
+        destination.members[0].note(AttemptOutcome::Unreachable, || NOW);
         standings.look_after(NOW + Duration::from_millis(999));
         assert!(standings.has_troubled() && destination.members[0].avoided(NOW));
         standings.look_after(NOW + Duration::from_secs(1));
         assert!(!standings.has_troubled());
         // It remembers that it failed: the next pause is longer.
         let later = NOW + Duration::from_secs(2);
-        destination.members[0].note(Outcome::Unreachable, || later);
+        destination.members[0].note(AttemptOutcome::Unreachable, || later);
         assert!(destination.members[0].avoided(later + Duration::from_millis(1999)));
-        destination.members[0].note(Outcome::Connected { latency: NOW }, || later);
+        destination.members[0].note(AttemptOutcome::Connected { latency: NOW }, || later);
         assert!(!destination.members[0].avoided(later));
     }
 

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
-use tulle_model::health::Outcome;
+use tulle_model::health::AttemptOutcome;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::FastMap;
@@ -396,7 +396,7 @@ impl LinkPool {
                     if entry.is_unused() {
                         entries.remove(&key);
                     }
-                    member.note(Outcome::Unreachable, || pool.local.since_start(Instant::now()));
+                    member.note(AttemptOutcome::Unreachable, || pool.local.since_start(Instant::now()));
                     Err(error)
                 }
             };

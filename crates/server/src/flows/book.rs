@@ -182,8 +182,15 @@ impl RunBook {
     pub async fn append(&self, run: &RunName, append: Append) -> Result<RunHeader, FlowsError> {
         let Append { lease, first, entries, checkpoint, then } = append;
         let Kept { header: before, bytes } = self.kept(run).await?;
-        if before.lease != lease || before.entries != first || before.state.is_over() {
+        if before.lease != lease {
             return Err(FlowsError::Lost(run.clone()));
+        }
+        if before.entries != first || before.state.is_over() {
+            // Whoever has not heard that it was taken says it again.
+            return match self.has_taken(&before, first, &entries, &then).await? {
+                true => Ok(before),
+                false => Err(FlowsError::Lost(run.clone())),
+            };
         }
         let mut header = before.clone();
         let mut write = RecordWrite::default();
@@ -217,6 +224,34 @@ impl RunBook {
         self.put(&mut write, keys::header(run), &header)?;
         self.write(write, run).await?;
         Ok(header)
+    }
+
+    /// Whether the last that was added, under the present lease, is this.
+    async fn has_taken(
+        &self,
+        header: &RunHeader,
+        first: u32,
+        entries: &[HistoryEntry],
+        then: &Then,
+    ) -> Result<bool, FlowsError> {
+        let is_state = match (then, header.state) {
+            (Then::GoesOn, RunState::Active)
+            | (Then::Suspended, RunState::Suspended)
+            | (Then::Ends(_, Outcome::Completed(_)), RunState::Completed)
+            | (Then::Ends(_, Outcome::Faulted(_)), RunState::Faulted)
+            | (Then::Ends(_, Outcome::Cancelled), RunState::Cancelled) => true,
+            (Then::Waits(until), RunState::Waiting { until: waits }) => *until == waits,
+            _ => false,
+        };
+        let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+        if !is_state || header.entries != first.saturating_add(count) {
+            return Ok(false);
+        }
+        if entries.is_empty() {
+            return Ok(true);
+        }
+        let taken: Option<Vec<HistoryEntry>> = self.get(keys::entries(&header.name, first)).await?;
+        Ok(taken.as_deref() == Some(entries))
     }
 
     pub async fn header(&self, run: &RunName) -> Result<RunHeader, FlowsError> {

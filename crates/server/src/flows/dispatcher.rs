@@ -21,7 +21,7 @@ use super::board::{Board, NewRunner, NoTaker, RunWish, Taker, flow_of};
 use super::changes::{RunChange, RunChanges};
 use super::ends::Ends;
 use super::known::KnownFlows;
-use super::lists::Place;
+use super::lists::RunPlace;
 use super::{FlowTally, FlowsError, RunBook, RunHeader, RunName, RunState};
 use crate::access::Access;
 use crate::objects::Objects;
@@ -84,16 +84,16 @@ impl Flows {
             let flow = flow_of(&run);
             let tally = board.tally(&flow);
             match place {
-                Place::Active => {
+                RunPlace::Active => {
                     tally.open += 1;
                     active.push(run);
                 }
-                Place::Parked => tally.open += 1,
-                Place::Queued => {
+                RunPlace::Parked => tally.open += 1,
+                RunPlace::Queued => {
                     tally.queued += 1;
                     board.has_queue(&flow, true);
                 }
-                Place::Over => tally.over += 1,
+                RunPlace::Over => tally.over += 1,
             }
         })
         .await?;

@@ -45,13 +45,13 @@ impl RunBook {
     }
 
     /// Looks at each run that is kept, and at where it is.
-    pub(super) async fn each(&self, mut look: impl FnMut(RunName, Place)) -> Result<(), FlowsError> {
+    pub(super) async fn each(&self, mut look: impl FnMut(RunName, RunPlace)) -> Result<(), FlowsError> {
         for (prefix, place) in [
-            (keys::ACTIVE, Place::Active),
-            (keys::WAITING, Place::Parked),
-            (keys::SUSPENDED, Place::Parked),
-            (keys::QUEUED, Place::Queued),
-            (keys::OVER, Place::Over),
+            (keys::ACTIVE, RunPlace::Active),
+            (keys::WAITING, RunPlace::Parked),
+            (keys::SUSPENDED, RunPlace::Parked),
+            (keys::QUEUED, RunPlace::Queued),
+            (keys::OVER, RunPlace::Over),
         ] {
             let (mut from, until) = keys::under(prefix);
             loop {
@@ -104,7 +104,7 @@ impl RunBook {
 
 /// Where a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum RunPlace {
     Active,
     /// Nobody has it, and it goes on by itself or when it is told to.
     Parked,

@@ -270,3 +270,29 @@ async fn runs_are_there_after_a_restart() {
     let loaded = again.load(&name("r1"), true).await.unwrap();
     assert_eq!((loaded.entries, loaded.header.state), (entries(0..3), RunState::Waiting { until: 50 }));
 }
+
+/// Who has not heard that it was taken says it again: nothing is added twice, and it is not taken for somebody else's.
+#[tokio::test]
+async fn what_is_added_again_is_there_once() {
+    let store = Store::in_memory();
+    let book = book(&store);
+    begin(&book, "r1").await;
+    for then in [Then::GoesOn, Then::Waits(7), Then::Suspended] {
+        let added = book.header(&name("r1")).await.unwrap();
+        let more = Append { then, ..append(added.lease, added.entries, added.entries + 2) };
+        let header = book.append(&name("r1"), more.clone()).await.unwrap();
+        assert_eq!(book.append(&name("r1"), more.clone()).await.unwrap(), header);
+        let other = Append { entries: entries(90..92), ..more.clone() };
+        assert!(is_lost(&book.append(&name("r1"), other).await));
+        let otherwise = Append { then: Then::Waits(8), ..more };
+        assert!(is_lost(&book.append(&name("r1"), otherwise).await));
+        book.lease(&name("r1"), "node-1").await.unwrap();
+    }
+    let header = book.header(&name("r1")).await.unwrap();
+    let ends = Then::Ends(9, Outcome::Completed(Arc::new(json!(1))));
+    let end = Append { then: ends, ..append(header.lease, header.entries, header.entries + 1) };
+    book.append(&name("r1"), end.clone()).await.unwrap();
+    assert_eq!(book.append(&name("r1"), end.clone()).await.unwrap().state, RunState::Completed);
+    assert!(is_lost(&book.append(&name("r1"), Append { then: Then::GoesOn, ..end }).await));
+    assert_eq!(book.load(&name("r1"), false).await.unwrap().entries.len(), 7);
+}
