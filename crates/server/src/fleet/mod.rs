@@ -478,15 +478,10 @@ impl NodeTask {
             let name = WorkloadName::new(workload.namespace.as_str(), workload.name.as_str());
             let problem = match &grant {
                 None => Some(format!("the node `{}` has not joined", self.node)),
-                Some(grant)
-                    if let Some(problem) = problem(&self.node, grant, workload, &self.fleet.flows) =>
-                {
-                    Some(problem)
-                }
-                Some(_) if wanted.len() >= WORKLOADS_LIMIT => {
-                    Some(format!("a node may hold {WORKLOADS_LIMIT} workloads"))
-                }
-                Some(_) => None,
+                Some(grant) => problem(&self.node, grant, workload, &self.fleet.flows).or_else(|| {
+                    let is_full = wanted.len() >= WORKLOADS_LIMIT;
+                    is_full.then(|| format!("a node may hold {WORKLOADS_LIMIT} workloads"))
+                }),
             };
             match problem {
                 Some(message) => refused.push(workloads::refusal(&name, message)),

@@ -108,7 +108,8 @@ pub(super) struct Taker {
 }
 
 impl Taker {
-    fn named(name: &str) -> Self {
+    /// By the name in a run's header; nobody has an empty one.
+    pub(super) fn named(name: &str) -> Self {
         let (node, instance) = name.split_once('/').unwrap_or((name, ""));
         Self { node: node.into(), instance: instance.into() }
     }
@@ -134,7 +135,8 @@ pub(super) enum NoTaker {
 pub(super) struct Board {
     runners: HashMap<Arc<str>, Runner>,
     runs: HashMap<RunName, Carried>,
-    orphans: VecDeque<RunName>,
+    /// By their namespaces: where one has no runner, others may have.
+    orphans: BTreeMap<Arc<str>, VecDeque<RunName>>,
     flows: BTreeMap<NamespacedName, FlowTally>,
     /// Those with runs that wait for their turn.
     waiting: BTreeSet<NamespacedName>,
@@ -174,13 +176,10 @@ impl Board {
         &self.flows
     }
 
-    /// Forgets what was counted of a Flow that is gone.
+    /// Forgets what was counted of a Flow that is gone, and of which there are no runs.
     pub(super) fn forget_flow(&mut self, flow: &NamespacedName) {
-        let nothing = |tally: &FlowTally| tally.open == 0 && tally.queued == 0 && tally.over == 0;
-        if self.flows.get(flow).is_some_and(nothing) {
-            self.flows.remove(flow);
-            self.waiting.remove(flow);
-        }
+        self.flows.remove(flow);
+        self.waiting.remove(flow);
     }
 
     /// How many runners are connected.
@@ -311,7 +310,7 @@ impl Board {
         for run in runs {
             if let Some(carried) = self.runs.get_mut(&run) {
                 carried.is_orphan = true;
-                self.orphans.push_back(run);
+                self.put_back_orphan(run);
             }
         }
     }
@@ -322,34 +321,53 @@ impl Board {
         running.map(|runner| runner.heard + lease).min()
     }
 
-    /// Somebody is to take it up.
-    pub(super) fn orphan(&mut self, run: RunName, account: Arc<str>, lease: u64) {
-        let nobody = Taker { node: Arc::default(), instance: Arc::default() };
+    /// Somebody is to take up a run that was `of` somebody; nothing happens where another one has it by now.
+    pub(super) fn orphan(&mut self, run: RunName, account: Arc<str>, lease: u64, of: &Taker) {
         let carried = self.runs.entry(run.clone()).or_insert_with(|| Carried {
-            taker: nobody,
+            taker: of.clone(),
             is_orphan: true,
             lease,
             account,
             wishes: Vec::new(),
             given: 0,
         });
+        if carried.taker != *of {
+            return;
+        }
         if let Some(runner) = self.runners.get_mut(&carried.taker.node) {
             runner.runs.remove(&run);
         }
         carried.is_orphan = true;
-        self.orphans.push_back(run);
+        self.put_back_orphan(run);
     }
 
-    /// The orphans, the first first. They are to be taken up, or put back.
-    pub(super) fn take_orphans(&mut self) -> Vec<RunName> {
-        let orphans = std::mem::take(&mut self.orphans);
-        let is_orphan = |run: &RunName| self.runs.get(run).is_some_and(|carried| carried.is_orphan);
-        let mut seen = HashSet::new();
-        orphans.into_iter().filter(|run| is_orphan(run) && seen.insert(run.clone())).collect()
+    /// The namespaces with orphans.
+    pub(super) fn with_orphans(&self) -> Vec<Arc<str>> {
+        self.orphans.keys().cloned().collect()
+    }
+
+    /// The first orphans of a namespace, and whom they call as. They are to be taken up, or put back.
+    pub(super) fn take_orphans(&mut self, namespace: &str, most: usize) -> Vec<(RunName, Arc<str>)> {
+        let mut taken: Vec<(RunName, Arc<str>)> = Vec::new();
+        let Some(orphans) = self.orphans.get_mut(namespace) else { return taken };
+        while taken.len() < most
+            && let Some(run) = orphans.pop_front()
+        {
+            let orphan = self.runs.get(&run).filter(|carried| carried.is_orphan);
+            if let Some(account) = orphan.map(|carried| carried.account.clone())
+                && !taken.iter().any(|(other, _)| *other == run)
+            {
+                taken.push((run, account));
+            }
+        }
+        if orphans.is_empty() {
+            self.orphans.remove(namespace);
+        }
+        taken
     }
 
     pub(super) fn put_back_orphan(&mut self, run: RunName) {
-        self.orphans.push_back(run);
+        self.orphans.entry(run.namespace.clone()).or_default().push_back(run);
     }
 
     /// Chooses who takes up a run, and has him have it: `first` where it may, else the one with the most room.
@@ -486,6 +504,10 @@ impl Board {
         true
     }
 
+    pub(super) fn knows(&self, run: &RunName) -> bool {
+        self.runs.contains_key(run)
+    }
+
     /// Whether a node has that lease of a run, as far as is known here.
     pub(super) fn has(&self, run: &RunName, node: &str, lease: u64) -> bool {
         self.runs.get(run).is_some_and(|carried| &*carried.taker.node == node && carried.lease == lease)
@@ -570,3 +592,6 @@ pub(super) enum Refusal {
     /// There is no runner.
     Nobody,
 }
+
+#[cfg(test)]
+mod tests;

@@ -132,8 +132,13 @@ impl RunBook {
         .await
     }
 
-    /// Ends a run that is not over, whoever has it.
-    pub async fn cancel(&self, run: &RunName, at: Millis) -> Result<RunHeader, FlowsError> {
+    /// Ends a run that is not over, whoever has it, if it `may` be in the state that it is in.
+    pub async fn cancel(
+        &self,
+        run: &RunName,
+        at: Millis,
+        may: impl Fn(RunState) -> bool,
+    ) -> Result<RunHeader, FlowsError> {
         let cancelled = |before: &RunHeader| {
             let ended = RunHeader {
                 state: RunState::Cancelled,
@@ -142,7 +147,7 @@ impl RunBook {
                 entries: before.entries.saturating_add(1),
                 ..before.clone()
             };
-            (!before.state.is_over()).then_some(ended)
+            (!before.state.is_over() && may(before.state)).then_some(ended)
         };
         self.change(run, cancelled, |before, write| {
             let entry = vec![HistoryEntry::new(at, RunEvent::Cancelled)];

@@ -4,7 +4,7 @@
 //! runners that were not heard for longer than a lease lose what they have; orphans, runs whose time has come and runs whose turn it is are
 //! given to those that have room. It sleeps until the next of these, or until something changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -46,6 +46,8 @@ pub struct Flows {
     pub(super) lease: Duration,
     /// When the next of the runs that wait is due, as far as is known.
     next_due: Mutex<Option<Millis>>,
+    /// Those that are due and cannot be read: they are not to stand in the way of others.
+    unread: Mutex<HashSet<RunName>>,
     /// There is something to be done.
     pub(super) look: Notify,
     /// So is there of what is to be forgotten.
@@ -62,6 +64,8 @@ pub(super) enum GivenTo {
     Somebody,
     /// It is over, gone, or somebody has it already.
     Nobody,
+    /// What the store has of it cannot be read.
+    Unread,
     /// Nobody has room, or is there.
     NoRoom(NoTaker),
 }
@@ -121,6 +125,7 @@ impl Flows {
             changes: RunChanges::new(now_millis()),
             lease,
             next_due: Mutex::default(),
+            unread: Mutex::default(),
             look: Notify::new(),
             prune: Notify::new(),
         }))
@@ -206,30 +211,46 @@ impl Flows {
     /// Does what is due.
     async fn round(&self) -> Result<(), FlowsError> {
         self.board.lock().expire(Instant::now(), self.lease);
-        let orphans = self.board.lock().take_orphans();
-        self.give_all(orphans).await?;
+        self.give_orphans().await?;
         self.begin_queued().await?;
         self.wake_due().await
     }
 
     /// Orphans that nobody takes up stay what they are.
-    async fn give_all(&self, orphans: Vec<RunName>) -> Result<(), FlowsError> {
-        let given = stream::iter(orphans)
-            .map(async |run| (self.give(&run, None, Vec::new()).await, run))
-            .buffered(TOGETHER);
+    async fn give_orphans(&self) -> Result<(), FlowsError> {
+        let namespaces = self.board.lock().with_orphans();
         let mut failed = None;
-        let mut given = std::pin::pin!(given);
-        while let Some((given, run)) = given.next().await {
-            match given {
-                Ok(GivenTo::NoRoom(_)) => self.board.lock().put_back_orphan(run),
-                Ok(GivenTo::Somebody | GivenTo::Nobody) => {}
-                Err(error) => failed = Some(error),
+        for namespace in namespaces {
+            let mut has_room = true;
+            while has_room {
+                let orphans = self.board.lock().take_orphans(&namespace, TOGETHER);
+                if orphans.is_empty() {
+                    break;
+                }
+                let given = stream::iter(orphans)
+                    .map(async |(run, account)| (self.give(&run, Some(&account), Vec::new()).await, run))
+                    .buffered(TOGETHER);
+                let mut given = std::pin::pin!(given);
+                while let Some((given, run)) = given.next().await {
+                    match given {
+                        Ok(GivenTo::NoRoom(_)) => {
+                            has_room = false;
+                            self.board.lock().put_back_orphan(run);
+                        }
+                        Ok(GivenTo::Somebody | GivenTo::Nobody | GivenTo::Unread) => {}
+                        // It is an orphan as before.
+                        Err(error) => {
+                            has_room = false;
+                            failed = Some(error);
+                        }
+                    }
+                }
             }
         }
         failed.map_or(Ok(()), Err)
     }
 
-    /// Gives a run to whoever has room, with what is wanted of it. Where the store fails, it is an orphan.
+    /// Gives a run to whoever has room, with what is wanted of it. Where its lease is not written, it is an orphan.
     pub(super) async fn give(
         &self,
         run: &RunName,
@@ -240,19 +261,12 @@ impl Flows {
             Some(account) => account.clone(),
             None => match self.book.header(run).await {
                 Ok(header) => header.account,
-                Err(FlowsError::NotFound(_)) => {
-                    self.board.lock().drop_run(run);
-                    return Ok(GivenTo::Nobody);
-                }
+                Err(FlowsError::NotFound(_)) => return Ok(GivenTo::Nobody),
                 Err(error @ FlowsError::Unreadable { .. }) => {
                     tracing::error!(run = %run.run, %error, "a run does not go on");
-                    self.board.lock().drop_run(run);
-                    return Ok(GivenTo::Nobody);
+                    return Ok(GivenTo::Unread);
                 }
-                Err(error) => {
-                    self.board.lock().put_back_orphan(run.clone());
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
             },
         };
         let taken = self.board.lock().take_up(run, &account, None, Instant::now(), self.lease);
@@ -281,7 +295,7 @@ impl Flows {
                 Ok(GivenTo::Nobody)
             }
             Err(error) => {
-                self.board.lock().orphan(run.clone(), Arc::default(), 0);
+                self.board.lock().orphan(run.clone(), Arc::default(), 0, taker);
                 Err(error)
             }
         }
@@ -297,80 +311,100 @@ impl Flows {
             if most == 0 {
                 continue;
             }
-            let runs = self.book.queued(&flow.namespace, &flow.name, most).await?;
+            let unread = self.unread.lock().len();
+            let mut runs = self.book.queued(&flow.namespace, &flow.name, most + unread).await?;
+            runs.retain(|run| !self.unread.lock().contains(run));
+            runs.truncate(most);
             if runs.is_empty() && tally.queued == 0 {
                 self.board.lock().has_queue(&flow, false);
             }
+            let mut has_room = true;
             for run in runs {
-                if !self.begin(&flow, &run).await? {
-                    return Ok(());
+                has_room = self.begin(&flow, &run).await?;
+                if !has_room {
+                    break;
                 }
             }
-            if self.board.lock().tally(&flow).queued > 0 && most == TOGETHER {
+            if has_room && self.board.lock().tally(&flow).queued > 0 && most == TOGETHER {
                 self.look.notify_one();
             }
         }
         Ok(())
     }
 
-    /// Begins a run that waited for its turn; `false`: nobody has room.
+    /// Begins a run that waited for its turn; `false`: nobody has room. For as long as one waits, no other one is let before it.
     async fn begin(&self, flow: &NamespacedName, run: &RunName) -> Result<bool, FlowsError> {
-        {
-            let mut board = self.board.lock();
-            let tally = board.tally(flow);
-            tally.open += 1;
-            tally.queued = tally.queued.saturating_sub(1);
-        }
         let given = self.give(run, None, Vec::new()).await;
         let mut board = self.board.lock();
-        let tally = board.tally(flow);
-        match given {
-            Ok(GivenTo::Somebody) => {
-                tally.started += 1;
-                let is_last = tally.queued == 0;
-                board.has_queue(flow, !is_last);
-                Ok(true)
+        let has_begun = match &given {
+            Ok(given) => *given == GivenTo::Somebody,
+            // It is an orphan then, which goes on when the store does.
+            Err(_) => board.knows(run),
+        };
+        if has_begun {
+            let tally = board.tally(flow);
+            tally.open += 1;
+            tally.started += 1;
+            tally.queued = tally.queued.saturating_sub(1);
+            let has_more = tally.queued > 0;
+            board.has_queue(flow, has_more);
+        }
+        drop(board);
+        match given? {
+            GivenTo::Unread => drop(self.unread.lock().insert(run.clone())),
+            GivenTo::NoRoom(_) => return Ok(false),
+            // It was cancelled meanwhile.
+            GivenTo::Somebody | GivenTo::Nobody => {}
+        }
+        Ok(true)
+    }
+
+    /// Gives runs that have waited for long enough to runners. Those for whom there is none are orphans, out of the way of others.
+    async fn wake_due(&self) -> Result<(), FlowsError> {
+        loop {
+            let unread = self.unread.lock().len();
+            let mut due = self.book.due(now_millis(), TOGETHER + unread).await?;
+            due.retain(|run| !self.unread.lock().contains(run));
+            if due.is_empty() {
+                // One that is written meanwhile tells of itself.
+                *self.next_due.lock() = None;
+                if let Some(found) = self.book.next_due(unread).await? {
+                    let mut next = self.next_due.lock();
+                    *next = Some(next.map_or(found, |next| next.min(found)));
+                }
+                return Ok(());
             }
-            // It was cancelled meanwhile, and counted there.
-            Ok(GivenTo::Nobody) => {
-                tally.open = tally.open.saturating_sub(1);
-                Ok(true)
+            let woken = stream::iter(due).map(async |run| self.wake(&run).await);
+            let woken: Vec<_> = woken.buffered(TOGETHER).collect().await;
+            let mut any = false;
+            for woken in woken {
+                any |= woken?;
             }
-            Ok(GivenTo::NoRoom(_)) => {
-                tally.open = tally.open.saturating_sub(1);
-                tally.queued += 1;
-                Ok(false)
+            // Others are about to take them up.
+            if !any {
+                return Ok(());
             }
-            // It is an orphan now, which goes on when the store does.
-            Err(error) => Err(error),
         }
     }
 
-    /// Gives runs to runners that have waited for long enough.
-    async fn wake_due(&self) -> Result<(), FlowsError> {
-        loop {
-            let due = self.book.due(now_millis(), TOGETHER).await?;
-            if due.is_empty() {
-                let next = self.book.next_due().await?;
-                // One that was written meanwhile has told of itself.
-                *self.next_due.lock() = next;
-                return Ok(());
+    /// `false`: nothing has become of it.
+    async fn wake(&self, run: &RunName) -> Result<bool, FlowsError> {
+        match self.give(run, None, Vec::new()).await? {
+            GivenTo::Somebody => Ok(true),
+            GivenTo::Nobody => Ok(false),
+            GivenTo::Unread => {
+                self.unread.lock().insert(run.clone());
+                Ok(true)
             }
-            let all = due.len();
-            let given = stream::iter(due)
-                .map(async |run| self.give(&run, None, Vec::new()).await)
-                .buffered(TOGETHER)
-                .collect::<Vec<_>>()
-                .await;
-            let mut stuck = 0;
-            for given in given {
-                stuck += usize::from(given? != GivenTo::Somebody);
-            }
-            // It is tried again when somebody has room.
-            if stuck == all {
-                *self.next_due.lock() = None;
-                return Ok(());
-            }
+            GivenTo::NoRoom(_) => match self.book.lease(run, "").await {
+                Ok(header) => {
+                    let nobody = Taker::named("");
+                    self.board.lock().orphan(run.clone(), header.account, header.lease, &nobody);
+                    Ok(true)
+                }
+                Err(FlowsError::Lost(_) | FlowsError::NotFound(_)) => Ok(false),
+                Err(error) => Err(error),
+            },
         }
     }
 
@@ -385,8 +419,7 @@ impl Flows {
 
     /// Somebody has room.
     pub(super) fn has_room(&self) {
-        let starved = self.next_due.lock().is_none();
-        if starved || self.board.lock().wants_room() {
+        if self.board.lock().wants_room() {
             self.look.notify_one();
         }
     }

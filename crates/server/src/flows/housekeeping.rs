@@ -100,7 +100,7 @@ impl Flows {
                 if header.state.is_over() {
                     continue;
                 }
-                match self.book.cancel(&header.name, now_millis()).await {
+                match self.book.cancel(&header.name, now_millis(), |_| true).await {
                     Ok(cancelled) => {
                         self.board.lock().take_away(&header.name);
                         let queued = header.state == RunState::Queued;
@@ -118,7 +118,10 @@ impl Flows {
         }
         if self.known.get(flow).is_none() {
             self.forget_over(flow, 0, gone.saturating_add(1)).await?;
-            self.board.lock().forget_flow(flow);
+            let left = self.book.list(Some(&flow.namespace), Some(&flow.name), None, 1).await?;
+            if left.headers.is_empty() && left.next.is_none() {
+                self.board.lock().forget_flow(flow);
+            }
         }
         Ok(())
     }

@@ -30,11 +30,11 @@ impl RunBook {
         Ok(found.iter().filter_map(|(key, _)| keys::run_of_waiting(key)).collect())
     }
 
-    /// When the next of those that wait is due.
-    pub async fn next_due(&self) -> Result<Option<Millis>, FlowsError> {
+    /// When the next of those that wait is due, but for the first ones.
+    pub async fn next_due(&self, but: usize) -> Result<Option<Millis>, FlowsError> {
         let (from, until) = keys::under(keys::WAITING);
-        let found = self.store.records(&from, &until, 1).await?;
-        Ok(found.first().and_then(|(key, _)| keys::due_of_waiting(key)))
+        let found = self.store.records(&from, &until, but + 1).await?;
+        Ok(found.get(but).and_then(|(key, _)| keys::due_of_waiting(key)))
     }
 
     /// The runs of a Flow that wait for their turn: the first of them.

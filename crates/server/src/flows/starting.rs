@@ -108,7 +108,7 @@ impl Flows {
         };
         if !is_his {
             // He was given up before it was written.
-            board.orphan(run, flow.account.clone(), header.lease);
+            board.orphan(run, flow.account.clone(), header.lease, &taker);
             self.look.notify_one();
         }
         drop(board);

@@ -296,3 +296,76 @@ async fn what_is_added_again_is_there_once() {
     assert!(is_lost(&book.append(&name("r1"), Append { then: Then::GoesOn, ..end }).await));
     assert_eq!(book.load(&name("r1"), false).await.unwrap().entries.len(), 7);
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_stops_nothing() {
+    let store = Store::in_memory();
+    let book = book(&store);
+    for run in ["r1", "r2", "r3"] {
+        begin(&book, run).await;
+        let end = Append { then: Then::Ends(5, Outcome::Cancelled), ..append(1, 0, 1) };
+        book.append(&name(run), end).await.unwrap();
+    }
+    let put = vec![("flow/h/shop/order/r2".into(), "spoilt".into())];
+    store.write_records(crate::store::RecordWrite { put, ..Default::default() }).await.unwrap();
+    let page = book.list(Some("shop"), None, None, 9).await.unwrap();
+    assert_eq!(page.headers.iter().map(|header| &*header.name.run).collect::<Vec<_>>(), ["r1", "r3"]);
+    // Page by page, too.
+    let page = book.list(None, None, Some(&name("r1")), 1).await.unwrap();
+    assert_eq!((page.headers.len(), page.next), (0, Some(name("r2"))));
+    let (gone, left) = book.prune("shop", "order", 0, 0).await.unwrap();
+    assert_eq!((gone.len(), left), (3, 0));
+    // Who went by its workflow, only its header has said.
+    assert_eq!(everything(&store).await.len(), 2);
+    book.sweep().await.unwrap();
+    assert_eq!(everything(&store).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_sweep_takes_what_is_of_no_run() {
+    let store = Store::in_memory();
+    let book = book(&store);
+    let given = Some(Given { name: "order-7".into(), body: "a".into() });
+    book.start(Start { given, ..start("r1") }).await.unwrap();
+    book.sweep().await.unwrap();
+    let before = everything(&store).await;
+    assert!(
+        before.iter().any(|key| key.starts_with("flow/w/"))
+            && before.iter().any(|key| key.starts_with("flow/n/"))
+    );
+    assert_eq!(book.load(&name("r1"), true).await.unwrap().workflow, start("r1").workflow);
+    // A crash has left the workflow of a run that was forgotten.
+    let put = vec![("flow/w/shop/f00d".into(), "x".into()), ("flow/u/shop/f00d/order/r0".into(), "".into())];
+    store.write_records(crate::store::RecordWrite { put, ..Default::default() }).await.unwrap();
+    book.sweep().await.unwrap();
+    assert_eq!(everything(&store).await, before);
+}
+
+#[tokio::test]
+async fn a_run_waits_for_its_turn_is_cancelled_and_goes_on() {
+    let store = Store::in_memory();
+    let book = book(&store);
+    let Started::New(header) = book.start(Start { runner: None, ..start("r1") }).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!((header.state, header.lease, &*header.runner), (RunState::Queued, 0, ""));
+    assert_eq!(book.queued("shop", "order", 9).await.unwrap(), [name("r1")]);
+    assert!(is_lost(&book.append(&name("r1"), Append { lease: 1, ..append(1, 0, 1) }).await));
+    assert!(is_lost(&book.cancel(&name("r1"), 5, |now| now == RunState::Active).await));
+    let header = book.cancel(&name("r1"), 5, |now| now == RunState::Queued).await.unwrap();
+    assert_eq!(
+        (header.state, header.ended, header.entries, header.lease),
+        (RunState::Cancelled, Some(5), 1, 1)
+    );
+    assert!(book.queued("shop", "order", 9).await.unwrap().is_empty());
+    assert!(is_lost(&book.cancel(&name("r1"), 5, |_| true).await));
+    let header = book.reopen(&name("r1"), "node-2/1").await.unwrap();
+    assert_eq!((header.state, header.ended, header.lease), (RunState::Active, None, 2));
+    assert_eq!(book.outcome(&name("r1")).await.unwrap(), None);
+    assert_eq!(book.active(None, 9).await.unwrap(), [name("r1")]);
+    let end = Then::Ends(9, Outcome::Completed(Arc::new(json!(1))));
+    book.append(&name("r1"), Append { then: end, ..append(2, 1, 2) }).await.unwrap();
+    assert!(is_lost(&book.reopen(&name("r1"), "node-2/1").await));
+    assert_eq!(book.prune("shop", "order", 0, 0).await.unwrap().0, [name("r1")]);
+    assert_eq!(everything(&store).await, [""; 0]);
+}

@@ -50,14 +50,14 @@ impl Flows {
     async fn give_with(&self, header: &RunHeader, wish: RunWish) -> Result<bool, FlowsError> {
         match self.give(&header.name, Some(&header.account), vec![wish]).await? {
             GivenTo::Somebody => Ok(true),
-            GivenTo::Nobody => Ok(false),
+            GivenTo::Nobody | GivenTo::Unread => Ok(false),
             GivenTo::NoRoom(_) => Err(no_runner(&header.name.namespace)),
         }
     }
 
     /// Ends a run that nobody has.
     async fn cancel(&self, run: &RunName, state: RunState) -> Result<bool, FlowsError> {
-        match self.book.cancel(run, now_millis()).await {
+        match self.book.cancel(run, now_millis(), |now| now == state).await {
             Ok(cancelled) => {
                 // Somebody may have been about to take it up.
                 self.board.lock().take_away(run);
@@ -92,7 +92,7 @@ impl Flows {
                 tally.over = tally.over.saturating_sub(1);
                 tally.open += 1;
                 if !board.hand_over(run, &taker, leased.lease, vec![RunWish::Retry(task.into())]) {
-                    board.orphan(run.clone(), leased.account.clone(), leased.lease);
+                    board.orphan(run.clone(), leased.account.clone(), leased.lease, &taker);
                     board.wish(run, RunWish::Retry(task.into()));
                 }
                 drop(board);

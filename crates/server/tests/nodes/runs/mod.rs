@@ -370,3 +370,156 @@ async fn a_flow_that_is_deleted_takes_its_runs_along() {
     let refused = runner.append(&over, (1, 1), ends(&done())).await.unwrap_err();
     assert_eq!(refused.code(), Code::Aborted);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_those_that_the_workflow_lists_and_its_account_may_read() {
+    let server = server().await;
+    let secret = |name: &str| json!({ "metadata": { "name": name }, "stringData": { "token": "hunter2" } });
+    for name in ["card", "other"] {
+        server.put(KindId::Secret, "shop", secret(name)).await;
+    }
+    let role = json!({
+        "metadata": { "name": "cards" },
+        "rules": [{ "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["card", "none"], "verbs": ["get"] }],
+    });
+    server.put(KindId::Role, "shop", role).await;
+    let binding = json!({
+        "metadata": { "name": "cards" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "cards" },
+        "subjects": [{ "kind": "ServiceAccount", "name": "orders", "namespace": "shop" }],
+    });
+    server.put(KindId::RoleBinding, "shop", binding).await;
+    let workflow = json!({
+        "document": { "dsl": "1.0.3", "namespace": "any", "name": "any", "version": "1.0.0" },
+        "use": { "secrets": ["card", "other", "none"] },
+        "do": [{ "one": { "set": { "a": 1 } } }],
+    });
+    put_flow(&server, "order", json!({ "workflow": workflow })).await;
+    let n1 = node(&server, "n1", &["shop"]).await;
+    let mut runner = Runner::open(&n1, "1", 3, &[]).await;
+    let (run, _) = runner.begin("order").await;
+    let request = |lease| tulle_wire::flow::SecretsRequest { run: run_ref("order", &run), lease };
+    // Roles are followed as they are written.
+    let found = async {
+        loop {
+            let found = runner.calls.secrets(request(1)).await.unwrap().into_inner();
+            if !found.secrets.is_empty() {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let found = tokio::time::timeout(PATIENCE, found).await.unwrap();
+    assert_eq!(found.secrets["card"].data["token"], "hunter2");
+    assert_eq!(found.secrets.len(), 1);
+    assert!(
+        found.refused["other"].contains("the service account shop/orders may not `get`"),
+        "{:?}",
+        found.refused
+    );
+    assert_eq!(found.refused["none"], "there is no Secret shop/none");
+    assert_eq!(runner.calls.secrets(request(2)).await.err().unwrap().code(), Code::Aborted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stands_for_a_flow_runs_it() {
+    let server = server().await;
+    put_flow(&server, "order", json!({})).await;
+    let stands_for = |flow: &str, account: &str| {
+        let mut workload = crate::client::workload("shop", &format!("{flow}-flow-n"), account, true);
+        workload.labels.insert("tulle.dev/flow".to_owned(), flow.to_owned());
+        workload
+    };
+    let runs = node(&server, "n1", &["shop"]).await;
+    // It may have the account's identity, and does not run Flows.
+    let other = server.node("n2", &["shop/orders"]).await;
+    let mut reports = other.report(vec![stands_for("order", "orders")]).await;
+    let reply = reports.reply().await.unwrap();
+    let why = "may not stand for Flows of the namespace shop";
+    assert!(reply.refused[0].message.contains(why), "{reply:?}");
+    let mut reports = runs.report(vec![stands_for("none", "orders")]).await;
+    let reply = reports.reply().await.unwrap();
+    assert!(reply.refused[0].message.contains("there is no Flow shop/none"), "{reply:?}");
+    reports.workloads(vec![stands_for("order", "web")]).await;
+    let reply = reports.reply().await.unwrap();
+    assert!(reply.refused[0].message.contains("calls as the service account orders"), "{reply:?}");
+    assert_eq!(server.get(KindId::Workload, "shop", "order-flow-n").await, None);
+    reports.workloads(vec![stands_for("order", "orders")]).await;
+    assert_eq!(reports.reply().await.unwrap().refused, []);
+    assert!(server.get(KindId::Workload, "shop", "order-flow-n").await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_that_are_over_are_kept_as_the_flow_says() {
+    let server = server().await;
+    put_flow(&server, "order", json!({ "history": { "runs": 2 } })).await;
+    let n1 = node(&server, "n1", &["shop"]).await;
+    let mut runner = Runner::open(&n1, "1", 3, &[]).await;
+    let (goes_on_run, _) = runner.begin("order").await;
+    let mut over = Vec::new();
+    for at in 0..5 {
+        let (run, _) = runner.begin("order").await;
+        let outcome = serde_json::to_vec(&done()).unwrap().into();
+        let end = append_request::Then::Ends(tulle_wire::flow::RunEnds { at: 1_000 + at, outcome });
+        runner.append(&run, (1, 0), end).await.unwrap();
+        over.push(run);
+    }
+    let flows = server.server.views().flows().clone();
+    // All of them are too old, but nobody looks at that before a minute is over.
+    let kept = async {
+        loop {
+            let page = flows.book().list(Some("shop"), None, None, 9).await.unwrap();
+            let names: Vec<_> = page.headers.iter().map(|header| header.name.run.to_string()).collect();
+            if names.len() <= 3 {
+                return names;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let kept = tokio::time::timeout(PATIENCE, kept).await.unwrap();
+    assert!(kept.contains(&goes_on_run), "{kept:?}");
+    assert!(!kept.contains(&over[0]) && !kept.contains(&over[1]), "{kept:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_revoked_runs_nothing_any_more() {
+    let server = server().await;
+    put_flow(&server, "order", json!({})).await;
+    let (n1, n2) = (node(&server, "n1", &["shop"]).await, node(&server, "n2", &["shop"]).await);
+    let mut first = Runner::open(&n1, "1", 3, &[]).await;
+    let (run, _) = first.begin("order").await;
+    let mut second = Runner::open(&n2, "1", 3, &[]).await;
+    // What there is of it besides is not there.
+    let _ = server.server.views().revoke("n1").await;
+    assert_eq!((second.given().await.run, 2), (run_ref("order", &run), 2));
+    let refused = first.append(&run, (1, 0), goes_on()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    assert!(Runner::try_open(&n1, "1", 3, &[]).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_that_nobody_may_have_stand_in_nobodys_way() {
+    let server = server().await;
+    put_flow(&server, "order", json!({})).await;
+    let (n1, n2) = (node(&server, "n1", &["shop"]).await, node(&server, "n2", &["shop"]).await);
+    let mut first = Runner::open(&n1, "1", 1, &[]).await;
+    let (waits, _) = first.begin("order").await;
+    first
+        .append(&waits, (1, 0), append_request::Then::Waits(tulle_wire::flow::RunWaits { until: 1 }))
+        .await
+        .unwrap();
+    // It is due at once, and given to who has room.
+    assert_eq!(first.given().await.lease, 2);
+    first
+        .append(&waits, (2, 1), append_request::Then::Waits(tulle_wire::flow::RunWaits { until: 1 }))
+        .await
+        .unwrap();
+    assert_eq!(first.given().await.lease, 3);
+    // It hangs: nobody has room for its run, until somebody else is there.
+    first.freeze();
+    assert_eq!(first.lost().await.lease, 3);
+    let mut second = Runner::open(&n2, "1", 1, &[]).await;
+    let given = second.given().await;
+    assert_eq!(given.run, run_ref("order", &waits));
+    assert_eq!(second.load(&waits, given.lease).await.unwrap().entries.len(), 2);
+}

@@ -1,0 +1,133 @@
+use super::*;
+
+const LEASE: Duration = Duration::from_secs(2);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn run(name: &str) -> RunName {
+    RunName { namespace: "shop".into(), flow: "order".into(), run: name.into() }
+}
+
+struct Day {
+    board: Board,
+    now: Instant,
+}
+
+impl Day {
+    fn new() -> Self {
+        Self { board: Board::default(), now: Instant::now() }
+    }
+
+    fn open(&mut self, node: &str, spaces: &str, most: usize) -> (u64, mpsc::Receiver<RunnerNote>) {
+        let (notes, told) = mpsc::channel(16);
+        let new = NewRunner {
+            node: node.into(),
+            instance: "1".into(),
+            spaces: vec![spaces.to_owned()].into(),
+            most,
+            notes,
+            holds: Vec::new(),
+        };
+        (self.board.open(new, self.now).0, told)
+    }
+
+    fn take_up(&mut self, name: &str, first: Option<&str>) -> Result<String, NoTaker> {
+        let taken = self.board.take_up(&run(name), &"till".into(), first, self.now, LEASE);
+        taken.map(|taker| taker.node.to_string())
+    }
+}
+
+#[test]
+fn a_run_is_for_who_may_have_it_and_has_the_most_room() {
+    let mut day = Day::new();
+    assert_eq!(day.take_up("r0", None), Err(NoTaker::Nobody));
+    let (bank, _told) = day.open("bank", "bank", 10);
+    assert_eq!(day.take_up("r0", None), Err(NoTaker::Nobody));
+    let (_, _big) = day.open("big", "shop", 4);
+    let (_, _small) = day.open("small", "*", 2);
+    let mut taken = Vec::new();
+    for name in ["r1", "r2", "r3"] {
+        taken.push(day.take_up(name, None).unwrap());
+    }
+    taken.sort();
+    assert_eq!(taken, ["big", "big", "small"], "by shares of what they take");
+    assert_eq!(day.take_up("r1", None), Err(NoTaker::Taken));
+    // Who asks for it has it, as long as he has room.
+    assert_eq!(day.take_up("r4", Some("small")), Ok("small".to_owned()));
+    assert_eq!(day.take_up("r5", Some("small")), Ok("big".to_owned()));
+    assert_eq!(day.take_up("r6", Some("bank")), Ok("big".to_owned()));
+    assert_eq!(day.take_up("r7", None), Err(NoTaker::Full));
+    // The one that is silent has none.
+    day.now += LEASE;
+    assert!(!day.board.heard("bank", bank + 9, day.now, LEASE), "of an older stream");
+    assert_eq!(day.take_up("r8", None), Err(NoTaker::Nobody));
+}
+
+#[test]
+fn a_silent_runner_loses_what_it_has() {
+    let mut day = Day::new();
+    let (session, mut told) = day.open("n1", "shop", 10);
+    day.take_up("r1", None).unwrap();
+    let taker = Taker::named("n1/1");
+    assert!(day.board.begun(&run("r1"), &taker, 1));
+    assert!(day.board.calls_as("n1", "shop", "till") && !day.board.calls_as("n1", "bank", "till"));
+    day.now += SECOND;
+    assert!(!day.board.heard("n1", session, day.now, LEASE));
+    day.now += SECOND;
+    assert!(!day.board.expire(day.now, LEASE));
+    assert_eq!(day.board.next_expiry(LEASE), Some(day.now + SECOND));
+    day.now += SECOND;
+    assert!(day.board.expire(day.now, LEASE));
+    assert_eq!(told.try_recv(), Ok(RunnerNote::Lost(run("r1"), 1)));
+    assert!(!day.board.calls_as("n1", "shop", "till"));
+    assert_eq!(day.board.next_expiry(LEASE), None);
+    assert_eq!(day.board.take_orphans("shop", 9), [(run("r1"), "till".into())]);
+    day.board.put_back_orphan(run("r1"));
+    assert!(day.board.heard("n1", session, day.now, LEASE), "it is back, and has nothing");
+    assert_eq!(day.take_up("r1", None), Ok("n1".to_owned()));
+    // What was written of an earlier lease comes late.
+    assert!(day.board.hand_over(&run("r1"), &taker, 3, vec![RunWish::Resume]));
+    assert!(!day.board.hand_over(&run("r1"), &taker, 2, Vec::new()));
+    assert_eq!(told.try_recv(), Ok(RunnerNote::Given(run("r1"), 3, vec![RunWish::Resume])));
+    assert!(day.board.has(&run("r1"), "n1", 3) && !day.board.has(&run("r1"), "n2", 3));
+    // It is no orphan any more, though the list still has it.
+    assert_eq!(day.board.take_orphans("shop", 9), []);
+}
+
+#[test]
+fn what_a_runner_may_not_have_heard_is_told_again() {
+    let mut day = Day::new();
+    let (_, mut told) = day.open("n1", "shop", 10);
+    day.take_up("r1", None).unwrap();
+    // Before it is known whether it has the run.
+    assert!(day.board.wish(&run("r1"), RunWish::Suspend));
+    assert!(told.try_recv().is_err());
+    let taker = Taker::named("n1/1");
+    day.board.hand_over(&run("r1"), &taker, 1, Vec::new());
+    assert_eq!(told.try_recv(), Ok(RunnerNote::Given(run("r1"), 1, vec![RunWish::Suspend])));
+    assert!(day.board.wish(&run("r1"), RunWish::Cancel));
+    assert_eq!(told.try_recv(), Ok(RunnerNote::Wish(run("r1"), RunWish::Cancel)));
+    assert_eq!(day.board.release(&run("r1"), 2), [], "of another lease");
+    assert_eq!(day.board.release(&run("r1"), 1), [RunWish::Cancel]);
+    assert!(!day.board.wish(&run("r1"), RunWish::Cancel) && !day.board.knows(&run("r1")));
+    day.take_up("r2", None).unwrap();
+    let wished = (0..100).filter(|_| day.board.wish(&run("r2"), RunWish::Cancel)).count();
+    assert_eq!((wished, day.board.drop_run(&run("r2")).len()), (100, MOST_WISHES), "again is no more");
+}
+
+#[test]
+fn a_runner_that_does_not_read_is_cut_off() {
+    let mut day = Day::new();
+    let (session, told) = day.open("n1", "shop", 100);
+    for at in 0..20 {
+        let name = at.to_string();
+        if day.take_up(&name, None).is_err() {
+            break;
+        }
+        day.board.hand_over(&run(&name), &Taker::named("n1/1"), 1, Vec::new());
+    }
+    assert!(!day.board.is_open("n1", session));
+    assert_eq!((told.len(), day.board.spaces("n1")), (16, None));
+    // It opens another one, and is told of those that it does not have.
+    let (_, told) = day.open("n1", "shop", 100);
+    assert_eq!(told.len(), 16);
+}
