@@ -59,6 +59,12 @@ impl Manifest {
         self.value["metadata"]["namespace"].as_str().filter(|namespace| !namespace.is_empty())
     }
 
+    /// Whether it gives the mesh a name that is called: that of a Service, or of a Flow with a trigger.
+    pub fn is_called(&self) -> bool {
+        let has_ports = |ports: Vec<OfferedPort>| self.kind.id == KindId::Service || !ports.is_empty();
+        validate::offered_ports(self.kind.id, &self.value).is_some_and(has_ports)
+    }
+
     /// The file that it is in, however that was named.
     pub fn file(&self) -> Option<PathBuf> {
         std::fs::canonicalize(&self.source.name).ok()
@@ -458,18 +464,29 @@ fn known(api_version: &str) -> String {
     format!("kinds: {}", names.join(", "))
 }
 
-/// Says which objects are there twice.
+/// Says which objects are there twice, and which want one name of the mesh.
 pub fn find_duplicates(manifests: &[Manifest], diagnostics: &mut Diagnostics) {
     let mut seen: HashMap<_, &Manifest> = HashMap::new();
+    let mut named: HashMap<_, &Manifest> = HashMap::new();
     for manifest in manifests {
         let key = (manifest.kind.id, manifest.namespace(), manifest.name());
-        if let Some(first) = seen.get(&key) {
+        let (_, namespace, name) = key;
+        let mut wrong = |title: String, label: &str, first: &Manifest| {
             let line = first.document.location(&first.prefix).map_or(1, |l| l.head.line);
-            let title = format!("metadata.name: {} is described twice", manifest.describe());
             let there = format!("the first one is at {}:{line}", first.source.name);
-            diagnostics.push(manifest.diagnostic(title, "/metadata/name", "given twice").help(there));
-        } else {
-            seen.insert(key, manifest);
+            diagnostics.push(manifest.diagnostic(title, "/metadata/name", label).help(there));
+        };
+        if let Some(first) = seen.get(&key) {
+            wrong(format!("metadata.name: {} is described twice", manifest.describe()), "given twice", first);
+            continue;
+        }
+        seen.insert(key, manifest);
+        if manifest.is_called()
+            && let Some(first) = named.insert((namespace, name), manifest)
+        {
+            let title =
+                format!("metadata.name: {} has the name of {}", manifest.describe(), first.describe());
+            wrong(title, "a name of the mesh is one object's", first);
         }
     }
 }

@@ -238,7 +238,7 @@ impl Compiler {
             ([], []) => {
                 let namespace = &form.name.namespace;
                 let message = format!(
-                    "no node carries out Flows of namespace {namespace}: have one join with a token that allows it (`--flows {namespace}`)"
+                    "no node runs Flows of namespace {namespace}: start one with a token of `tulle token create --flows {namespace}`"
                 );
                 (false, "NoRunner", message)
             }

@@ -57,7 +57,10 @@ impl Compiler {
         let (compiled, targets) = self.compile_workload(name, self.selecting(name));
         let enforcer = compiled.as_ref().map_or(Enforcer::Nobody, |local| {
             let node = local.node.clone();
-            let passes_by = !local.config.inbound_capture || self.explicit_nodes.contains(&node);
+            // What carries a Flow out is the node itself: there is nothing else to come to.
+            let is_flow = self.workloads.get(name).is_some_and(|form| self.triggered(name, form).is_some());
+            let passes_by =
+                !is_flow && (!local.config.inbound_capture || self.explicit_nodes.contains(&node));
             if passes_by { Enforcer::NodeForLinks(node) } else { Enforcer::Node(node) }
         });
         dirty.policies.extend(self.coverage.set(name, targets, &enforcer));

@@ -53,6 +53,14 @@ fn document_problem(document: &Manifest, config: &Config) -> Option<Diagnostic> 
             let title = "kind: runs of Flows are not created: `tulle flow run` and requests start them";
             Some(document.diagnostic(title, "/kind", "not in this file"))
         }
+        KindId::Flow if document.is_called() && document.namespace() == Some(config.namespace.as_str()) => {
+            let is_named = |service: &&Service| service.name == name && !service.ports.is_empty();
+            config.services.iter().find(is_named).map(|_| {
+                let title = format!("metadata.name: `{name}` is the name of a service of this file");
+                let label = "a name of the mesh is one object's";
+                document.diagnostic(title, "/metadata/name", label)
+            })
+        }
         _ if document.kind.is_view() => {
             let title = format!("apiVersion: events of {} can only be read", document.kind.api_version());
             Some(document.diagnostic(title, "/apiVersion", "not in this file"))

@@ -71,6 +71,15 @@ fn wrong_fields() {
             "apiVersion: tulle.dev/v1alpha1\nkind: Flow\nmetadata: {name: order}\nspec:\n  workflow:\n    document: {dsl: '1.0.3', namespace: shop, name: order}\n    do:\n      - pay: {call: http, with: {method: post, endpint: 'http://payment/'}}\n      - tell:\n          run: {shell: {command: ls}}\n      - pay: {set: {x: '${ $secrets.a }'}}\n"
         )
     );
+    let flow = "apiVersion: tulle.dev/v1alpha1\nkind: Flow\nmetadata: {name: c}\nspec:\n  trigger: {http: {}}\n  workflow:\n    document: {dsl: '1.0.3', namespace: a, name: b, version: '1.0.0'}\n    do: [{a: {set: {b: 1}}}]\n";
+    insta::assert_snapshot!(
+        "flow_and_service",
+        validated(&format!("{SERVICE}  ports: [{{port: 80}}]\n---\n{flow}"))
+    );
+    insta::assert_snapshot!(
+        "up_flow_and_service",
+        upped(&format!("services:\n  c: {{command: x, port: 80}}\n---\n{flow}"))
+    );
     insta::assert_snapshot!("no_object", validated("- a\n- b\n"));
     insta::assert_snapshot!(
         "described_twice",

@@ -83,7 +83,7 @@ fn a_flow_with_a_trigger_is_a_service_of_those_who_carry_it_out() {
     assert_eq!((port.number, &*port.name, port.protocol), (8000, "http", AppProtocol::Http1));
     assert_eq!(endpoints(&compiler), Some(vec![]));
     assert_eq!(states(&compiler), ["Accepted=True", "Programmed=NoRunner"]);
-    assert!(told(&compiler)[1].1.contains("`--flows shop`"), "{:?}", told(&compiler));
+    assert!(told(&compiler)[1].1.contains("--flows shop`"), "{:?}", told(&compiler));
 
     // A label is not enough: anybody in the namespace may have written it.
     compiler.apply(carrier("somebody", "other", true));
@@ -242,6 +242,10 @@ fn a_policy_about_a_flow_is_about_those_who_carry_it_out_at_its_trigger() {
     compiler.apply(carrier("somebody", "other", true));
     compiler.apply(carrier("order-n1", "orders", true));
     assert_eq!(accepted(&compiler), ("in force for 1 workload".to_owned(), 1));
+    // Nothing listens there but the node, whatever it captures.
+    let node = json!({ "metadata": { "name": "n1" }, "status": { "captureMode": "Explicit" } });
+    compiler.apply(put(KindId::Node, node));
+    assert_eq!(compiler.policy_status(&name("shop/p")).unwrap()[0].conditions[1].reason, "Enforced");
     let policies = |compiler: &Compiler, workload: &str| {
         let config = compiler.workload(&name(workload)).unwrap().config.clone();
         let of = |policy: &crate::snapshot::AccessPolicy| (policy.at.clone(), policy.rules[0].ports.clone());

@@ -1,6 +1,6 @@
 //! What a run has gone through, task by task: its history replayed in this process.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ pub struct RunHistory {
     /// The FlowRun.
     pub run: Value,
     pub info: RunInfo,
-    workflow: Value,
+    pub workflow: Value,
     entries: Vec<HistoryEntry>,
 }
 
@@ -69,7 +69,9 @@ impl TaskState {
 #[serde(rename_all = "camelCase")]
 pub struct TaskOfRun {
     pub name: Arc<str>,
-    /// Which one it is: where it stands in the workflow, and in which turn of which loop.
+    /// Where it stands in the workflow: a JSON pointer.
+    pub reference: Arc<str>,
+    /// Which one it is: that, and in which turn of which loop.
     pub path: Arc<str>,
     /// How many tasks are around it.
     #[serde(skip)]
@@ -115,9 +117,11 @@ fn tasks(workflow: &Workflow, steps: &[RunStep], entries: &[HistoryEntry]) -> Ve
     for step in steps {
         let of = workflow.task(step.task);
         let index = *by_path.entry(step.path.clone()).or_insert_with(|| {
-            let depth = depth(&step.path, &tasks);
+            let turns = step.path.strip_prefix(&*of.reference).unwrap_or_default();
+            let depth = depth(&of.reference, turns, &tasks);
             tasks.push(TaskOfRun {
-                name: named(&of.name, &step.path),
+                name: named(&of.name, turns),
+                reference: of.reference.clone(),
                 path: step.path.clone(),
                 depth,
                 state: TaskState::Running,
@@ -178,27 +182,22 @@ fn tasks(workflow: &Workflow, steps: &[RunStep], entries: &[HistoryEntry]) -> Ve
     tasks
 }
 
-/// `pack[2]`: with the turn of the loop that it is in.
-fn named(name: &Arc<str>, path: &str) -> Arc<str> {
-    let reference = path.find(['[', '@', '~']).unwrap_or(path.len());
-    let turns = path[reference..].split('@').next().unwrap_or_default();
-    if turns.is_empty() { name.clone() } else { format!("{name}{turns}").into() }
+/// `pack[2]`: with the turn of the loop that it is in. `turns`: what tells it from others of the same task.
+fn named(name: &Arc<str>, turns: &str) -> Arc<str> {
+    match turns.split('@').next() {
+        None | Some("") => name.clone(),
+        Some(turn) => format!("{name}{turn}").into(),
+    }
 }
 
-/// How many of the tasks before are around one: by where they stand, and by who has called the function that it is in.
-fn depth(path: &str, before: &[TaskOfRun]) -> usize {
-    let reference = |path: &str| path[..path.find(['[', '@', '~']).unwrap_or(path.len())].to_owned();
-    let called_by = path.rsplit_once('@').map_or_else(|| reference(path), |(_, caller)| caller.to_owned());
-    let own = reference(path);
-    let is_around = |task: &TaskOfRun| {
-        let around = reference(&task.path);
-        let holds = |of: &str| of.strip_prefix(&*around).is_some_and(|rest| rest.starts_with('/'));
-        holds(&own) || called_by != own && (holds(&called_by) || around == called_by)
+/// How many of the tasks before are around one: by where it stands, and by who has called the function that it is in.
+fn depth(reference: &str, turns: &str, before: &[TaskOfRun]) -> usize {
+    let caller = turns.rsplit_once('@').map(|(_, caller)| caller);
+    let is_around = |around: &&str| {
+        let holds = |of: &str| of.strip_prefix(around).is_some_and(|rest| rest.starts_with('/'));
+        holds(reference) || caller.is_some_and(|caller| holds(caller) || caller.starts_with(around))
     };
-    let mut around: Vec<_> =
-        before.iter().filter(|task| is_around(task)).map(|task| reference(&task.path)).collect();
-    around.sort();
-    around.dedup();
+    let around: BTreeSet<_> = before.iter().map(|task| &*task.reference).filter(is_around).collect();
     around.len()
 }
 

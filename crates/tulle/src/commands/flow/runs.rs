@@ -6,11 +6,13 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tulle_flow::evaluator::{Evaluator, Evaluators};
 use tulle_model::legible::legible;
 use tulle_model::name::NamespacedName;
 use tulle_model::registry::KindId;
 
 use super::RUNS;
+use super::history::fetch;
 use crate::client::{Client, ClientArgs, JSON, Query, resource};
 use crate::commands::get::ScopeArgs;
 use crate::exit::{Failure, Result};
@@ -162,12 +164,14 @@ pub async fn act(args: OneRunArgs, action: &'static str) -> Result<()> {
 
 pub async fn retry(args: RetryArgs) -> Result<()> {
     let (run, client) = args.one.read()?;
-    let from = if args.from.starts_with('/') {
-        args.from
-    } else {
-        let history = client.get(&path(&run, Some("history")), JSON).await?;
-        reference(&history["workflow"], &args.from)?
-    };
+    let history = fetch(&client, &run).await?;
+    let from = if args.from.starts_with('/') { args.from } else { reference(&history.workflow, &args.from)? };
+    let tasks = history.tasks(&Evaluator::new(Evaluators::default())).await?;
+    if !tasks.iter().any(|task| *task.reference == *from) {
+        let names: Vec<_> = tasks.iter().map(|task| &*task.name).collect();
+        return Err(Failure::input(format!("--from: the run has not come to {from} as yet"))
+            .help(format!("it has begun: {}", names.join(", "))));
+    }
     let answer = client.post(&path(&run, Some("retry")), &json!({ "from": from })).await?;
     told(&run, "retry", &answer)
 }
