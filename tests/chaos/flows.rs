@@ -167,7 +167,10 @@ impl Mesh {
         for (_, state) in &last {
             *counts.entry(state).or_default() += 1;
         }
-        assert_eq!(counts, BTreeMap::from([("Completed", count)]));
+        let ill: Vec<_> = last.iter().filter(|(_, state)| state != "Completed").take(3).collect();
+        let error = |run: &str| self.get(&format!("flowruns/{run}")).map(|run| run["status"].to_string());
+        let errors: Vec<_> = ill.iter().map(|(run, _)| error(run)).collect();
+        assert_eq!(counts, BTreeMap::from([("Completed", count)]), "{ill:?} {errors:#?}");
         last.into_iter().map(|(run, _)| run).collect()
     }
 
