@@ -892,31 +892,54 @@ fn changes() -> impl Strategy<Value = (KindId, String, Option<Value>)> {
     let protocol = prop::sample::select(vec![None, Some("http"), Some("tcp")]);
     let selector = prop::option::weighted(0.8, app.clone());
     let service_ports = prop::collection::btree_map(port.clone(), protocol, 1..3);
-    let services = (app.clone(), selector, service_ports, prop::bool::weighted(0.1)).prop_map(
-        |(name, selector, ports, bad)| {
+    let created = prop::sample::select(vec!["", "2026-01-01T00:00:01Z", "2026-01-01T00:00:02Z"]);
+    let services = (app.clone(), selector, service_ports, prop::bool::weighted(0.1), created.clone()).prop_map(
+        |(name, selector, ports, bad, created)| {
             let ports = ports.into_iter().map(|(port, protocol)| {
                 json!({ "name": port.to_string(), "port": if bad { 0 } else { port }, "appProtocol": protocol })
             });
             let ports = ports.collect::<Vec<_>>();
             let selector = selector.map(|app| json!({ "app": app, "all": "x" })).unwrap_or(json!({}));
-            (KindId::Service, name.to_owned(), json!({ "spec": { "ports": ports, "selector": selector } }))
+            let metadata = json!({ "creationTimestamp": created });
+            let spec = json!({ "ports": ports, "selector": selector });
+            (KindId::Service, name.to_owned(), json!({ "metadata": metadata, "spec": spec }))
         },
     );
-    let workloads = ("w[1-4]", app.clone(), port.clone(), any::<bool>(), prop::bool::weighted(0.1)).prop_map(
-        |(name, app, port, node, bad)| {
-            let labels = json!({ "app": app, "all": "x" });
-            let address = if bad { "nowhere" } else { "192.0.2.1" };
-            let mut spec = json!({ "address": address, "ports": [{ "port": port }] });
-            if node {
-                spec["node"] = json!({ "name": "n", "linkAddress": "192.0.2.1:15008" });
-            }
-            let status = json!({ "conditions": [{
+    let account = prop::sample::select(vec!["default", "other"]);
+    let trigger = prop::option::weighted(0.8, port.clone());
+    let flows = (app.clone(), account.clone(), trigger, prop::bool::weighted(0.1), created).prop_map(
+        |(name, account, port, bad, created)| {
+            let task = if bad { json!({}) } else { json!({ "set": { "a": 1 } }) };
+            let workflow = json!({
+                "document": { "dsl": "1.0.3", "namespace": "a", "name": "b", "version": "0.1.0" },
+                "do": [{ "t": task }],
+            });
+            let trigger = port.map(|port| json!({ "http": { "port": port } }));
+            let spec = json!({ "workflow": workflow, "serviceAccount": account, "trigger": trigger });
+            let metadata = json!({ "creationTimestamp": created });
+            (KindId::Flow, name.to_owned(), json!({ "metadata": metadata, "spec": spec }))
+        },
+    );
+    let carried = prop::option::weighted(0.3, (app.clone(), account));
+    let workload = ("w[1-4]", app.clone(), port.clone(), any::<bool>(), prop::bool::weighted(0.1), carried);
+    let workloads = workload.prop_map(|(name, app, port, node, bad, carried)| {
+        let mut labels = json!({ "app": app, "all": "x" });
+        let address = if bad { "nowhere" } else { "192.0.2.1" };
+        let mut spec = json!({ "address": address, "ports": [{ "port": port }] });
+        if let Some((flow, account)) = carried {
+            labels["tulle.dev/flow"] = json!(flow);
+            spec["serviceAccount"] = json!(account);
+            spec["ports"][0]["name"] = json!("trigger");
+        }
+        if node {
+            spec["node"] = json!({ "name": "n", "linkAddress": "192.0.2.1:15008" });
+        }
+        let status = json!({ "conditions": [{
                 "type": "Ready", "status": "True", "reason": "", "message": "", "lastTransitionTime": ""
             }] });
-            let object = json!({ "metadata": { "labels": labels }, "spec": spec, "status": status });
-            (KindId::Workload, name, object)
-        },
-    );
+        let object = json!({ "metadata": { "labels": labels }, "spec": spec, "status": status });
+        (KindId::Workload, name, object)
+    });
     let slices = ("e[12]", app.clone(), port.clone()).prop_map(|(name, app, port)| {
         let metadata = json!({ "labels": { "kubernetes.io/service-name": app } });
         let object = json!({
@@ -926,10 +949,11 @@ fn changes() -> impl Strategy<Value = (KindId, String, Option<Value>)> {
         (KindId::EndpointSlice, name, object)
     });
     let references = |range| {
-        let reference = (app.clone(), prop::option::of(port.clone()), 0..3);
+        let reference = (app.clone(), prop::option::of(port.clone()), 0..3, prop::bool::weighted(0.2));
         prop::collection::vec(reference, range).prop_map(|references| {
-            let reference = |(name, port, weight)| {
-                json!({ "group": "", "kind": "Service", "name": name, "port": port, "weight": weight })
+            let reference = |(name, port, weight, is_flow)| {
+                let (group, kind) = if is_flow { ("tulle.dev", "Flow") } else { ("", "Service") };
+                json!({ "group": group, "kind": kind, "name": name, "port": port, "weight": weight })
             };
             references.into_iter().map(reference).collect::<Vec<_>>()
         })
@@ -958,7 +982,8 @@ fn changes() -> impl Strategy<Value = (KindId, String, Option<Value>)> {
     let meshes = any::<bool>().prop_map(|enabled| {
         (KindId::Mesh, "default".to_owned(), json!({ "spec": { "inboundCapture": { "enabled": enabled } } }))
     });
-    let change = prop_oneof![5 => services, 5 => workloads, 5 => slices, 5 => routes, 1 => meshes];
+    let change =
+        prop_oneof![5 => services, 3 => flows, 5 => workloads, 5 => slices, 5 => routes, 1 => meshes];
     (change, prop::bool::weighted(0.7)).prop_map(|((kind, name, mut object), keep)| {
         object["metadata"]["name"] = json!(name);
         (kind, name, keep.then_some(object))
@@ -972,12 +997,18 @@ struct Told {
     endpoints: BTreeMap<ServiceName, Arc<EndpointSet>>,
     statuses: BTreeMap<(KindId, NamespacedName), Vec<ParentStatus>>,
     problems: BTreeMap<(KindId, NamespacedName), InvalidObject>,
+    /// Statuses of Flows, and what Services are refused for.
+    names: BTreeMap<(KindId, NamespacedName), Vec<StatusCondition>>,
     workloads: BTreeMap<WorkloadName, LocalWorkload>,
 }
 
 fn told(compiler: &Compiler) -> Told {
     let statuses = compiler.statuses.iter();
+    let flows = compiler.flow_statuses.iter();
+    let flows = flows.map(|(name, status)| ((KindId::Flow, name.clone()), status.clone()));
+    let displaced = compiler.displaced.keys().map(|name| ((KindId::Service, name.clone()), Vec::new()));
     Told {
+        names: flows.chain(displaced).collect(),
         services: compiler.configs.clone().into_iter().collect(),
         endpoints: compiler.endpoints.clone().into_iter().collect(),
         statuses: statuses.map(|(key, s)| ((key.kind, key.name.clone()), s.clone())).collect(),
@@ -1026,6 +1057,7 @@ proptest! {
             prop_assert_eq!(&effects.workloads, &differences(&before.workloads, &after.workloads));
             let mut statuses: BTreeSet<_> = differences(&before.statuses, &after.statuses).into_iter().collect();
             statuses.extend(differences(&before.problems, &after.problems));
+            statuses.extend(differences(&before.names, &after.names));
             let reported: BTreeSet<_> = effects.statuses.iter().map(|(k, n)| (k.id, n.clone())).collect();
             prop_assert!(reported.is_superset(&statuses));
             prop_assert!(reported.difference(&statuses).all(|(k, n)| (*k, n) == (id, &full_name)));
