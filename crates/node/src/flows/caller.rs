@@ -4,7 +4,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Request};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tulle_flow::runner::{CallAnswer, Caller, OutgoingCall, RunId};
 use tulle_model::flow::fault::{Fault, FaultKind};
@@ -16,10 +18,46 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// How long to wait before the proxy is asked again.
 const PAUSE: Duration = Duration::from_millis(20);
+/// And before it is asked for what the server may have told by then.
+const LATER: Duration = Duration::from_millis(200);
+
+/// A node that was started, or has its server back, hears of the mesh for so long before it says of something that it is not there.
+const SETTLING: Duration = Duration::from_secs(3);
+/// What the mesh answers of what it may not have heard of yet.
+const UNHEARD_OF: [&str; 3] = ["unknown-service", "no-endpoints", "connect-failed"];
 
 pub(super) struct MeshCaller {
     pub proxy: Arc<Proxy>,
     pub served: Arc<ServedFlows>,
+    /// Since when the server tells this node of the mesh; `None`: it does not just now.
+    pub told: watch::Receiver<Option<Instant>>,
+}
+
+impl MeshCaller {
+    /// Whether an answer says that something is not there, of which the server may not have told this node yet. Nothing has been sent
+    /// anywhere then.
+    fn may_not_be_told(&self, answer: &Response<Bytes>) -> bool {
+        let reason = answer.headers().get("tulle-reason").and_then(|reason| reason.to_str().ok());
+        reason.is_some_and(|reason| UNHEARD_OF.contains(&reason))
+            && self.told.borrow().is_none_or(|since| since.elapsed() < SETTLING)
+    }
+}
+
+/// Says since when the server tells this node of the mesh, for as long as this is polled.
+pub(super) async fn follow(mut connected: watch::Receiver<bool>, told: watch::Sender<Option<Instant>>) {
+    loop {
+        let is_connected = *connected.borrow_and_update();
+        told.send_if_modified(|since| {
+            let changes = since.is_some() != is_connected;
+            if changes {
+                *since = is_connected.then(Instant::now);
+            }
+            changes
+        });
+        if connected.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 impl Caller for MeshCaller {
@@ -47,6 +85,9 @@ impl Caller for MeshCaller {
                 time: end.saturating_duration_since(Instant::now()),
             };
             match self.proxy.call(call).await {
+                Ok(answer) if self.may_not_be_told(&answer) && Instant::now() + LATER < end => {
+                    sleep(LATER).await
+                }
                 Ok(answer) => {
                     let (head, body) = answer.into_parts();
                     return Ok(CallAnswer { status: head.status, headers: head.headers, body, trace });

@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tulle_flow::evaluator::{Evaluator, Evaluators};
 use tulle_flow::runner::{GivenRun, RunId, Runner, RunnerLimits};
@@ -62,7 +62,8 @@ pub(crate) struct FlowParts {
 pub(crate) async fn run(parts: FlowParts) {
     let FlowParts { name, server, workloads, proxy, own, server_addresses } = parts;
     let served = ServedFlows::new(&name, workloads);
-    let caller = MeshCaller { proxy, served: served.clone() };
+    let (tells, told) = watch::channel(None);
+    let caller = MeshCaller { proxy, served: served.clone(), told };
     let clock = ServersClock(server.clock().clone());
     let book = ServerBook { server: server.clone() };
     let evaluator = Evaluator::new(Evaluators::default());
@@ -79,6 +80,7 @@ pub(crate) async fn run(parts: FlowParts) {
     });
     // Ends with this.
     let mut tasks = JoinSet::new();
+    tasks.spawn(caller::follow(node.server.connected(), tells));
     stream::keep(&node, &mut tasks).await;
 }
 
