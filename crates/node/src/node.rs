@@ -1,6 +1,6 @@
 //! Starts the parts of a node in their order, and stops them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,9 +47,6 @@ const DEMANDS: usize = 1024;
 const EXPIRATIONS: usize = 16;
 /// How many sets of keys may wait to be asked for.
 const UNKNOWN_KEYS: usize = 64;
-
-/// How long the server's name may take to be resolved at the start.
-const RESOLVE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long the goodbye to the server may take.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
@@ -232,7 +229,6 @@ impl Node {
             workloads: workloads.clone(),
             proxy: proxy.clone(),
             own: listens,
-            server_addresses: addresses_of(&config.server).await,
         };
         let source = Arc::new(StatusSource {
             name: config.name,
@@ -338,14 +334,6 @@ impl Node {
         // What the workloads have begun themselves; others may still hold the proxy, as every `tulle run` does.
         source.proxy.drain(end.saturating_duration_since(Instant::now())).await;
         left
-    }
-}
-
-/// The addresses of the server, as far as its name can be resolved now.
-async fn addresses_of(server: &str) -> Vec<IpAddr> {
-    match timeout(RESOLVE_DEADLINE, tokio::net::lookup_host(server)).await {
-        Ok(Ok(found)) => found.map(|address| address.ip()).collect(),
-        _ => Vec::new(),
     }
 }
 

@@ -53,7 +53,7 @@ impl InProcess {
     /// Why its calls do not reach an address outside of the mesh, as a part of a sentence; `None`: they may. A workflow may name
     /// whatever it was given, and names resolve to whatever their owners like: what trusts this host is not to be reached so.
     pub(crate) fn kept_from(&self, address: SocketAddr) -> Option<&'static str> {
-        let ip = address.ip().to_canonical();
+        let ip = within(address.ip());
         let is_link_local = match ip {
             IpAddr::V4(ip) => ip.is_link_local(),
             IpAddr::V6(ip) => ip.is_unicast_link_local(),
@@ -72,6 +72,22 @@ impl InProcess {
             own.port() == address.port() && (own.ip() == ip || (all && is_of_this_host(ip)))
         };
         self.never.iter().any(is_there).then_some("is the mesh's own")
+    }
+}
+
+/// The address of IPv4 that one of IPv6 leads to, where it is a form of one: mapped and compatible (RFC 4291, section 2.5.5), translated
+/// (RFC 6052, RFC 8215), or 6to4 (RFC 3056).
+fn within(ip: IpAddr) -> IpAddr {
+    let IpAddr::V6(ip) = ip.to_canonical() else { return ip.to_canonical() };
+    let v4 = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+    };
+    match ip.segments() {
+        [0x64, 0xff9b, 0 | 1, _, _, _, high, low] => v4(high, low),
+        [0x2002, high, low, ..] => v4(high, low),
+        [0, 0, 0, 0, 0, 0, high, low] if high != 0 => v4(high, low),
+        _ => IpAddr::V6(ip),
     }
 }
 
@@ -103,6 +119,11 @@ mod tests {
             ("[::]:80", true),
             ("169.254.169.254:80", true),
             ("[fe80::1]:80", true),
+            ("[64:ff9b::a9fe:a9fe]:80", true),
+            ("[64:ff9b:1::127.0.0.1]:80", true),
+            ("[2002:7f00:1::]:80", true),
+            ("[::127.0.0.1]:80", true),
+            ("[64:ff9b::192.0.2.1]:80", false),
             ("224.0.0.1:80", true),
             ("255.255.255.255:80", true),
         ] {

@@ -17,14 +17,16 @@ use crate::connect::Callee;
 use crate::error::UpstreamError;
 use crate::originate::{Speaks, SystemRoots, TlsDialer, TlsSocket};
 
+/// What asks for it, and the server.
+type OriginKey = (TlsAsker, Arc<str>);
+
 /// All of a worker.
 pub(crate) struct Origins {
     clock: Arc<MeshClock>,
     /// As whom the node connects.
     elsewhere: Callee,
     system: Rc<SystemRoots>,
-    /// By what asks for it, and the server.
-    known: RefCell<FastMap<(TlsAsker, Arc<str>), Rc<TlsOrigin>>>,
+    known: RefCell<FastMap<OriginKey, Rc<TlsOrigin>>>,
 }
 
 /// The TLS of one policy.

@@ -101,6 +101,17 @@ impl<B: Book, C: Caller, K: Clock> Making<'_, B, C, K> {
     ) -> Result<Value, Unanswered> {
         let Self { shared, run, call, secrets } = *self;
         let evaluator = &shared.evaluator;
+        if http.names_secrets() || task.has_secret_input() {
+            // What is not there would be null, and be sent as that.
+            let is_missing = |name: &&Arc<str>| secrets.get(&***name).is_none();
+            if let Some(name) = call.scope.workflow.secrets.iter().find(is_missing) {
+                let why = format!(
+                    "the Secret {name} of `use.secrets` is not there, or the Flow's service account may not `get` it: \
+                     make it, or bind a Role that lets it"
+                );
+                return Err(FaultKind::Configuration.fault(why).into());
+            }
+        }
         let mut scope = call.scope.clone();
         if let Some(from) = task.input.template.as_ref().filter(|_| task.has_secret_input()) {
             let input = Scoped::new(evaluator, &call.scope, secrets).template(from).await?;

@@ -276,7 +276,7 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
     /// Has the run be where it was when a task was begun last; where it has not begun, all stays as it is.
     async fn go_back(&mut self, run: &mut Run, task: &str) -> Result<(), Lost> {
         let Ok(Some(entries)) = self.last_begun(task).await else { return Ok(()) };
-        let event = RunEvent::Retried { entries };
+        let event = RunEvent::Retried { entries, number: run.retries().saturating_add(1) };
         let entry = HistoryEntry::new(self.shared.clock.now(), event);
         self.given.entries.push(entry.clone());
         // It could be read before.

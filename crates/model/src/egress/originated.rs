@@ -18,6 +18,14 @@ pub struct Onward {
     pub tls: Option<Arc<OriginatedTls>>,
 }
 
+impl Onward {
+    /// As what lists it says, without what a URL asks for beside that.
+    pub fn as_listed(&self) -> Self {
+        let tls = self.tls.clone().filter(|tls| matches!(tls.by, TlsAsker::Policy(_)));
+        Self { port: self.port, tls }
+    }
+}
+
 /// What goes in TLS for a workload that may send anything anywhere; `None`: nothing does.
 pub fn originated<'a>(snapshot: &'a Snapshot, workload: &'a WorkloadName) -> Option<Listed<'a>> {
     if !snapshot.mesh.originates_tls {

@@ -52,7 +52,7 @@ pub fn lasting(first: u32, entries: &[HistoryEntry]) -> Vec<(u32, &HistoryEntry)
     let mut end = entries.len();
     loop {
         let retried = entries[..end].iter().enumerate().rev().find_map(|(at, entry)| match entry.event {
-            RunEvent::Retried { entries } => Some((at, entries)),
+            RunEvent::Retried { entries, .. } => Some((at, entries)),
             _ => None,
         });
         let (from, next) = retried.map_or((0, 0), |(at, until)| {

@@ -97,6 +97,8 @@ pub enum RunEvent {
     /// It goes on from where it was after so many entries of its history ([`super::history::lasting`]).
     Retried {
         entries: u32,
+        /// Which retry of the run it is, from 1 on: also of what was gone back from.
+        number: u32,
     },
     Suspended,
     Resumed,
@@ -294,8 +296,8 @@ impl Run {
     /// Takes what has happened at a time. What was asked by nobody, or by who does not wait for it any more, changes nothing.
     /// To be called when there is no question, other than for [`RunEvent::Retried`], which leaves it open.
     pub fn take(&mut self, at: Millis, event: RunEvent) {
-        if let RunEvent::Retried { .. } = event {
-            return self.retried(at);
+        if let RunEvent::Retried { number, .. } = event {
+            return self.retried(at, number);
         }
         debug_assert!(self.state.asking.is_none());
         match (&self.state.phase, event) {
@@ -346,7 +348,7 @@ impl Run {
     }
 
     /// It is at an earlier state, and goes on from there now: what was waited for takes as long as it would have then.
-    fn retried(&mut self, at: Millis) {
+    fn retried(&mut self, at: Millis, number: u32) {
         let later = at.saturating_sub(self.state.now);
         for ask in self.state.asks.values_mut() {
             ask.due = ask.due.saturating_add(later);
@@ -357,7 +359,12 @@ impl Run {
             }
         }
         self.state.now += later;
-        self.state.retries += 1;
+        self.state.retries = number;
+    }
+
+    /// How often it was gone back in it ([`RunEvent::Retried`]).
+    pub fn retries(&self) -> u32 {
+        self.state.retries
     }
 
     /// Which of the run's calls or timers it is, as [`RunStep::path`]; `None`: nobody waits for it.

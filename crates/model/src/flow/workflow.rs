@@ -205,6 +205,18 @@ pub struct HttpCall {
     pub redirect: bool,
 }
 
+impl HttpCall {
+    /// Whether what it is made with names `$secrets`.
+    pub fn names_secrets(&self) -> bool {
+        let in_uri = match &self.endpoint.uri {
+            Uri::Template(_) => false,
+            Uri::Expression(expression) => expression.variables_used().any(|name| name == "secrets"),
+        };
+        let templates = [Some(&self.method), self.headers.as_ref(), self.query.as_ref(), self.body.as_ref()];
+        in_uri || templates.into_iter().flatten().any(|template| template.uses("secrets"))
+    }
+}
+
 #[derive(Debug)]
 pub struct CallEndpoint {
     pub uri: Uri,

@@ -99,6 +99,11 @@ impl Server {
         self.reconnect();
     }
 
+    /// Where it is, `host:port`.
+    pub(crate) fn address(&self) -> &str {
+        &self.inner.address
+    }
+
     /// Who the server is told that this is.
     pub fn instance(&self) -> &NodeInstance {
         &self.inner.instance

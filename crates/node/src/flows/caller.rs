@@ -114,7 +114,9 @@ impl Caller for MeshCaller {
 fn traced(headers: &mut http::HeaderMap, run: &RunId) -> Option<Arc<str>> {
     if let Some(given) = headers.get(TRACEPARENT) {
         let id = given.to_str().ok()?.split('-').nth(1)?;
-        return Some(id.into());
+        // Anything else is none, and shows whatever the author has put there.
+        let is_id = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        return is_id.then(|| id.into());
     }
     let half = |which: u8| {
         let mut hasher = DefaultHasher::new();

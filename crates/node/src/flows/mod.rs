@@ -8,15 +8,17 @@ mod served;
 mod stream;
 mod trigger;
 
+use std::collections::HashMap;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tulle_flow::evaluator::{Evaluator, Evaluators};
-use tulle_flow::runner::{GivenRun, RunId, Runner, RunnerLimits};
+use tulle_flow::runner::{GivenRun, RunCommand, RunId, Runner, RunnerLimits};
 use tulle_model::flow::history::Outcome;
 use tulle_model::flow::parse;
 use tulle_model::flow::scope::RunInfo;
@@ -34,17 +36,28 @@ use crate::workloads::Workloads;
 /// How many requests are answered at once, and how many runs are loaded.
 const REQUESTS: usize = 4096;
 const LOADS: usize = 64;
+/// How many requests wait for the end of a run that this node does not carry out. A connection to the server has 256 streams.
+const WAITING: usize = 100;
 
 /// What runs Flows on this node.
 pub(crate) struct FlowNode {
     own: Vec<SocketAddr>,
-    server_addresses: Vec<IpAddr>,
     server: Server,
     served: Arc<ServedFlows>,
     runner: Runner<ServerBook, MeshCaller, ServersClock>,
     most_runs: usize,
     requests: Arc<Semaphore>,
-    loads: Arc<Semaphore>,
+    loads: Semaphore,
+    waiting: Semaphore,
+    /// Runs that were given, and are not carried out yet.
+    coming: Mutex<HashMap<RunId, Coming>>,
+}
+
+/// A run on its way.
+struct Coming {
+    lease: u64,
+    /// What was wanted of it meanwhile.
+    commands: Vec<RunCommand>,
 }
 
 /// What it works with.
@@ -53,14 +66,13 @@ pub(crate) struct FlowParts {
     pub server: Server,
     pub workloads: Arc<Workloads>,
     pub proxy: Arc<Proxy>,
-    /// Where this process listens, and the addresses of the server's host: calls of Flows do not reach that.
+    /// Where this process listens: calls of Flows do not reach that, nor the server.
     pub own: Vec<SocketAddr>,
-    pub server_addresses: Vec<IpAddr>,
 }
 
 /// Runs Flows for as long as this is polled.
 pub(crate) async fn run(parts: FlowParts) {
-    let FlowParts { name, server, workloads, proxy, own, server_addresses } = parts;
+    let FlowParts { name, server, workloads, proxy, own } = parts;
     let served = ServedFlows::new(&name, workloads);
     let (tells, told) = watch::channel(None);
     let caller = MeshCaller { proxy, served: served.clone(), told };
@@ -70,18 +82,31 @@ pub(crate) async fn run(parts: FlowParts) {
     let limits = RunnerLimits::default();
     let node = Arc::new(FlowNode {
         own,
-        server_addresses,
         server,
         served,
         most_runs: limits.most_runs,
         runner: Runner::new(book, caller, evaluator, clock, limits),
         requests: Arc::new(Semaphore::new(REQUESTS)),
-        loads: Arc::new(Semaphore::new(LOADS)),
+        loads: Semaphore::new(LOADS),
+        waiting: Semaphore::new(WAITING),
+        coming: Mutex::default(),
     });
+    // Whoever takes its runs over makes again what is under way.
+    let _ends = OnEnd(node.clone());
     // Ends with this.
     let mut tasks = JoinSet::new();
     tasks.spawn(caller::follow(node.server.connected(), tells));
     stream::keep(&node, &mut tasks).await;
+}
+
+/// Drops all runs with it.
+struct OnEnd(Arc<FlowNode>);
+
+impl Drop for OnEnd {
+    fn drop(&mut self) {
+        self.0.coming.lock().clear();
+        self.0.runner.drop_all();
+    }
 }
 
 impl FlowNode {
@@ -106,9 +131,12 @@ impl FlowNode {
             entries: Vec::new(),
             commands: Vec::new(),
         };
-        if self.runner.carry_on(given.clone()).is_err() {
+        if self.runner.carry_on(given).is_err() {
             // Others were faster: it has its turn.
-            tokio::spawn(stream::begin(self.clone(), given));
+            stream::give(
+                self,
+                wire::GivenRun { run: Some(book::reference(run)), lease: new.lease, commands: Vec::new() },
+            );
         }
         Ok(self.runner.ended(run))
     }

@@ -169,8 +169,8 @@ impl ServedFlows {
             };
             match served {
                 Some(workload) if self.workloads.has_certificate(&workload).await => return workload,
-                Some(_) => {}
-                None => drop(changed.changed().await),
+                // It is gone from the node, or not there yet.
+                Some(_) | None => drop(changed.changed().await),
             }
         }
     }

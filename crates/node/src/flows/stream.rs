@@ -18,7 +18,7 @@ use tulle_wire::flow::run_command::Command;
 
 use super::book::{failed, reference, run_id};
 use super::served::Flow;
-use super::{FlowNode, read_workflow, trigger};
+use super::{Coming, FlowNode, read_workflow, trigger};
 use crate::control::{explain_status, stream_backoff};
 
 /// How long to wait where the server lets this node run no Flows: its token may be another one some day.
@@ -97,8 +97,14 @@ async fn hold(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>) -> Result<(), tonic
         match message.told {
             Some(Told::Settings(settings)) => {
                 let ports = settings.server_ports.iter().filter_map(|port| u16::try_from(*port).ok());
-                let servers = ports
-                    .flat_map(|port| node.server_addresses.iter().map(move |ip| SocketAddr::new(*ip, port)));
+                // This stream stands, so that its name is known.
+                let found = timeout(OPEN, tokio::net::lookup_host(node.server.address())).await;
+                let found = found.map_err(|_| late())?.map_err(|error| {
+                    tonic::Status::unavailable(format!("the server's name does not resolve: {error}"))
+                })?;
+                let addresses: Vec<_> = found.map(|address| address.ip()).collect();
+                let servers =
+                    ports.flat_map(|port| addresses.iter().map(move |ip| SocketAddr::new(*ip, port)));
                 node.served.keep_from(node.own.iter().copied().chain(servers).collect());
                 beats = interval(Duration::from_millis(settings.lease_millis.max(100)) / 4);
                 beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -115,17 +121,15 @@ async fn hold(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>) -> Result<(), tonic
                     node.served.retain(&all);
                 }
             }
-            Some(Told::Given(given)) => {
-                tasks.spawn(carry_on(node.clone(), given));
-            }
+            Some(Told::Given(given)) => give(node, given),
             Some(Told::Command(command)) => {
                 if let (Some(run), Some(command)) = (command.run, command.command.map(wanted)) {
-                    node.runner.command(&run_id(run), command);
+                    node.command(&run_id(run), command);
                 }
             }
             Some(Told::Lost(lost)) => {
                 if let Some(run) = lost.run {
-                    node.runner.lost(&run_id(run), lost.lease);
+                    node.lost(&run_id(run), lost.lease);
                 }
             }
             None => {}
@@ -169,66 +173,104 @@ fn wanted(command: Command) -> RunCommand {
     }
 }
 
-/// Loads a run that was given to this node, and carries it on.
-async fn carry_on(node: Arc<FlowNode>, given: wire::GivenRun) {
+/// Takes a run that was given to this node: it is loaded, and carried on.
+pub(super) fn give(node: &Arc<FlowNode>, given: wire::GivenRun) {
     let Some(run) = given.run.map(run_id) else { return };
-    let commands: Vec<_> = given.commands.into_iter().filter_map(|each| each.command.map(wanted)).collect();
-    let Ok(_place) = node.loads.clone().acquire_owned().await else { return };
-    let mut backoff = stream_backoff();
-    loop {
-        let request = wire::LoadRunRequest { run: Some(reference(&run)), lease: given.lease };
-        let mut client = node.server.flows();
-        let loaded = match timeout(OPEN, client.load(request)).await {
-            Ok(Ok(loaded)) => loaded.into_inner(),
-            Ok(Err(status)) => match failed(&status) {
-                BookError::Lost => return,
-                BookError::Later(why) => {
-                    tracing::debug!(run = &*run.run, "a run cannot be loaded for now: {why}");
-                    backoff.wait().await;
-                    continue;
-                }
-            },
-            Err(_) => continue,
-        };
-        match read(&run, given.lease, loaded, &commands) {
-            Ok(loaded) => return begin(node, loaded).await,
-            Err(why) => {
-                tracing::error!(
-                    run = &*run.run,
-                    "a run of the Flow {}/{} cannot be carried on here: {why}",
-                    run.namespace,
-                    run.flow
-                );
-                return;
-            }
+    let commands = given.commands.into_iter().filter_map(|each| each.command.map(wanted)).collect();
+    let mut coming = node.coming.lock();
+    match coming.get_mut(&run) {
+        Some(known) if known.lease >= given.lease => return,
+        Some(known) => {
+            // Who loads it goes by what stands here.
+            (known.lease, known.commands) = (given.lease, commands);
+            return;
+        }
+        None => drop(coming.insert(run.clone(), Coming { lease: given.lease, commands })),
+    }
+    drop(coming);
+    let node = node.clone();
+    tokio::spawn(async move {
+        let mut backoff = stream_backoff();
+        while !carry_on(&node, &run).await {
+            backoff.wait().await;
+        }
+    });
+}
+
+impl FlowNode {
+    /// Has a run know what is wanted of it, also while it is loaded.
+    fn command(&self, run: &RunId, command: RunCommand) {
+        let mut coming = self.coming.lock();
+        match coming.get_mut(run) {
+            Some(known) => known.commands.push(command),
+            None => drop(self.runner.command(run, command)),
         }
     }
-}
 
-/// Waits for room, where there is none.
-pub(super) async fn begin(node: Arc<FlowNode>, given: GivenRun) {
-    let mut backoff = stream_backoff();
-    while let Err(full) = node.runner.carry_on(given.clone()) {
-        tracing::debug!(run = &*given.id.run, "a run waits: {full}");
-        backoff.wait().await;
+    /// Drops a run that is another one's by now.
+    fn lost(&self, run: &RunId, lease: u64) {
+        let mut coming = self.coming.lock();
+        if coming.get(run).is_some_and(|known| known.lease <= lease) {
+            coming.remove(run);
+        }
+        self.runner.lost(run, lease);
     }
 }
 
-fn read(
-    run: &RunId,
-    lease: u64,
-    loaded: wire::LoadRunResponse,
-    commands: &[RunCommand],
-) -> Result<GivenRun, String> {
+/// Loads a run that is coming, and carries it on; `false`: it is to be tried again. What it was loaded as counts for nothing where it has
+/// to wait: another one may have had it meanwhile.
+async fn carry_on(node: &FlowNode, run: &RunId) -> bool {
+    let Ok(_place) = node.loads.acquire().await else { return true };
+    let Some(lease) = node.coming.lock().get(run).map(|known| known.lease) else { return true };
+    let request = wire::LoadRunRequest { run: Some(reference(run)), lease };
+    let mut client = node.server.flows();
+    let loaded = match timeout(OPEN, client.load(request)).await {
+        Ok(Ok(loaded)) => read(run, lease, loaded.into_inner()),
+        Ok(Err(status)) => match failed(&status) {
+            BookError::Lost => Ok(None),
+            BookError::Later(why) => {
+                tracing::debug!(run = &*run.run, "a run cannot be loaded for now: {why}");
+                return false;
+            }
+        },
+        Err(_) => return false,
+    };
+    let mut coming = node.coming.lock();
+    // It was lost, or is this node's under another lease, by now.
+    let Some(known) = coming.get_mut(run) else { return true };
+    if known.lease != lease {
+        return false;
+    }
+    match loaded {
+        Ok(Some(mut loaded)) => {
+            loaded.commands.clone_from(&known.commands);
+            if let Err(full) = node.runner.carry_on(loaded) {
+                tracing::debug!(run = &*run.run, "a run waits: {full}");
+                return false;
+            }
+        }
+        Ok(None) => {}
+        Err(why) => tracing::error!(
+            run = &*run.run,
+            "a run of the Flow {}/{} cannot be carried on here: {why}",
+            run.namespace,
+            run.flow
+        ),
+    }
+    coming.remove(run);
+    true
+}
+
+fn read(run: &RunId, lease: u64, loaded: wire::LoadRunResponse) -> Result<Option<GivenRun>, String> {
     let entry = |bytes: bytes::Bytes| serde_json::from_slice::<HistoryEntry>(&bytes);
     let entries: Result<Vec<_>, _> = loaded.entries.into_iter().map(entry).collect();
-    Ok(GivenRun {
+    Ok(Some(GivenRun {
         id: run.clone(),
         lease,
         info: Arc::new(serde_json::from_slice(&loaded.info).map_err(|error| error.to_string())?),
         workflow: read_workflow(&loaded.workflow)?,
         checkpoint: loaded.checkpoint.map(|at| (at.entries, at.state.into())),
         entries: entries.map_err(|error| error.to_string())?,
-        commands: commands.to_vec(),
-    })
+        commands: Vec::new(),
+    }))
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Code;
 use tulle_flow::runner::RunId;
@@ -36,11 +37,13 @@ const RUNS: &str = "/runs/";
 
 /// Answers a request that has come for a Flow.
 pub(super) async fn answer(node: Arc<FlowNode>, flow: Arc<Flow>, arrived: Arrived) {
-    let Arrived { caller, head, body, answer, .. } = arrived;
+    let Arrived { caller, head, body, mut answer, .. } = arrived;
     let caller = caller.map(|caller| caller.to_string()).unwrap_or_default();
     let response = match head.uri.path().strip_prefix(RUNS) {
+        // Whoever has no identity cannot be told from others.
+        Some(_) if head.method == Method::GET && caller.is_empty() => Err(unknown()),
         Some(run) if head.method == Method::GET => looked_up(&node, &flow, caller, run).await,
-        _ => started(&node, &flow, caller, &head, &body).await,
+        _ => started(&node, &flow, caller, head, body, &mut answer).await,
     };
     // Who is gone has started it all the same.
     let _ = answer.send(response.unwrap_or_else(|refused| refused.response()));
@@ -93,8 +96,9 @@ async fn started(
     node: &Arc<FlowNode>,
     flow: &Flow,
     caller: String,
-    head: &http::request::Parts,
-    body: &Bytes,
+    head: http::request::Parts,
+    body: Bytes,
+    waits: &mut oneshot::Sender<Response<Bytes>>,
 ) -> Result<Response<Bytes>, Problem> {
     let name = format!("{}/{}", flow.namespace, flow.name);
     let Some(trigger) = &flow.trigger else {
@@ -102,7 +106,14 @@ async fn started(
         return Err(Problem::new(StatusCode::NOT_FOUND, why));
     };
     let given = given(&head.headers)?;
-    let input = input(trigger, head, body)?;
+    if given.is_some() && caller.is_empty() {
+        let why = "Idempotency-Key is for callers of the mesh: others cannot be told from each other";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, why));
+    }
+    let input = input(trigger, &head, &body)?;
+    let is_async = is_async(&head.headers);
+    // It may be long until there is an answer.
+    drop((head, body));
     if node.runner.is_full() {
         let why = format!(
             "this node has {} runs, which is the most that it carries out: try again later",
@@ -130,13 +141,21 @@ async fn started(
     let outcome = match answer.started.ok_or_else(broken)? {
         wire::start_run_response::Started::New(new) => {
             let ended = node.begin(&run, new, flow).map_err(|why| unavailable(&why))?;
-            if is_async(&head.headers) {
+            if is_async {
                 return Ok(accepted(&run));
             }
-            match timeout_at(end, ended).await {
+            let ended = tokio::select! {
+                ended = timeout_at(end, ended) => ended,
+                // Nobody reads the answer.
+                () = waits.closed() => return Ok(accepted(&run)),
+            };
+            match ended {
                 Ok(Some(outcome)) => Some(outcome),
                 // It is forgotten for as long as it waits, or somebody else has it by now.
-                Ok(None) => awaited(node, &run, &caller, end).await?,
+                Ok(None) => tokio::select! {
+                    outcome = awaited(node, &run, &caller, end) => outcome?,
+                    () = waits.closed() => None,
+                },
                 Err(_) => None,
             }
         }
@@ -148,9 +167,12 @@ async fn started(
             let run = Some(run.run);
             return Err(Problem { run, ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why) });
         }
-        _ if is_async(&head.headers) => return Ok(accepted(&run)),
+        _ if is_async => return Ok(accepted(&run)),
         wire::start_run_response::Started::Queued(_) | wire::start_run_response::Started::Before(_) => {
-            awaited(node, &run, &caller, end).await?
+            tokio::select! {
+                outcome = awaited(node, &run, &caller, end) => outcome?,
+                () = waits.closed() => None,
+            }
         }
     };
     Ok(outcome.map_or_else(|| accepted(&run), |outcome| answered(&run, outcome)))
@@ -167,13 +189,16 @@ async fn looked_up(
     Ok(outcome.map_or_else(|| accepted(&run), |outcome| answered(&run, outcome)))
 }
 
-/// What has become of a run by then; `None`: it is not over.
+/// What has become of a run by then; `None`: it is not over, or too many wait for theirs already.
 async fn awaited(
     node: &FlowNode,
     run: &RunId,
     caller: &str,
     end: Instant,
 ) -> Result<Option<Outcome>, Problem> {
+    // Those who wait share the connection with what carries runs on.
+    let place = node.waiting.try_acquire();
+    let end = if place.is_ok() { end } else { Instant::now() };
     loop {
         let wait = end.saturating_duration_since(Instant::now()).min(ASKED);
         let request = wire::OutcomeRequest {
@@ -196,6 +221,10 @@ async fn awaited(
             return Ok(None);
         }
     }
+}
+
+fn unknown() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "runs are shown to who has started them, by the identity of the mesh")
 }
 
 fn no_run(run: &RunId) -> String {

@@ -55,7 +55,7 @@ pub(crate) async fn destination(
         let place = OutsidePlace { names: Vec::new(), addresses, port };
         told(&worker.local, source).await;
         let permitted = permitted(worker, exchange, source, (head, secure), &place)?;
-        outside(worker, exchange, place, permitted)
+        outside(worker, exchange, source, place, permitted)
     };
     if let Ok(address) = host.parse::<IpAddr>() {
         if let Some(service) = worker.local.view().virtual_addresses.get(&address) {
@@ -124,7 +124,7 @@ pub(crate) async fn destination(
                 exchange.goes_to(DestinationName::External);
                 return Err(exchange.refuse(Reason::EgressDenied, message));
             }
-            outside(worker, exchange, OutsidePlace { addresses, ..place }, permitted)
+            outside(worker, exchange, source, OutsidePlace { addresses, ..place }, permitted)
         }
         Ok(Err(error)) => {
             let message = format!("{host} is no service of the mesh, and does not resolve: {error}");
@@ -278,6 +278,7 @@ fn admitted(
 fn outside(
     worker: &Worker,
     exchange: &mut Exchange,
+    source: &LocalWorkload,
     place: OutsidePlace,
     Permitted { carries, onward }: Permitted,
 ) -> Result<Target, Refused> {
@@ -286,6 +287,10 @@ fn outside(
     if addresses.iter().any(reaches_us) {
         exchange.goes_to(DestinationName::External);
         return Err(exchange.refuse(Reason::BadRequest, "the destination is the proxy itself"));
+    }
+    if let Some(port) = onward.port.filter(|_| source.in_process.is_some()) {
+        let behind: Vec<_> = addresses.iter().map(|address| SocketAddr::new(address.ip(), port)).collect();
+        kept_from(exchange, source, &place.authority(), &behind)?;
     }
     Ok(Target::Outside { place: Rc::new(place), carries, onward })
 }

@@ -355,7 +355,7 @@ async fn rare(
     // It is out there for as long as it may.
     let (worker, source) = (&cx.worker, &cx.workload);
     let shown = WasShown::request(&worker.local.view().snapshot, source, place, message.head);
-    let mut withdrawal = Withdrawal::of(&worker.local, source, place.clone(), shown, onward.clone());
+    let mut withdrawal = Withdrawal::of(&worker.local, source, place.clone(), shown, onward.as_listed());
     let answered = pass_on(cx, exchange, message, target, caller, wish);
     match withdrawal.unless_withdrawn(answered).await {
         Ok(Ok((response, Some(passing)))) => Ok((response, Some(Box::new(passing.until(withdrawal))))),

@@ -13,10 +13,10 @@ use http::HeaderName;
 use http::request::Parts;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tulle_model::egress::originated::Onward;
-use tulle_model::egress::{self, Leave, ListedBy};
+use tulle_model::egress::{Leave, ListedBy};
 use tulle_model::snapshot::{MeshSettings, Snapshot, WorkloadConfig};
 
-use super::{OutsidePlace, Shown, admit, host_of};
+use super::{OutsidePlace, Shown, admit, host_of, leave};
 use crate::http::body::{BodyError, Event, Observer};
 use crate::inbound::kept_head::KeptHead;
 use crate::inbound::presence::Withdrawn;
@@ -46,7 +46,7 @@ impl WasShown {
     pub fn request(snapshot: &Snapshot, source: &LocalWorkload, place: &OutsidePlace, head: &Parts) -> Self {
         let named = head.uri.authority().map(|named| (host_of(named), named.port_u16()));
         let host = named.map(|(host, port)| (host.to_owned(), port));
-        let listed = match egress::leave(snapshot, &source.name, place) {
+        let listed = match leave(snapshot, source, place) {
             Ok(Leave::Listed(listed)) => listed.named(place.seen(), named).unwrap_or_default(),
             Ok(Leave::Freely(_)) | Err(_) => Vec::new(),
         };

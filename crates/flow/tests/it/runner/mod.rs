@@ -152,7 +152,7 @@ impl Around {
             RunEvent::Fired { .. } => "fired".to_owned(),
             RunEvent::Failed { question, .. } => format!("failed {question}"),
             RunEvent::Checked { question } => format!("checked {question}"),
-            RunEvent::Retried { entries } => format!("retried {entries}"),
+            RunEvent::Retried { entries, .. } => format!("retried {entries}"),
             RunEvent::Suspended => "suspended".to_owned(),
             RunEvent::Resumed => "resumed".to_owned(),
             RunEvent::Cancelled => "cancelled".to_owned(),

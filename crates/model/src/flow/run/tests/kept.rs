@@ -67,7 +67,7 @@ fn what_branches_make_together_is_no_deeper_than_a_value_may_be() {
 #[test]
 fn what_was_gone_back_from_is_nothing_of_the_run() {
     let event = |number: u32| RunEvent::Fired { ask: AskId(number) };
-    let retried = |entries| RunEvent::Retried { entries };
+    let retried = |entries| RunEvent::Retried { entries, number: 1 };
     let numbers = |first: u32, events: Vec<RunEvent>| {
         let entries: Vec<_> = events.into_iter().map(|event| HistoryEntry::new(1, event)).collect();
         lasting(first, &entries).into_iter().map(|(number, _)| number).collect::<Vec<_>>()
@@ -95,7 +95,7 @@ fn what_is_gone_back_to_takes_as_long_as_it_would_have() {
     let world: &World = &|_, _| (100, Err(FaultKind::Communication.fault("away")));
     let mut simulation = Simulation::new(&builder.workflow(&[attempt]), &info(json!({}), 1), world);
     // Long after all of it would have been over.
-    simulation.run.take(90_000, RunEvent::Retried { entries: 0 });
+    simulation.run.take(90_000, RunEvent::Retried { entries: 0, number: 1 });
     let orders = simulation.run.orders_again();
     let due = orders.iter().find_map(|order| match order {
         Order::Timer { due, .. } => Some(*due),
