@@ -209,13 +209,13 @@ async fn list(flows: &Flows, target: &Target, query: &Query, rendering: Renderin
     let limit = query.number("limit")?.filter(|limit| *limit > 0);
     let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let invalid = || Failure::bad_request("continue key is not valid: it is not one that this server made");
+    let namespace = target.namespace.as_deref();
     let mut past = match query.get("continue") {
-        Some(token) => Some(decode_continue(token).ok_or_else(invalid)?),
+        Some(token) => Some(decode_continue(token, namespace).ok_or_else(invalid)?),
         None => None,
     };
     // From before the list: what is seen twice is the same.
     let version = flows.changes().latest();
-    let namespace = target.namespace.as_deref();
     let flow = selector.label(FLOW).filter(|_| namespace.is_some());
     let mut items = Vec::new();
     let more = loop {
@@ -240,18 +240,27 @@ async fn list(flows: &Flows, target: &Target, query: &Query, rendering: Renderin
     };
     let mut metadata = json!({ "resourceVersion": version.to_string() });
     if let Some(past) = past.filter(|_| more) {
-        metadata["continue"] = encode_continue(&past).into();
+        metadata["continue"] = encode_continue(&past, namespace).into();
     }
     Ok(reply::json(StatusCode::OK, &rendering.list(target.kind, items, metadata)))
 }
 
-/// The token by which a client asks for the rest of a list.
-fn encode_continue(past: &RunName) -> String {
-    URL_SAFE_NO_PAD.encode(json!(past).to_string())
+/// The token by which a client asks for the rest of a list. Nothing keeps a client from making one: it names a namespace only
+/// where the list is of all.
+fn encode_continue(past: &RunName, namespace: Option<&str>) -> String {
+    let RunName { namespace: of, flow, run } = past;
+    let token = if namespace.is_some() { json!([flow, run]) } else { json!([of, flow, run]) };
+    URL_SAFE_NO_PAD.encode(token.to_string())
 }
 
-fn decode_continue(token: &str) -> Option<RunName> {
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token).ok()?).ok()
+fn decode_continue(token: &str, namespace: Option<&str>) -> Option<RunName> {
+    let parts: Vec<Arc<str>> = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
+    let (namespace, flow, run) = match (namespace, &parts[..]) {
+        (Some(namespace), [flow, run]) => (namespace.into(), flow.clone(), run.clone()),
+        (None, [namespace, flow, run]) => (namespace.clone(), flow.clone(), run.clone()),
+        _ => return None,
+    };
+    Some(RunName { namespace, flow, run })
 }
 
 /// What a subresource is asked for.

@@ -78,7 +78,7 @@ impl RunBook {
     }
 
     /// The runs of a namespace (of all, where none is named) or of a Flow after one of them. One that cannot be read does not hide
-    /// the others.
+    /// the others. `past` may come from a client: whatever it names, no other runs are found.
     pub async fn list(
         &self,
         namespace: Option<&str>,
@@ -86,8 +86,11 @@ impl RunBook {
         past: Option<&RunName>,
         most: usize,
     ) -> Result<RunPage, FlowsError> {
-        let (from, until) = keys::under(&keys::headers(namespace, flow));
-        let from = past.map_or(from, |past| after(&keys::header(past)));
+        let (first, until) = keys::under(&keys::headers(namespace, flow));
+        let from = past.map_or(first.clone(), |past| after(&keys::header(past)).max(first));
+        if from >= until {
+            return Ok(RunPage::default());
+        }
         let found = self.store.records(&from, &until, most).await?;
         let next = found.last().filter(|_| found.len() == most).and_then(|(key, _)| keys::run_of_header(key));
         Ok(RunPage {

@@ -191,6 +191,26 @@ async fn runs_are_found_by_what_is_to_be_done_with_them() {
     assert!(book.list(Some("sho"), None, None, 9).await.unwrap().headers.is_empty());
 }
 
+/// Where a client says that a list goes on does not widen it.
+#[tokio::test]
+async fn a_list_has_no_runs_of_other_namespaces() {
+    let store = Store::in_memory();
+    let book = book(&store);
+    begin(&book, "r1").await;
+    for (namespace, flow) in [("bank", "order"), ("zoo", "order"), ("shop", "offer"), ("shop", "refund")] {
+        let name = RunName { namespace: namespace.into(), flow: flow.into(), run: "r0".into() };
+        book.start(Start { name, ..start("r0") }).await.unwrap();
+    }
+    for (past, all, of_flow) in [("", 3, 1), ("bank", 3, 1), ("zoo", 0, 0)] {
+        let past = RunName { namespace: past.into(), flow: "".into(), run: "".into() };
+        for (flow, expected) in [(None, all), (Some("order"), of_flow)] {
+            let page = book.list(Some("shop"), flow, Some(&past), 9).await.unwrap();
+            assert!(page.headers.iter().all(|header| &*header.name.namespace == "shop"), "{past:?}");
+            assert_eq!((page.headers.len(), page.next), (expected, None), "{past:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_forgotten_leaves_nothing() {
     let store = Store::in_memory();

@@ -199,7 +199,11 @@ async fn runs_are_listed_in_pages_and_by_what_they_are() {
     let (_, faulted) = shop.ask(&format!("GET {RUNS}/{}", runs[0]), "").await;
     let error = &faulted["status"]["error"];
     assert_eq!((&error["status"], &error["detail"]), (&json!(408), &json!("too late")));
-    assert_eq!(shop.ask(&format!("GET {RUNS}?continue=x"), "").await.0, 400);
+    let forged = [json!({ "namespace": "", "flow": "", "run": "" }), json!(["", "", ""])];
+    let forged = forged.map(|token| URL_SAFE_NO_PAD.encode(token.to_string()));
+    for token in ["x", &forged[0], &forged[1]] {
+        assert_eq!(shop.ask(&format!("GET {RUNS}?continue={token}"), "").await.0, 400, "{token}");
+    }
 }
 
 #[tokio::test]
