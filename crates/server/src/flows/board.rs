@@ -459,12 +459,10 @@ impl Board {
     }
 
     /// Nobody has a run any more, nor is to take it up: it waits, is over, or was not begun. Returns what is wanted of it that
-    /// its runner may not have heard in time.
-    pub(super) fn release(&mut self, run: &RunName, lease: u64) -> Vec<RunWish> {
-        if self.runs.get(run).is_none_or(|carried| carried.lease != lease) {
-            return Vec::new();
-        }
-        self.drop_run(run)
+    /// its runner may not have heard in time; none where it was released before, or is under another lease.
+    pub(super) fn release(&mut self, run: &RunName, lease: u64) -> Option<Vec<RunWish>> {
+        self.runs.get(run).filter(|carried| carried.lease == lease)?;
+        Some(self.drop_run(run))
     }
 
     /// As [`Board::release`], whatever the lease is.

@@ -46,7 +46,14 @@ impl Flows {
         if header.state == RunState::Active {
             return Ok(());
         }
-        let wishes = self.board.lock().release(run, lease);
+        let released = {
+            let mut board = self.board.lock();
+            let released = board.release(run, lease);
+            // Somebody may be about to take one up that was an orphan, and finds it over.
+            released.or_else(|| header.state.is_over().then(|| board.release(run, 0)).flatten())
+        };
+        // Who says it again is not counted again.
+        let Some(wishes) = released else { return Ok(()) };
         if header.state.is_over() {
             self.ended(&header, Counted::Open);
             return Ok(());

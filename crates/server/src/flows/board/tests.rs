@@ -106,8 +106,9 @@ fn what_a_runner_may_not_have_heard_is_told_again() {
     assert_eq!(told.try_recv(), Ok(RunnerNote::Given(run("r1"), 1, vec![RunWish::Suspend])));
     assert!(day.board.wish(&run("r1"), RunWish::Cancel));
     assert_eq!(told.try_recv(), Ok(RunnerNote::Wish(run("r1"), RunWish::Cancel)));
-    assert_eq!(day.board.release(&run("r1"), 2), [], "of another lease");
-    assert_eq!(day.board.release(&run("r1"), 1), [RunWish::Cancel]);
+    assert_eq!(day.board.release(&run("r1"), 2), None, "of another lease");
+    assert_eq!(day.board.release(&run("r1"), 1), Some(vec![RunWish::Cancel]));
+    assert_eq!(day.board.release(&run("r1"), 1), None, "once");
     assert!(!day.board.wish(&run("r1"), RunWish::Cancel) && !day.board.knows(&run("r1")));
     day.take_up("r2", None).unwrap();
     let wished = (0..100).filter(|_| day.board.wish(&run("r2"), RunWish::Cancel)).count();
