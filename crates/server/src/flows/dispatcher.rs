@@ -315,8 +315,11 @@ impl Flows {
             let mut runs = self.book.queued(&flow.namespace, &flow.name, most + unread).await?;
             runs.retain(|run| !self.unread.lock().contains(run));
             runs.truncate(most);
-            if runs.is_empty() && tally.queued == 0 {
-                self.board.lock().has_queue(&flow, false);
+            if runs.is_empty() {
+                let mut board = self.board.lock();
+                // As it is now: others queue while the store is read.
+                let has_more = board.tally(&flow).queued > 0;
+                board.has_queue(&flow, has_more);
             }
             let mut has_room = true;
             for run in runs {
