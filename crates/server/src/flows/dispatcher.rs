@@ -513,3 +513,10 @@ pub(super) enum Counted {
     Open,
     Queued,
 }
+
+impl Counted {
+    /// By the last state in which it was not over.
+    pub(super) fn of(state: RunState) -> Self {
+        if state == RunState::Queued { Self::Queued } else { Self::Open }
+    }
+}

@@ -11,7 +11,7 @@ use super::board::flow_of;
 use super::book::PAGE;
 use super::changes::RunChange;
 use super::dispatcher::{Counted, Flows, now_millis};
-use super::{FlowsError, RunHeader, RunState};
+use super::{FlowsError, RunHeader};
 
 /// How often it is looked at how long ago runs have ended.
 const EACH: Duration = Duration::from_secs(60);
@@ -84,6 +84,30 @@ impl Flows {
         Ok(())
     }
 
+    /// Ends a run of a Flow that is gone, whoever has it. It is counted by the state that it was in then, not when it was listed.
+    async fn end_orphaned(&self, mut header: RunHeader) -> Result<(), FlowsError> {
+        while !header.state.is_over() {
+            let state = header.state;
+            match self.book.cancel(&header.name, now_millis(), |now| now == state).await {
+                Ok(cancelled) => {
+                    self.board.lock().take_away(&header.name);
+                    self.ended(&cancelled, Counted::of(state));
+                    return Ok(());
+                }
+                // It has changed meanwhile.
+                Err(FlowsError::Lost(_)) => {}
+                Err(FlowsError::NotFound(_)) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            header = match self.book.header(&header.name).await {
+                Ok(header) => header,
+                Err(FlowsError::NotFound(_)) => return Ok(()),
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(())
+    }
+
     /// Ends and forgets the runs of a Flow that is gone.
     async fn clear(&self, flow: &NamespacedName) -> Result<(), FlowsError> {
         // One that cannot be read is not gone.
@@ -96,20 +120,8 @@ impl Flows {
         let mut past = None;
         loop {
             let page = self.book.list(Some(&flow.namespace), Some(&flow.name), past.as_ref(), PAGE).await?;
-            for header in page.headers.iter().filter(|header| header.started <= gone) {
-                if header.state.is_over() {
-                    continue;
-                }
-                match self.book.cancel(&header.name, now_millis(), |_| true).await {
-                    Ok(cancelled) => {
-                        self.board.lock().take_away(&header.name);
-                        let queued = header.state == RunState::Queued;
-                        self.ended(&cancelled, if queued { Counted::Queued } else { Counted::Open });
-                    }
-                    // It has ended by itself.
-                    Err(FlowsError::Lost(_) | FlowsError::NotFound(_)) => {}
-                    Err(error) => return Err(error),
-                }
+            for header in page.headers.into_iter().filter(|header| header.started <= gone) {
+                self.end_orphaned(header).await?;
             }
             match page.next {
                 Some(next) => past = Some(next),

@@ -61,8 +61,7 @@ impl Flows {
             Ok(cancelled) => {
                 // Somebody may have been about to take it up.
                 self.board.lock().take_away(run);
-                let counted = if state == RunState::Queued { Counted::Queued } else { Counted::Open };
-                self.ended(&cancelled, counted);
+                self.ended(&cancelled, Counted::of(state));
                 Ok(true)
             }
             Err(FlowsError::Lost(_)) => Ok(false),
