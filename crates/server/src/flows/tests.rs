@@ -95,7 +95,8 @@ async fn who_has_lost_a_run_writes_nothing_of_it() {
     book.append(&name("r1"), append(1, 0, 1)).await.unwrap();
     // Nothing twice, and nothing with a gap.
     for first in [0, 2] {
-        assert!(is_lost(&book.append(&name("r1"), append(1, first, first + 1)).await));
+        let other = Append { entries: entries(5..6), ..append(1, first, first + 1) };
+        assert!(is_lost(&book.append(&name("r1"), other).await));
     }
     let header = book.lease(&name("r1"), "node-2").await.unwrap();
     assert_eq!((header.lease, &*header.runner, header.entries), (2, "node-2", 1));
