@@ -365,7 +365,9 @@ impl From<FlowsError> for Failure {
         let message = error.to_string();
         let (code, reason) = match error {
             FlowsError::NotFound(_) | FlowsError::NoFlow(_) => (StatusCode::NOT_FOUND, "NotFound"),
-            FlowsError::Lost(_) | FlowsError::Refused(_) => (StatusCode::CONFLICT, "Conflict"),
+            FlowsError::Lost(_) | FlowsError::Contended(_) | FlowsError::Refused(_) => {
+                (StatusCode::CONFLICT, "Conflict")
+            }
             FlowsError::Invalid(_) => (StatusCode::BAD_REQUEST, "BadRequest"),
             FlowsError::TooMany(_) => return Self::too_many_requests(message),
             FlowsError::NoRunner(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),

@@ -5,6 +5,8 @@
 //! that was not heard for longer than a lease carries nothing; its runs are orphans from then on. Who may still write of a run is not decided
 //! here but by the numbers of leases ([`super::RunBook`]).
 
+mod counts;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +15,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tulle_model::name::NamespacedName;
 
+pub use self::counts::FlowTally;
+pub(super) use self::counts::{MOST_QUEUED, Refusal};
 use super::RunName;
-use super::known::KnownFlow;
 
-/// How many runs of a Flow may wait for their turn.
-pub(super) const MOST_QUEUED: usize = 10_000;
 /// How many things are wanted of a run at once.
 const MOST_WISHES: usize = 16;
 
@@ -84,22 +85,6 @@ struct Carried {
     given: usize,
 }
 
-/// What is counted of a Flow's runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FlowTally {
-    /// They have begun, and are not over.
-    pub open: usize,
-    pub queued: usize,
-    /// They are over, and kept.
-    pub over: usize,
-    /// Since this server's start, as all below.
-    pub started: u64,
-    pub completed: u64,
-    pub faulted: u64,
-    pub cancelled: u64,
-    pub refused: u64,
-}
-
 /// Who takes up a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Taker {
@@ -140,6 +125,8 @@ pub(super) struct Board {
     flows: BTreeMap<NamespacedName, FlowTally>,
     /// Those with runs that wait for their turn.
     waiting: BTreeSet<NamespacedName>,
+    /// They are counted as open, though the store may know of that or not: it has failed.
+    unsure: HashSet<RunName>,
     sessions: u64,
 }
 
@@ -168,20 +155,6 @@ impl Runner {
 }
 
 impl Board {
-    pub(super) fn tally(&mut self, flow: &NamespacedName) -> &mut FlowTally {
-        self.flows.entry(flow.clone()).or_default()
-    }
-
-    pub(super) fn tallies(&self) -> &BTreeMap<NamespacedName, FlowTally> {
-        &self.flows
-    }
-
-    /// Forgets what was counted of a Flow that is gone, and of which there are no runs.
-    pub(super) fn forget_flow(&mut self, flow: &NamespacedName) {
-        self.flows.remove(flow);
-        self.waiting.remove(flow);
-    }
-
     /// How many runners are connected.
     pub(super) fn runners(&self) -> usize {
         self.runners.values().filter(|runner| runner.link.is_some()).count()
@@ -518,77 +491,6 @@ impl Board {
         let mut of_namespace = runner.runs.iter().filter(|run| &*run.namespace == namespace);
         of_namespace.any(|run| self.runs.get(run).is_some_and(calls))
     }
-
-    /// How a run is to begin: whoever takes it up, or none where it waits for its turn. The Flow's count has it from now on.
-    ///
-    /// # Errors
-    /// Where there are too many, why.
-    pub(super) fn admit(
-        &mut self,
-        run: &RunName,
-        flow: &KnownFlow,
-        first: Option<&str>,
-        now: Instant,
-        lease: Duration,
-    ) -> Result<Option<Taker>, Refusal> {
-        let tally = *self.tally(&flow.name);
-        let refused = |board: &mut Self, refusal| {
-            board.tally(&flow.name).refused += 1;
-            Err(refusal)
-        };
-        if let Some(limit) = flow.limit
-            && (tally.open >= limit as usize || tally.queued > 0)
-        {
-            if !flow.queues {
-                return refused(self, Refusal::Limit(limit));
-            }
-            if tally.queued >= MOST_QUEUED {
-                return refused(self, Refusal::Queue(limit));
-            }
-            self.tally(&flow.name).queued += 1;
-            self.waiting.insert(flow.name.clone());
-            return Ok(None);
-        }
-        match self.take_up(run, &flow.account, first, now, lease) {
-            Ok(taker) => {
-                self.tally(&flow.name).open += 1;
-                Ok(Some(taker))
-            }
-            Err(NoTaker::Nobody) => refused(self, Refusal::Nobody),
-            Err(NoTaker::Full | NoTaker::Taken) => refused(self, Refusal::Full),
-        }
-    }
-
-    /// The Flows with runs that wait for their turn.
-    pub(super) fn with_queue(&self) -> Vec<(NamespacedName, FlowTally)> {
-        self.waiting.iter().filter_map(|flow| Some((flow.clone(), *self.flows.get(flow)?))).collect()
-    }
-
-    pub(super) fn has_queue(&mut self, flow: &NamespacedName, queued: bool) {
-        if queued {
-            self.waiting.insert(flow.clone());
-        } else {
-            self.waiting.remove(flow);
-        }
-    }
-
-    /// Whether somebody waits for room.
-    pub(super) fn wants_room(&self) -> bool {
-        !self.orphans.is_empty() || !self.waiting.is_empty()
-    }
-}
-
-/// Why a run is not accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// So many go on.
-    Limit(u32),
-    /// So many go on, and too many wait.
-    Queue(u32),
-    /// No runner has room.
-    Full,
-    /// There is no runner.
-    Nobody,
 }
 
 #[cfg(test)]

@@ -180,7 +180,7 @@ impl RunBook {
                 written => return written.map(|()| header),
             }
         }
-        Err(FlowsError::Lost(run.clone()))
+        Err(FlowsError::Contended(run.clone()))
     }
 
     /// Adds to a history. Refused as [`FlowsError::Lost`] where the lease is another one's by now, or the entries are not the next.

@@ -211,9 +211,9 @@ impl Flows {
     /// Does what is due.
     async fn round(&self) -> Result<(), FlowsError> {
         self.board.lock().expire(Instant::now(), self.lease);
-        self.give_orphans().await?;
-        self.begin_queued().await?;
-        self.wake_due().await
+        // None of these is to keep the others from what they do.
+        let done = [self.give_orphans().await, self.begin_queued().await, self.wake_due().await];
+        done.into_iter().collect()
     }
 
     /// Orphans that nobody takes up stay what they are.
@@ -286,14 +286,25 @@ impl Flows {
     ) -> Result<GivenTo, FlowsError> {
         match self.book.lease(run, &taker.name()).await {
             Ok(header) => {
-                self.board.lock().hand_over(run, taker, header.lease, wishes);
+                let mut board = self.board.lock();
+                board.is_sure(run);
+                board.hand_over(run, taker, header.lease, wishes);
+                drop(board);
                 self.changes.tell(RunChange::Now(header));
                 Ok(GivenTo::Somebody)
             }
-            Err(FlowsError::Lost(_) | FlowsError::NotFound(_)) => {
-                self.board.lock().drop_run(run);
+            Err(lost @ (FlowsError::Lost(_) | FlowsError::NotFound(_))) => {
+                let mut board = self.board.lock();
+                board.drop_run(run);
+                board.was_not_begun(run, matches!(lost, FlowsError::Lost(_)));
                 Ok(GivenTo::Nobody)
             }
+            Err(error @ FlowsError::Unreadable { .. }) => {
+                tracing::error!(run = %run.run, %error, "a run does not go on");
+                self.board.lock().drop_run(run);
+                Ok(GivenTo::Unread)
+            }
+            // Nobody knows whether the lease is in the store.
             Err(error) => {
                 self.board.lock().orphan(run.clone(), Arc::default(), 0, taker);
                 Err(error)
@@ -304,33 +315,39 @@ impl Flows {
     /// Begins runs whose turn it is.
     async fn begin_queued(&self) -> Result<(), FlowsError> {
         let waiting = self.board.lock().with_queue();
+        let mut done = Ok(());
         for (flow, tally) in waiting {
-            let Some(known) = self.known.get(&flow) else { continue };
-            let limit = known.limit.map_or(usize::MAX, |limit| limit as usize);
-            let most = limit.saturating_sub(tally.open).min(TOGETHER);
-            if most == 0 {
-                continue;
+            done = done.and(self.begin_queued_of(flow, tally).await);
+        }
+        done
+    }
+
+    async fn begin_queued_of(&self, flow: NamespacedName, tally: FlowTally) -> Result<(), FlowsError> {
+        let Some(known) = self.known.get(&flow) else { return Ok(()) };
+        let limit = known.limit.map_or(usize::MAX, |limit| limit as usize);
+        let most = limit.saturating_sub(tally.open).min(TOGETHER);
+        if most == 0 {
+            return Ok(());
+        }
+        let unread = self.unread.lock().len();
+        let mut runs = self.book.queued(&flow.namespace, &flow.name, most + unread).await?;
+        runs.retain(|run| !self.unread.lock().contains(run));
+        runs.truncate(most);
+        if runs.is_empty() {
+            let mut board = self.board.lock();
+            // As it is now: others queue while the store is read.
+            let has_more = board.tally(&flow).queued > 0;
+            board.has_queue(&flow, has_more);
+        }
+        let mut has_room = true;
+        for run in runs {
+            has_room = self.begin(&flow, &run).await?;
+            if !has_room {
+                break;
             }
-            let unread = self.unread.lock().len();
-            let mut runs = self.book.queued(&flow.namespace, &flow.name, most + unread).await?;
-            runs.retain(|run| !self.unread.lock().contains(run));
-            runs.truncate(most);
-            if runs.is_empty() {
-                let mut board = self.board.lock();
-                // As it is now: others queue while the store is read.
-                let has_more = board.tally(&flow).queued > 0;
-                board.has_queue(&flow, has_more);
-            }
-            let mut has_room = true;
-            for run in runs {
-                has_room = self.begin(&flow, &run).await?;
-                if !has_room {
-                    break;
-                }
-            }
-            if has_room && self.board.lock().tally(&flow).queued > 0 && most == TOGETHER {
-                self.look.notify_one();
-            }
+        }
+        if has_room && self.board.lock().tally(&flow).queued > 0 && most == TOGETHER {
+            self.look.notify_one();
         }
         Ok(())
     }

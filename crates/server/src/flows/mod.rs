@@ -181,6 +181,9 @@ pub enum FlowsError {
     /// Another runner has it by now, or what was to be added is there.
     #[error("the run {} of the Flow {}/{} is carried out by somebody else by now", .0.run, .0.namespace, .0.flow)]
     Lost(RunName),
+    /// Others write of it without end; it is not said whose it is.
+    #[error("the run {} of the Flow {}/{} changes all the time; try again", .0.run, .0.namespace, .0.flow)]
+    Contended(RunName),
     #[error("the record {key} of the store cannot be used: {why}")]
     Unreadable { key: String, why: &'static str },
     #[error("there is no Flow {0}")]

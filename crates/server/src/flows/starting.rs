@@ -90,6 +90,15 @@ impl Flows {
             given,
         };
         let begun = self.book.start(start).await;
+        if let (Err(FlowsError::Store(_)), Some(taker)) = (&begun, &taker) {
+            // It may be in the store all the same: whoever looks after orphans finds out.
+            let mut board = self.board.lock();
+            board.is_unsure(&run);
+            board.orphan(run, flow.account.clone(), 0, taker);
+            drop(board);
+            self.look.notify_one();
+            return begun.map(known_before);
+        }
         let Ok(Started::New(header)) = begun else {
             self.not_begun(&run, taker.is_some());
             return begun.map(known_before);

@@ -99,7 +99,22 @@ impl Flows {
                 Ok(true)
             }
             Err(error) => {
-                self.board.lock().drop_run(run);
+                let mut board = self.board.lock();
+                match error {
+                    FlowsError::Lost(_) => drop(board.drop_run(run)),
+                    // It may go on all the same: whoever looks after orphans finds out.
+                    FlowsError::Store(_) => {
+                        let tally = board.tally(&flow_of(run));
+                        tally.over = tally.over.saturating_sub(1);
+                        tally.open += 1;
+                        board.is_unsure(run);
+                        board.wish(run, RunWish::Retry(task.into()));
+                        board.orphan(run.clone(), header.account.clone(), 0, &taker);
+                        self.look.notify_one();
+                    }
+                    _ => drop(board.drop_run(run)),
+                }
+                drop(board);
                 if matches!(error, FlowsError::Lost(_)) { Ok(false) } else { Err(error) }
             }
         }

@@ -478,9 +478,10 @@ fn refused(error: FlowsError) -> Status {
         FlowsError::Invalid(_) => Status::invalid_argument(message),
         FlowsError::Refused(_) => Status::failed_precondition(message),
         FlowsError::TooMany(_) => Status::resource_exhausted(message),
-        FlowsError::NoRunner(_) | FlowsError::Objects(_) | FlowsError::Store(_) => {
-            Status::unavailable(message)
-        }
+        FlowsError::NoRunner(_)
+        | FlowsError::Contended(_)
+        | FlowsError::Objects(_)
+        | FlowsError::Store(_) => Status::unavailable(message),
         FlowsError::Unreadable { .. } => Status::internal(message),
     }
 }

@@ -132,3 +132,24 @@ fn a_runner_that_does_not_read_is_cut_off() {
     let (_, told) = day.open("n1", "shop", 100);
     assert_eq!(told.len(), 16);
 }
+
+#[test]
+fn what_the_store_has_not_said_is_put_right() {
+    let mut day = Day::new();
+    let (order, taker) = (flow_of(&run("r1")), Taker::named("n1/1"));
+    for (name, is_over, expected) in [("r1", false, (0, 0)), ("r2", true, (0, 1))] {
+        day.board.tally(&order).open += 1;
+        day.board.orphan(run(name), "till".into(), 0, &taker);
+        day.board.is_unsure(&run(name));
+        for _ in 0..2 {
+            day.board.was_not_begun(&run(name), is_over);
+            let tally = day.board.tally(&order);
+            assert_eq!((tally.open, tally.over), expected, "{name}");
+        }
+    }
+    day.board.tally(&order).open += 1;
+    day.board.is_unsure(&run("r3"));
+    assert!(day.board.is_sure(&run("r3")));
+    day.board.was_not_begun(&run("r3"), false);
+    assert_eq!(day.board.tally(&order).open, 1);
+}
