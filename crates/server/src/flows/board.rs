@@ -6,6 +6,7 @@
 //! here but by the numbers of leases ([`super::RunBook`]).
 
 mod counts;
+mod wished;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -17,10 +18,8 @@ use tulle_model::name::NamespacedName;
 
 pub use self::counts::FlowTally;
 pub(super) use self::counts::{MOST_QUEUED, Refusal};
+use self::wished::Wished;
 use super::RunName;
-
-/// How many things are wanted of a run at once.
-const MOST_WISHES: usize = 16;
 
 /// What a runner is told, beside the Flows.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,9 +79,7 @@ struct Carried {
     /// Zero while it is not known yet.
     lease: u64,
     account: Arc<str>,
-    /// What is wanted of it since its runner has it; the first `given` of these it was told together with the run.
-    wishes: Vec<RunWish>,
-    given: usize,
+    wishes: Wished,
 }
 
 /// Who takes up a run.
@@ -172,7 +169,7 @@ impl Board {
             runs: HashSet::new(),
         });
         known.runs.insert(run.clone());
-        let carried = Carried { taker, is_orphan: false, lease, account, wishes: Vec::new(), given: 0 };
+        let carried = Carried { taker, is_orphan: false, lease, account, wishes: Wished::default() };
         self.runs.insert(run, carried);
     }
 
@@ -196,7 +193,7 @@ impl Board {
                         && carried.taker.instance == instance =>
                 {
                     carried.is_orphan = false;
-                    let wishes = carried.wishes.iter().skip(carried.given).cloned();
+                    let wishes = carried.wishes.since().iter().cloned();
                     wishes.for_each(|wish| runner.tell(RunnerNote::Wish(run.clone(), wish)));
                     runner.runs.insert(run.clone());
                     told.insert(run);
@@ -211,8 +208,7 @@ impl Board {
             match self.runs.get_mut(&run) {
                 // It has not heard of it yet.
                 Some(carried) if is_same && carried.lease > 0 => {
-                    carried.given = carried.wishes.len();
-                    runner.tell(RunnerNote::Given(run, carried.lease, carried.wishes.clone()));
+                    runner.tell(RunnerNote::Given(run, carried.lease, carried.wishes.give()));
                 }
                 Some(_) if !is_same => inherited.push(run),
                 _ => {}
@@ -301,8 +297,7 @@ impl Board {
             is_orphan: true,
             lease,
             account,
-            wishes: Vec::new(),
-            given: 0,
+            wishes: Wished::default(),
         });
         if carried.taker != *of {
             return;
@@ -387,9 +382,10 @@ impl Board {
     }
 
     fn reserve(&mut self, run: &RunName, account: &Arc<str>, taker: Taker) {
-        let wishes = self.runs.remove(run).map(|carried| carried.wishes).unwrap_or_default();
+        let mut wishes = self.runs.remove(run).map(|carried| carried.wishes).unwrap_or_default();
+        wishes.take_back();
         let account = account.clone();
-        let carried = Carried { taker, is_orphan: false, lease: 0, account, wishes, given: 0 };
+        let carried = Carried { taker, is_orphan: false, lease: 0, account, wishes };
         self.runs.insert(run.clone(), carried);
     }
 
@@ -408,12 +404,12 @@ impl Board {
             return false;
         }
         carried.lease = lease;
-        carried.wishes.extend(wishes);
-        carried.given = carried.wishes.len();
+        wishes.into_iter().for_each(|wish| carried.wishes.add(wish));
+        let wishes = carried.wishes.give();
         if carried.is_orphan {
             return true;
         }
-        let note = RunnerNote::Given(run.clone(), lease, carried.wishes.clone());
+        let note = RunnerNote::Given(run.clone(), lease, wishes);
         if let Some(runner) = self.runners.get_mut(&taker.node) {
             runner.tell(note);
         }
@@ -440,11 +436,11 @@ impl Board {
 
     /// As [`Board::release`], whatever the lease is.
     pub(super) fn drop_run(&mut self, run: &RunName) -> Vec<RunWish> {
-        let Some(mut carried) = self.runs.remove(run) else { return Vec::new() };
+        let Some(carried) = self.runs.remove(run) else { return Vec::new() };
         if let Some(runner) = self.runners.get_mut(&carried.taker.node) {
             runner.runs.remove(run);
         }
-        carried.wishes.split_off(carried.given.min(carried.wishes.len()))
+        carried.wishes.since().to_vec()
     }
 
     /// As [`Board::drop_run`]; its runner is told that it has it no more.
@@ -461,11 +457,7 @@ impl Board {
     /// Tells a run's runner, now or when it has it; `false`: nobody is to have it.
     pub(super) fn wish(&mut self, run: &RunName, wish: RunWish) -> bool {
         let Some(carried) = self.runs.get_mut(run) else { return false };
-        // Nobody has to say a thing again and again.
-        if carried.wishes.len() >= MOST_WISHES {
-            return carried.wishes.contains(&wish);
-        }
-        carried.wishes.push(wish.clone());
+        carried.wishes.add(wish.clone());
         if !carried.is_orphan
             && carried.lease > 0
             && let Some(runner) = self.runners.get_mut(&carried.taker.node)

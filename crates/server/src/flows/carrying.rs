@@ -11,7 +11,7 @@ use tulle_model::registry::KindId;
 
 use super::changes::RunChange;
 use super::dispatcher::{Counted, Flows, GivenTo};
-use super::{Append, FlowsError, Loaded, RunHeader, RunName, RunState};
+use super::{Append, FlowsError, Loaded, RunHeader, RunName, RunState, RunWish};
 
 /// Secrets by their names and keys, and why others are not among them.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -65,11 +65,13 @@ impl Flows {
         // What its runner did not hear in time is told to the next.
         let heard = match header.state {
             RunState::Suspended => {
-                wishes.iter().rposition(|wish| *wish == super::RunWish::Suspend).map_or(0, |at| at + 1)
+                wishes.iter().rposition(|wish| *wish == RunWish::Suspend).map_or(0, |at| at + 1)
             }
             _ => 0,
         };
-        let wishes = wishes[heard..].to_vec();
+        // Whoever has heard that it is cancelled does not suspend it.
+        let is_left = |(at, wish): &(usize, RunWish)| *at >= heard || *wish == RunWish::Cancel;
+        let wishes: Vec<_> = wishes.into_iter().enumerate().filter(is_left).map(|(_, wish)| wish).collect();
         if !wishes.is_empty()
             && let GivenTo::NoRoom(_) = self.give(run, Some(&header.account), wishes.clone()).await?
         {

@@ -111,8 +111,14 @@ fn what_a_runner_may_not_have_heard_is_told_again() {
     assert_eq!(day.board.release(&run("r1"), 1), None, "once");
     assert!(!day.board.wish(&run("r1"), RunWish::Cancel) && !day.board.knows(&run("r1")));
     day.take_up("r2", None).unwrap();
-    let wished = (0..100).filter(|_| day.board.wish(&run("r2"), RunWish::Cancel)).count();
-    assert_eq!((wished, day.board.drop_run(&run("r2")).len()), (100, MOST_WISHES), "again is no more");
+    day.board.hand_over(&run("r2"), &taker, 1, vec![RunWish::Suspend]);
+    assert_eq!(told.try_recv(), Ok(RunnerNote::Given(run("r2"), 1, vec![RunWish::Suspend])));
+    // However often: the last is told, and cancelling is heard.
+    for wish in [RunWish::Suspend, RunWish::Resume].iter().cycle().take(101).chain([&RunWish::Cancel]) {
+        assert!(day.board.wish(&run("r2"), wish.clone()));
+        assert_eq!(told.try_recv(), Ok(RunnerNote::Wish(run("r2"), wish.clone())));
+    }
+    assert_eq!(day.board.drop_run(&run("r2")), [RunWish::Suspend, RunWish::Cancel]);
 }
 
 #[test]
