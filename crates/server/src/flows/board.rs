@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tulle_model::name::NamespacedName;
+use tulle_model::stamp::Stamp;
 
 pub use self::counts::FlowTally;
 pub(super) use self::counts::{MOST_QUEUED, Refusal};
@@ -56,6 +57,8 @@ pub(super) struct Runner {
 #[derive(Debug)]
 struct Link {
     session: u64,
+    /// Of the certificate with which the stream was opened: others may join under the node's name.
+    stamp: Option<Stamp>,
     notes: mpsc::Sender<RunnerNote>,
 }
 
@@ -64,6 +67,8 @@ struct Link {
 pub struct NewRunner {
     pub node: Arc<str>,
     pub instance: Arc<str>,
+    /// Of its certificate.
+    pub stamp: Option<Stamp>,
     pub spaces: Arc<[String]>,
     pub most: usize,
     pub notes: mpsc::Sender<RunnerNote>,
@@ -178,11 +183,11 @@ impl Board {
     pub(super) fn open(&mut self, new: NewRunner, now: Instant) -> (u64, Vec<RunName>) {
         self.sessions += 1;
         let session = self.sessions;
-        let NewRunner { node, instance, spaces, most, notes, holds } = new;
+        let NewRunner { node, instance, stamp, spaces, most, notes, holds } = new;
         let before = self.runners.remove(&node);
         let is_same = before.as_ref().is_none_or(|before| before.instance == instance);
         let runs = before.map(|before| before.runs).unwrap_or_default();
-        let link = Some(Link { session, notes });
+        let link = Some(Link { session, stamp, notes });
         let mut runner = Runner { instance: instance.clone(), spaces, most, heard: now, link, runs };
         let mut told = HashSet::new();
         for (run, lease) in holds {
@@ -233,6 +238,13 @@ impl Board {
         }
     }
 
+    /// Somebody has joined under a node's name, with a grant of his own: who has its stream opens it anew, if he still may.
+    pub(super) fn joined(&mut self, node: &str) {
+        if let Some(runner) = self.runners.get_mut(node) {
+            runner.link = None;
+        }
+    }
+
     /// A node may carry out nothing any more.
     pub(super) fn revoke(&mut self, node: &str) {
         if let Some(runner) = self.runners.remove(node) {
@@ -250,10 +262,10 @@ impl Board {
         self.linked(node, session).is_some()
     }
 
-    /// The namespaces of the Flows that a connected runner carries out.
-    pub(super) fn spaces(&self, node: &str) -> Option<Arc<[String]>> {
+    /// The namespaces of the Flows that a connected runner carries out, where it is the one with that stamp.
+    pub(super) fn spaces(&self, node: &str, stamp: Option<Stamp>) -> Option<Arc<[String]>> {
         let runner = self.runners.get(node)?;
-        runner.link.as_ref().map(|_| runner.spaces.clone())
+        runner.link.as_ref().filter(|link| link.stamp == stamp).map(|_| runner.spaces.clone())
     }
 
     /// Takes from those that were not heard for longer than a lease what they have; whether that was anything.

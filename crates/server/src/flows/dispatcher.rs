@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tulle_model::flow::scope::Millis;
 use tulle_model::name::NamespacedName;
+use tulle_model::stamp::Stamp;
 
 use super::board::{Board, NewRunner, NoTaker, RunWish, Taker, flow_of};
 use super::changes::{RunChange, RunChanges};
@@ -485,16 +486,23 @@ impl Flows {
         self.look.notify_one();
     }
 
-    /// The namespaces of the Flows that a connected runner carries out.
-    pub fn spaces(&self, node: &str) -> Option<Arc<[String]>> {
-        self.board.lock().spaces(node)
+    /// Somebody has joined under a node's name.
+    pub fn joined(&self, node: &str) {
+        self.board.lock().joined(node);
+        self.look.notify_one();
+    }
+
+    /// The namespaces of the Flows that a connected runner carries out, where its certificate has that stamp.
+    pub fn spaces(&self, node: &str, stamp: Option<Stamp>) -> Option<Arc<[String]>> {
+        self.board.lock().spaces(node, stamp)
     }
 
     /// Whether a node that carries out Flows of those namespaces may have the identity of a service account: a Flow there calls as it,
     /// or a run that the node has does.
     pub fn may_call_as(&self, node: &str, spaces: &[String], namespace: &str, account: &str) -> bool {
-        super::board::allows(spaces, namespace) && self.known.names_account(namespace, account)
-            || self.board.lock().calls_as(node, namespace, account)
+        super::board::allows(spaces, namespace)
+            && (self.known.names_account(namespace, account)
+                || self.board.lock().calls_as(node, namespace, account))
     }
 
     /// A run is over: whoever waits for that is told, and what waits for its place has it.

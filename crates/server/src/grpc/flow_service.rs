@@ -54,7 +54,7 @@ impl FlowApi {
     /// Who calls, where that is a node that runs Flows. Whoever has an open stream was asked for his grant then, and is still in.
     async fn runner<T>(&self, request: &Request<T>) -> Result<CallingRunner, Status> {
         let node = caller(request, "runflows", &self.audit)?;
-        if let Some(spaces) = self.flows.spaces(&node.name)
+        if let Some(spaces) = self.flows.spaces(&node.name, node.stamp)
             && !self.enrolment.revocations().list().includes(node.stamp)
         {
             return Ok(CallingRunner { node, spaces });
@@ -151,8 +151,8 @@ impl FlowService for FlowApi {
         let runner = self.runner(&request).await?;
         let asked = request.into_inner();
         self.check_space(&runner, &asked.namespace)?;
-        let node = runner.node.name;
-        if self.flows.spaces(&node).is_none() {
+        let CallingNode { name: node, stamp, .. } = runner.node;
+        if self.flows.spaces(&node, stamp).is_none() {
             return Err(Status::failed_precondition(
                 "a runner opens its stream (Serve) before it begins runs",
             ));
@@ -269,6 +269,7 @@ impl FlowApi {
             .open(NewRunner {
                 node: node.name.clone(),
                 instance: opened.instance.into(),
+                stamp: node.stamp,
                 spaces: spaces.clone(),
                 most: (opened.most_runs as usize).min(MOST_RUNS),
                 notes,

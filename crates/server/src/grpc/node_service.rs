@@ -185,6 +185,7 @@ impl NodeApi {
         let issued = self.sign_for(identity, admission.stamp, request.csr).await?;
         let expires = issued.not_after.try_into().unwrap_or(0);
         let grant = self.enrolment.admit(admission, expires, now).await?;
+        self.flows.joined(&request.node);
         let flows = grant.flows.join(", ");
         tracing::info!(node = request.node, identities = grant.describe(), flows, "a node has joined");
         Ok(JoinResponse { certificate: Some(self.certificate(issued)), trust_domain: domain.to_string() })

@@ -52,6 +52,7 @@ impl Shop {
         let new = NewRunner {
             node: "n1".into(),
             instance: "1".into(),
+            stamp: None,
             spaces: vec!["*".to_owned()].into(),
             most: 100,
             notes,

@@ -22,6 +22,7 @@ impl Day {
         let new = NewRunner {
             node: node.into(),
             instance: "1".into(),
+            stamp: Some(Stamp(1)),
             spaces: vec![spaces.to_owned()].into(),
             most,
             notes,
@@ -133,7 +134,7 @@ fn a_runner_that_does_not_read_is_cut_off() {
         day.board.hand_over(&run(&name), &Taker::named("n1/1"), 1, Vec::new());
     }
     assert!(!day.board.is_open("n1", session));
-    assert_eq!((told.len(), day.board.spaces("n1")), (16, None));
+    assert_eq!((told.len(), day.board.spaces("n1", Some(Stamp(1)))), (16, None));
     // It opens another one, and is told of those that it does not have.
     let (_, told) = day.open("n1", "shop", 100);
     assert_eq!(told.len(), 16);
@@ -158,4 +159,18 @@ fn what_the_store_has_not_said_is_put_right() {
     assert!(day.board.is_sure(&run("r3")));
     day.board.was_not_begun(&run("r3"), false);
     assert_eq!(day.board.tally(&order).open, 1);
+}
+
+#[test]
+fn who_joins_under_a_name_has_nothing_of_who_had_it() {
+    let mut day = Day::new();
+    let (session, _told) = day.open("n1", "shop", 10);
+    assert!(day.board.spaces("n1", Some(Stamp(1))).is_some());
+    for other in [None, Some(Stamp(2))] {
+        assert_eq!(day.board.spaces("n1", other), None);
+    }
+    day.board.joined("n1");
+    assert!(!day.board.is_open("n1", session));
+    assert_eq!(day.board.spaces("n1", Some(Stamp(1))), None);
+    assert_eq!(day.take_up("r1", None), Err(NoTaker::Nobody));
 }
