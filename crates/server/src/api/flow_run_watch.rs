@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, interval, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tulle_model::kinds::flow_run::FLOW;
 
 use super::caller::{Caller, named_by_selector};
 use super::flow_runs::{gone, object};
@@ -19,7 +20,7 @@ use super::reply::{self, Reply};
 use super::selector::Selector;
 use super::status::Failure;
 use super::watch::{BOOKMARKS, INITIAL_EVENTS_END, LONGEST_TIMEOUT, LOOK, TIMEOUT, line};
-use crate::flows::{Flows, RunChange, RunName};
+use crate::flows::{Flows, RunChange, RunHeader, RunName};
 
 /// How many runs are looked at together.
 const PAGE: usize = 500;
@@ -32,8 +33,8 @@ pub(super) async fn start(
     permit: OwnedSemaphorePermit,
     shutdown: CancellationToken,
 ) -> Result<Reply, Failure> {
-    let name = target.name.clone().or_else(|| named_by_selector(target, "watch", query)).unwrap_or_default();
-    let allowed = Box::new(caller.still(target, &name));
+    let name = target.name.clone().or_else(|| named_by_selector(target, "watch", query));
+    let allowed = Box::new(caller.still(target, name.as_deref().unwrap_or_default()));
     let mut selector = Selector::parse(query, target.kind)?;
     if let Some(name) = &target.name {
         selector = selector.named(name);
@@ -63,7 +64,15 @@ pub(super) async fn start(
         _permit: permit,
     };
     let shows = initial.unwrap_or(version.is_none());
-    watch.look_at_all(shows).await?;
+    match (&target.namespace, name) {
+        // Of one, the others need not be read.
+        (Some(namespace), Some(name)) => {
+            if let Some(header) = flows.find(namespace, &name).await? {
+                watch.know(header, shows);
+            }
+        }
+        _ => watch.look_at_all(shows).await?,
+    }
     if shows && initial.is_some() && bookmarks {
         let bookmark = watch.bookmark(json!({ INITIAL_EVENTS_END: "true" }));
         watch.pending.push_back(bookmark);
@@ -104,20 +113,24 @@ impl RunWatch {
         let mut past = None;
         loop {
             let namespace = self.target.namespace.as_deref();
-            let page = self.flows.book().list(namespace, None, past.as_ref(), PAGE).await?;
-            for header in page.headers {
-                let object = object(&header, self.from);
-                if self.selector.matches(&object) {
-                    self.seen.insert(header.name);
-                    if shows {
-                        let line = self.event("ADDED", &object);
-                        self.pending.push_back(line);
-                    }
-                }
-            }
+            let flow = self.selector.label(FLOW).filter(|_| namespace.is_some());
+            let page = self.flows.book().list(namespace, flow, past.as_ref(), PAGE).await?;
+            page.headers.into_iter().for_each(|header| self.know(header, shows));
             match page.next {
                 Some(next) => past = Some(next),
                 None => return Ok(()),
+            }
+        }
+    }
+
+    /// The client knows a run, where the selector has it, or is told.
+    fn know(&mut self, header: RunHeader, shows: bool) {
+        let object = object(&header, self.from);
+        if self.selector.matches(&object) {
+            self.seen.insert(header.name);
+            if shows {
+                let line = self.event("ADDED", &object);
+                self.pending.push_back(line);
             }
         }
     }

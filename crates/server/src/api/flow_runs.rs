@@ -29,6 +29,9 @@ use crate::views::Views;
 /// How many runs are looked at together.
 const PAGE: usize = 500;
 
+/// How many runs a list has at most; of the rest its `continue` tells.
+const MOST_LISTED: usize = 10_000;
+
 /// What is done to a run, or to a Flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RunAction {
@@ -207,7 +210,7 @@ pub(super) async fn answer(
 async fn list(flows: &Flows, target: &Target, query: &Query, rendering: Rendering) -> Result<Reply, Failure> {
     let selector = Selector::parse(query, target.kind)?;
     let limit = query.number("limit")?.filter(|limit| *limit > 0);
-    let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(MOST_LISTED).min(MOST_LISTED);
     let invalid = || Failure::bad_request("continue key is not valid: it is not one that this server made");
     let namespace = target.namespace.as_deref();
     let mut past = match query.get("continue") {

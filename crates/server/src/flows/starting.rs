@@ -165,12 +165,15 @@ fn refused(flow: &KnownFlow, refusal: Refusal) -> FlowsError {
         Refusal::Queue(limit) => FlowsError::TooMany(format!(
             "the Flow {name} has {limit} runs that go on, as many as `spec.concurrency.limit` allows, and {MOST_QUEUED} wait for their turn"
         )),
-        Refusal::Full => FlowsError::TooMany(format!(
-            "all nodes that run Flows of the namespace {} have as many runs as they take; `tulle node` on another host takes more",
-            name.namespace
-        )),
+        Refusal::Full => no_room(&name.namespace),
         Refusal::Nobody => no_runner(&name.namespace),
     }
+}
+
+pub(super) fn no_room(namespace: &str) -> FlowsError {
+    FlowsError::TooMany(format!(
+        "all nodes that run Flows of the namespace {namespace} have as many runs as they take; `tulle node` on another host takes more"
+    ))
 }
 
 pub(super) fn no_runner(namespace: &str) -> FlowsError {

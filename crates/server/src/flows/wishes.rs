@@ -2,14 +2,23 @@
 
 use tokio::time::Instant;
 
-use super::board::{RunWish, flow_of};
+use super::board::{NoTaker, RunWish, flow_of};
 use super::changes::RunChange;
 use super::dispatcher::{Counted, Flows, GivenTo, now_millis};
-use super::starting::no_runner;
+use super::starting::{no_room, no_runner};
 use super::{FlowsError, RunHeader, RunName, RunState};
 
 /// How often it is looked again at a run that changes meanwhile.
 const ATTEMPTS: usize = 8;
+
+/// What is answered where nobody takes up a run: `false` where somebody else is about to.
+fn no_taker(none: NoTaker, namespace: &str) -> Result<bool, FlowsError> {
+    match none {
+        NoTaker::Nobody => Err(no_runner(namespace)),
+        NoTaker::Full => Err(no_room(namespace)),
+        NoTaker::Taken => Ok(false),
+    }
+}
 
 impl Flows {
     /// Has a run suspended, go on, cancelled or retried: its runner is told, or another one that has room takes it up for that. A
@@ -51,7 +60,7 @@ impl Flows {
         match self.give(&header.name, Some(&header.account), vec![wish]).await? {
             GivenTo::Somebody => Ok(true),
             GivenTo::Nobody | GivenTo::Unread => Ok(false),
-            GivenTo::NoRoom(_) => Err(no_runner(&header.name.namespace)),
+            GivenTo::NoRoom(none) => no_taker(none, &header.name.namespace),
         }
     }
 
@@ -83,7 +92,10 @@ impl Flows {
             return Err(FlowsError::Invalid(message));
         }
         let taken = self.board.lock().take_up(run, &header.account, None, Instant::now(), self.lease);
-        let Ok(taker) = taken else { return Err(no_runner(&run.namespace)) };
+        let taker = match taken {
+            Ok(taker) => taker,
+            Err(none) => return no_taker(none, &run.namespace),
+        };
         match self.book.reopen(run, &taker.name()).await {
             Ok(leased) => {
                 let mut board = self.board.lock();

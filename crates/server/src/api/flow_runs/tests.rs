@@ -245,8 +245,17 @@ async fn a_watch_tells_what_becomes_of_runs() {
         [event("MODIFIED", &first), event("ADDED", &second), event("DELETED", &first)],
         "{text}"
     );
-    let text = watch(String::new()).await;
-    assert_eq!(told(&text), [event("ADDED", &second)], "{text}");
+    for (query, is_there) in [
+        (String::new(), true),
+        (format!("&fieldSelector=metadata.name%3D{}", name_of(&second)), true),
+        ("&fieldSelector=metadata.name%3Dnone".to_owned(), false),
+        ("&labelSelector=tulle.dev%2Fflow%3Dorder".to_owned(), true),
+        ("&labelSelector=tulle.dev%2Fflow%3Drefund".to_owned(), false),
+    ] {
+        let text = watch(query).await;
+        let expected = is_there.then(|| event("ADDED", &second));
+        assert_eq!(told(&text), Vec::from_iter(expected), "{text}");
+    }
     let text = watch("&resourceVersion=1".to_owned()).await;
     assert!(text.contains("ERROR") && text.contains("410"), "{text}");
 }
