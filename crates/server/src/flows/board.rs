@@ -6,6 +6,7 @@
 //! here but by the numbers of leases ([`super::RunBook`]).
 
 mod counts;
+mod unheard;
 mod wished;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -19,6 +20,7 @@ use tulle_model::stamp::Stamp;
 
 pub use self::counts::FlowTally;
 pub(super) use self::counts::{MOST_QUEUED, Refusal};
+use self::unheard::Unheard;
 use self::wished::Wished;
 use super::RunName;
 
@@ -85,6 +87,8 @@ struct Carried {
     lease: u64,
     account: Arc<str>,
     wishes: Wished,
+    /// Its runner has asked for it, or added to it, under this lease.
+    is_heard: bool,
 }
 
 /// Who takes up a run.
@@ -129,6 +133,7 @@ pub(super) struct Board {
     waiting: BTreeSet<NamespacedName>,
     /// They are counted as open, though the store may know of that or not: it has failed.
     unsure: HashSet<RunName>,
+    unheard: Unheard,
     sessions: u64,
 }
 
@@ -174,7 +179,8 @@ impl Board {
             runs: HashSet::new(),
         });
         known.runs.insert(run.clone());
-        let carried = Carried { taker, is_orphan: false, lease, account, wishes: Wished::default() };
+        let carried =
+            Carried { taker, is_orphan: false, lease, account, wishes: Wished::default(), is_heard: false };
         self.runs.insert(run, carried);
     }
 
@@ -197,7 +203,7 @@ impl Board {
                         && carried.taker.node == node
                         && carried.taker.instance == instance =>
                 {
-                    carried.is_orphan = false;
+                    (carried.is_orphan, carried.is_heard) = (false, true);
                     let wishes = carried.wishes.since().iter().cloned();
                     wishes.for_each(|wish| runner.tell(RunnerNote::Wish(run.clone(), wish)));
                     runner.runs.insert(run.clone());
@@ -310,6 +316,7 @@ impl Board {
             lease,
             account,
             wishes: Wished::default(),
+            is_heard: false,
         });
         if carried.taker != *of {
             return;
@@ -397,7 +404,7 @@ impl Board {
         let mut wishes = self.runs.remove(run).map(|carried| carried.wishes).unwrap_or_default();
         wishes.take_back();
         let account = account.clone();
-        let carried = Carried { taker, is_orphan: false, lease: 0, account, wishes };
+        let carried = Carried { taker, is_orphan: false, lease: 0, account, wishes, is_heard: false };
         self.runs.insert(run.clone(), carried);
     }
 
@@ -421,6 +428,7 @@ impl Board {
         if carried.is_orphan {
             return true;
         }
+        self.unheard.add(run, lease);
         let note = RunnerNote::Given(run.clone(), lease, wishes);
         if let Some(runner) = self.runners.get_mut(&taker.node) {
             runner.tell(note);
@@ -433,6 +441,7 @@ impl Board {
         match self.runs.get_mut(run).filter(|carried| carried.taker == *taker && carried.lease < lease) {
             Some(carried) => {
                 carried.lease = lease;
+                self.unheard.add(run, lease);
                 true
             }
             None => false,

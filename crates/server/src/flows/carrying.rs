@@ -22,8 +22,12 @@ pub struct RunSecrets {
 
 impl Flows {
     fn require_lease(&self, run: &RunName, node: &str, lease: u64) -> Result<(), FlowsError> {
-        match self.board.lock().has(run, node, lease) {
-            true => Ok(()),
+        let mut board = self.board.lock();
+        match board.has(run, node, lease) {
+            true => {
+                board.hear_of(run);
+                Ok(())
+            }
             false => Err(FlowsError::Lost(run.clone())),
         }
     }

@@ -211,7 +211,11 @@ impl Flows {
 
     /// Does what is due.
     async fn round(&self) -> Result<(), FlowsError> {
-        self.board.lock().expire(Instant::now(), self.lease);
+        {
+            let (mut board, now) = (self.board.lock(), Instant::now());
+            board.expire(now, self.lease);
+            board.tell_again(now, self.lease);
+        }
         // None of these is to keep the others from what they do.
         let done = [self.give_orphans().await, self.begin_queued().await, self.wake_due().await];
         done.into_iter().collect()

@@ -174,3 +174,35 @@ fn who_joins_under_a_name_has_nothing_of_who_had_it() {
     assert_eq!(day.board.spaces("n1", Some(Stamp(1))), None);
     assert_eq!(day.take_up("r1", None), Err(NoTaker::Nobody));
 }
+
+/// The answer to who began a run is lost: he does not know that he has it.
+#[test]
+fn a_run_of_which_nothing_is_heard_is_given_again() {
+    let mut day = Day::new();
+    let (_, mut told) = day.open("n1", "shop", 10);
+    let taker = Taker::named("n1/1");
+    for name in ["r1", "r2", "r3"] {
+        day.take_up(name, None).unwrap();
+        assert!(day.board.begun(&run(name), &taker, 1));
+    }
+    day.board.tell_again(day.now, LEASE);
+    day.board.hear_of(&run("r2"));
+    day.board.release(&run("r3"), 1);
+    day.now += SECOND;
+    day.board.tell_again(day.now, LEASE);
+    assert!(told.try_recv().is_err());
+    // Again and again, until something is heard.
+    for wait in [SECOND, 2 * LEASE, 4 * LEASE] {
+        day.now += wait - SECOND / 2;
+        day.board.tell_again(day.now, LEASE);
+        assert!(told.try_recv().is_err(), "{wait:?}");
+        day.now += SECOND / 2;
+        day.board.tell_again(day.now, LEASE);
+        assert_eq!(told.try_recv(), Ok(RunnerNote::Given(run("r1"), 1, Vec::new())), "{wait:?}");
+        assert!(told.try_recv().is_err());
+    }
+    day.board.hear_of(&run("r1"));
+    day.now += 100 * LEASE;
+    day.board.tell_again(day.now, LEASE);
+    assert!(told.try_recv().is_err());
+}
