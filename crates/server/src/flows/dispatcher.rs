@@ -292,7 +292,7 @@ impl Flows {
         match self.book.lease(run, &taker.name()).await {
             Ok(header) => {
                 let mut board = self.board.lock();
-                board.is_sure(run);
+                board.set_sure(run);
                 board.hand_over(run, taker, header.lease, wishes);
                 drop(board);
                 self.changes.tell(RunChange::Now(header));
@@ -346,7 +346,7 @@ impl Flows {
         }
         let mut has_room = true;
         for run in runs {
-            has_room = self.begin(&flow, &run).await?;
+            has_room = self.begin(&run).await?;
             if !has_room {
                 break;
             }
@@ -358,21 +358,15 @@ impl Flows {
     }
 
     /// Begins a run that waited for its turn; `false`: nobody has room. For as long as one waits, no other one is let before it.
-    async fn begin(&self, flow: &NamespacedName, run: &RunName) -> Result<bool, FlowsError> {
+    async fn begin(&self, run: &RunName) -> Result<bool, FlowsError> {
+        let was_unsure = self.board.lock().is_unsure(run);
         let given = self.give(run, None, Vec::new()).await;
         let mut board = self.board.lock();
-        let has_begun = match &given {
-            Ok(given) => *given == GivenTo::Somebody,
+        match &given {
+            Ok(GivenTo::Somebody) => board.begins(run, was_unsure, true),
             // It is an orphan then, which goes on when the store does.
-            Err(_) => board.knows(run),
-        };
-        if has_begun {
-            let tally = board.tally(flow);
-            tally.open += 1;
-            tally.started += 1;
-            tally.queued = tally.queued.saturating_sub(1);
-            let has_more = tally.queued > 0;
-            board.has_queue(flow, has_more);
+            Err(_) if board.knows(run) => board.begins(run, was_unsure, false),
+            Ok(_) | Err(_) => {}
         }
         drop(board);
         match given? {
@@ -514,8 +508,11 @@ impl Flows {
         let flow = flow_of(&header.name);
         let over = {
             let mut board = self.board.lock();
+            // It is as open that this one is counted, whatever the store has of it.
+            let was_unsure = board.set_sure(&header.name);
             let tally = board.tally(&flow);
             match before {
+                Counted::Queued if was_unsure => tally.open = tally.open.saturating_sub(1),
                 Counted::Open => tally.open = tally.open.saturating_sub(1),
                 Counted::Queued => tally.queued = tally.queued.saturating_sub(1),
             }

@@ -93,7 +93,7 @@ impl Flows {
         if let (Err(FlowsError::Store(_)), Some(taker)) = (&begun, &taker) {
             // It may be in the store all the same: whoever looks after orphans finds out.
             let mut board = self.board.lock();
-            board.is_unsure(&run);
+            board.set_unsure(&run);
             board.orphan(run, flow.account.clone(), 0, taker);
             drop(board);
             self.look.notify_one();

@@ -119,7 +119,7 @@ impl Flows {
                         let tally = board.tally(&flow_of(run));
                         tally.over = tally.over.saturating_sub(1);
                         tally.open += 1;
-                        board.is_unsure(run);
+                        board.set_unsure(run);
                         board.wish(run, RunWish::Retry(task.into()));
                         board.orphan(run.clone(), header.account.clone(), 0, &taker);
                         self.look.notify_one();

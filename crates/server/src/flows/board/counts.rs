@@ -44,12 +44,32 @@ impl Board {
     }
 
     /// A run is counted as open, and the store has failed while it was to say so.
-    pub(in crate::flows) fn is_unsure(&mut self, run: &RunName) {
+    pub(in crate::flows) fn set_unsure(&mut self, run: &RunName) {
         self.unsure.insert(run.clone());
     }
 
+    pub(in crate::flows) fn is_unsure(&self, run: &RunName) -> bool {
+        self.unsure.contains(run)
+    }
+
+    /// A run that waited for its turn is counted as open, once; it `is_sure`, or the store has failed meanwhile.
+    pub(in crate::flows) fn begins(&mut self, run: &RunName, was_unsure: bool, is_sure: bool) {
+        if !is_sure {
+            self.set_unsure(run);
+        }
+        let flow = flow_of(run);
+        let tally = self.tally(&flow);
+        if !was_unsure {
+            tally.open += 1;
+            tally.started += 1;
+            tally.queued = tally.queued.saturating_sub(1);
+        }
+        let has_more = tally.queued > 0;
+        self.has_queue(&flow, has_more);
+    }
+
     /// The store has it as open. Whether that was unsure.
-    pub(in crate::flows) fn is_sure(&mut self, run: &RunName) -> bool {
+    pub(in crate::flows) fn set_sure(&mut self, run: &RunName) -> bool {
         self.unsure.remove(run)
     }
 

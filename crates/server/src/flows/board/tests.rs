@@ -147,7 +147,7 @@ fn what_the_store_has_not_said_is_put_right() {
     for (name, is_over, expected) in [("r1", false, (0, 0)), ("r2", true, (0, 1))] {
         day.board.tally(&order).open += 1;
         day.board.orphan(run(name), "till".into(), 0, &taker);
-        day.board.is_unsure(&run(name));
+        day.board.set_unsure(&run(name));
         for _ in 0..2 {
             day.board.was_not_begun(&run(name), is_over);
             let tally = day.board.tally(&order);
@@ -155,8 +155,8 @@ fn what_the_store_has_not_said_is_put_right() {
         }
     }
     day.board.tally(&order).open += 1;
-    day.board.is_unsure(&run("r3"));
-    assert!(day.board.is_sure(&run("r3")));
+    day.board.set_unsure(&run("r3"));
+    assert!(day.board.set_sure(&run("r3")));
     day.board.was_not_begun(&run("r3"), false);
     assert_eq!(day.board.tally(&order).open, 1);
 }
@@ -205,4 +205,22 @@ fn a_run_of_which_nothing_is_heard_is_given_again() {
     day.now += 100 * LEASE;
     day.board.tell_again(day.now, LEASE);
     assert!(told.try_recv().is_err());
+}
+
+/// The store fails while it is to say that a run that waited has begun.
+#[test]
+fn a_run_whose_turn_it_is_is_counted_once() {
+    let mut day = Day::new();
+    let order = flow_of(&run("r1"));
+    day.board.tally(&order).queued = 2;
+    day.board.begins(&run("r1"), false, false);
+    assert!(day.board.is_unsure(&run("r1")));
+    for is_sure in [false, true] {
+        day.board.begins(&run("r1"), true, is_sure);
+        let tally = *day.board.tally(&order);
+        assert_eq!((tally.open, tally.queued, tally.started), (1, 1, 1));
+    }
+    assert_eq!(day.board.with_queue().len(), 1);
+    day.board.begins(&run("r2"), false, true);
+    assert!(!day.board.is_unsure(&run("r2")) && day.board.with_queue().is_empty());
 }
