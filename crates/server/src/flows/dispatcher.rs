@@ -443,12 +443,17 @@ impl Flows {
         }
     }
 
-    /// A runner's stream opens. Returns its number.
-    pub async fn open(&self, new: NewRunner) -> u64 {
-        let node = new.node.clone();
-        let (session, inherited) = self.board.lock().open(new, Instant::now());
+    /// A runner's stream opens. Returns its number, and what a former process of the node had ([`Flows::lease_inherited`]).
+    pub fn open(&self, new: NewRunner) -> (u64, Vec<RunName>) {
+        let opened = self.board.lock().open(new, Instant::now());
+        self.look.notify_one();
+        opened
+    }
+
+    /// Has the present process of a node have what a former one had. This is to go on to its end.
+    pub async fn lease_inherited(&self, node: &str, inherited: Vec<RunName>) {
         let leases = inherited.into_iter().map(async |run| {
-            let taker = self.board.lock().inherit(&run, &node);
+            let taker = self.board.lock().inherit(&run, node);
             if let Some(taker) = taker
                 && let Err(error) = self.lease_to(&run, &taker, Vec::new()).await
             {
@@ -457,7 +462,6 @@ impl Flows {
         });
         stream::iter(leases).buffer_unordered(TOGETHER).collect::<()>().await;
         self.look.notify_one();
-        session
     }
 
     /// Something came of a runner's stream; `false`: another one has taken its place.

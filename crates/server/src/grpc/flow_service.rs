@@ -237,6 +237,19 @@ impl FlowService for FlowApi {
     }
 }
 
+/// A runner's stream, until it is dropped.
+struct OpenStream<'s> {
+    flows: &'s Flows,
+    node: &'s str,
+    session: u64,
+}
+
+impl Drop for OpenStream<'_> {
+    fn drop(&mut self) {
+        self.flows.closed(self.node, self.session);
+    }
+}
+
 type Outbound = mpsc::Sender<Result<wire::RunnerTold, Status>>;
 
 impl FlowApi {
@@ -264,26 +277,36 @@ impl FlowApi {
             holds.push((self.run(runner, held.run)?, held.lease));
         }
         let (notes, noted) = mpsc::channel(NOTES.max(holds.len() + NOTES / 2));
-        let session = self
-            .flows
-            .open(NewRunner {
-                node: node.name.clone(),
-                instance: opened.instance.into(),
-                stamp: node.stamp,
-                spaces: spaces.clone(),
-                most: (opened.most_runs as usize).min(MOST_RUNS),
-                notes,
-                holds,
-            })
-            .await;
+        let new = NewRunner {
+            node: node.name.clone(),
+            instance: opened.instance.into(),
+            stamp: node.stamp,
+            spaces: spaces.clone(),
+            most: (opened.most_runs as usize).min(MOST_RUNS),
+            notes,
+            holds,
+        };
+        // Before runs are leased to it, which takes a while where there are many.
+        send(outbound, self.settings()).await?;
+        let (session, inherited) = self.flows.open(new);
+        let _open = OpenStream { flows: &self.flows, node: &node.name, session };
+        // To its end, though the runner goes away: what is leased by half is nobody's.
+        let (flows, name) = (self.flows.clone(), node.name.clone());
+        tokio::spawn(async move { flows.lease_inherited(&name, inherited).await });
         let expiry = tokio::time::sleep_until(node.expires);
         let end = tokio::select! {
             end = self.listen(node, session, inbound) => end,
             end = self.tell(spaces, noted, outbound) => end,
             () = expiry => Err(Status::unauthenticated("the node's certificate has expired; reconnect with a new one")),
         };
-        self.flows.closed(&node.name, session);
         end
+    }
+
+    fn settings(&self) -> runner_told::Told {
+        runner_told::Told::Settings(wire::RunnerSettings {
+            lease_millis: self.flows.lease().as_millis().try_into().unwrap_or(u64::MAX),
+            server_ports: self.ports.iter().map(|port| u32::from(*port)).collect(),
+        })
     }
 
     /// Hears a runner.
@@ -314,15 +337,6 @@ impl FlowApi {
         mut noted: mpsc::Receiver<RunnerNote>,
         outbound: &Outbound,
     ) -> Result<(), Status> {
-        let lease_millis = self.flows.lease().as_millis().try_into().unwrap_or(u64::MAX);
-        send(
-            outbound,
-            runner_told::Told::Settings(wire::RunnerSettings {
-                lease_millis,
-                server_ports: self.ports.iter().map(|port| u32::from(*port)).collect(),
-            }),
-        )
-        .await?;
         let mut changes = self.flows.known().changes();
         let mut told = HashMap::new();
         let all = changes.borrow_and_update().clone();

@@ -58,7 +58,7 @@ impl Shop {
             notes,
             holds: Vec::new(),
         };
-        self.server.views().flows().open(new).await;
+        self.server.views().flows().open(new);
         told
     }
 
