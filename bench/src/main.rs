@@ -1,7 +1,8 @@
 //! Measures Tulle beside other proxies: `serve` is the service behind them, `load` the client before
-//! them, `run` starts everything, compares and reports.
+//! them, `run` starts everything, compares and reports; `flows` measures runs of Flows.
 
 mod event;
+mod flows;
 mod load;
 mod report;
 mod run;
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use flows::FlowOptions;
 use load::LoadOptions;
 use report::ReportOptions;
 use run::RunOptions;
@@ -33,6 +35,8 @@ enum Command {
     Load(LoadOptions),
     /// Compares Tulle with other proxies, side by side: starts all of them, measures in rounds, reports
     Run(RunOptions),
+    /// Measures runs of Flows beside their goals: how many a second, what they add to calls, what they cost while they wait
+    Flows(FlowOptions),
     /// Makes the report of a run anew
     Report(ReportOptions),
 }
@@ -52,6 +56,7 @@ fn perform(command: Command) -> anyhow::Result<()> {
         Command::Serve(options) => serve::run(&options),
         Command::Load(options) => load::run(&options),
         Command::Run(options) => run::run(&options),
+        Command::Flows(options) => flows::run(&options),
         Command::Report(options) => report::run(&options),
     }
 }

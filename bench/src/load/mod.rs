@@ -68,6 +68,12 @@ pub struct LoadOptions {
     /// Which path to ask for [default: /bytes/N with --bytes]
     #[arg(long)]
     path: Option<String>,
+    /// What requests of HTTP/1.1 carry, which makes them POSTs
+    #[arg(long, value_name = "TEXT")]
+    body: Option<String>,
+    /// A field that requests of HTTP/1.1 have, too (repeatable)
+    #[arg(long, value_name = "NAME: VALUE", value_parser = parse_field)]
+    header: Vec<String>,
     /// How many connections [default: 64; 1 for bulk; 1000 idle ones]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: Option<u32>,
@@ -98,6 +104,11 @@ pub struct LoadOptions {
     /// Processes whose CPU time within the window is told, too
     #[arg(long, value_name = "PIDS", value_delimiter = ',')]
     watch: Vec<i32>,
+}
+
+fn parse_field(text: &str) -> Result<String, String> {
+    let good = text.split_once(':').is_some_and(|(name, _)| !name.is_empty()) && !text.contains(['\r', '\n']);
+    good.then(|| text.to_owned()).ok_or_else(|| "expected NAME: VALUE, in one line".to_owned())
 }
 
 /// Runs the scenario and prints what was measured; an error if nothing at all succeeded.
@@ -185,13 +196,18 @@ impl LoadOptions {
 
     fn http1_request(&self) -> Vec<u8> {
         let (path, authority) = (self.path(), self.authority());
-        let (method, length) = match self.scenario {
-            TrafficPattern::Upload => ("POST", format!("content-length: {}\r\n", self.bytes())),
-            _ => ("GET", String::new()),
+        let body = self.body.as_deref().filter(|_| self.scenario != TrafficPattern::Upload);
+        let length = match body {
+            Some(body) => Some(body.len() as u64),
+            None => (self.scenario == TrafficPattern::Upload).then(|| self.bytes()),
         };
+        let method = if length.is_some() { "POST" } else { "GET" };
+        let length = length.map_or_else(String::new, |length| format!("content-length: {length}\r\n"));
+        let fields: String = self.header.iter().map(|field| format!("{field}\r\n")).collect();
         let close = if self.scenario == TrafficPattern::Http1Connect { "connection: close\r\n" } else { "" };
         format!(
-            "{method} {path} HTTP/1.1\r\nhost: {authority}\r\nuser-agent: tulle-bench\r\naccept: */*\r\n{length}{close}\r\n"
+            "{method} {path} HTTP/1.1\r\nhost: {authority}\r\nuser-agent: tulle-bench\r\naccept: */*\r\n{length}{fields}{close}\r\n{}",
+            body.unwrap_or_default()
         )
         .into_bytes()
     }

@@ -3,21 +3,21 @@
 //! Rounds are outermost, and in each every contender does every scenario once, right after the others:
 //! what else the machine does meanwhile meets all of them alike.
 
-mod accounting;
+pub mod accounting;
 mod certificates;
 mod contender;
 mod description;
-mod interrupt;
-mod machine;
+pub mod interrupt;
+pub mod machine;
 mod measure;
 mod mesh;
 mod pair;
-mod ports;
-mod process;
+pub mod ports;
+pub mod process;
 mod programs;
 pub mod results;
 pub mod scenarios;
-mod service;
+pub mod service;
 
 use std::fs;
 use std::path::PathBuf;
