@@ -41,3 +41,17 @@ fn what_does_not_exist_is_named() {
         assert!(!output.status.success() && said.contains(expected), "{said}");
     }
 }
+
+#[test]
+fn flows_are_measured_of_a_binary_that_is_there() {
+    for (arguments, expected) in [
+        (["--tulle", "missing/tulle"], "missing/tulle: build it"),
+        (["--case", "sleeping"], "sleeping"),
+        (["--seconds", "0"], "--seconds: 0.1 to 600"),
+    ] {
+        let mut flows = Command::new(env!("CARGO_BIN_EXE_tulle-bench"));
+        let output = flows.arg("flows").args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(expected), "{said}");
+    }
+}

@@ -51,7 +51,7 @@ impl Figure {
         Self { case, name, value, unit, goal: None, met: None }
     }
 
-    pub fn to_be(self, goal: Goal) -> Self {
+    pub fn against(self, goal: Goal) -> Self {
         Self { goal: Some(goal), met: Some(goal.is_met(self.value)), ..self }
     }
 
@@ -98,10 +98,10 @@ mod tests {
 
     #[test]
     fn a_goal_stands_beside_its_figure() {
-        let figure = |value| Figure::new("throughput", "runs", value, "/s").to_be(Goal::AtLeast(500.0));
+        let figure = |value| Figure::new("throughput", "runs", value, "/s").against(Goal::AtLeast(500.0));
         assert!(figure(500.0).line().ends_with("at least 500     met"), "{}", figure(500.0).line());
         assert!(figure(499.9).is_missed() && figure(499.9).line().ends_with("MISSED"));
-        let most = |value| Figure::new("overhead", "a task", value, "ms").to_be(Goal::AtMost(2.0));
+        let most = |value| Figure::new("overhead", "a task", value, "ms").against(Goal::AtMost(2.0));
         assert!(!most(2.0).is_missed() && most(2.01).is_missed());
         // What is no number meets nothing.
         assert!(most(f64::NAN).is_missed());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::event::{self, SECOND};
 use crate::run::accounting;
@@ -126,6 +126,11 @@ impl FlowMesh {
         [self.server.tree(), self.node.tree()]
     }
 
+    /// All processes of the services.
+    pub fn services(&self) -> Vec<u32> {
+        self.workloads.iter().flat_map(Process::tree).collect()
+    }
+
     pub fn used(&self) -> Used {
         let nanoseconds = |pids: &[u32]| pids.iter().map(|pid| event::cpu_of(pid.cast_signed())).sum::<u64>();
         let [server, node] = self.trees().map(|pids| nanoseconds(&pids) as f64 / SECOND as f64);
@@ -138,20 +143,17 @@ impl FlowMesh {
     }
 
     /// How many runs of a Flow are in this state, which the API is asked for.
-    pub fn runs(&self, flow: &str, state: &str) -> Result<usize> {
+    pub fn runs(&self, flow: &str, state: &str) -> Result<u64> {
         let arguments = ["flow", "runs", flow, "--state", state, "-o", "json"];
         let mut list = tulle_command(&self.tulle, &self.folder.join("server"), &arguments);
         let printed = complete("flow runs", &mut list, COMMAND)?;
         let list: serde_json::Value = serde_json::from_str(&printed).context("`tulle flow runs`")?;
-        let items = list.as_array().or_else(|| list["items"].as_array());
-        let Some(items) = items else { bail!("`tulle flow runs` lists nothing") };
-        Ok(items.len())
+        list["runs"].as_array().map(|runs| runs.len() as u64).context("`tulle flow runs` lists nothing")
     }
 
     /// Adds what its processes last said to an error that they may have caused.
     pub fn explain(&self, error: anyhow::Error) -> anyhow::Error {
-        let all = [&self.server, &self.node].into_iter().chain(&self.workloads);
-        all.fold(error, |error, process| process.explain(error))
+        self.server.explain(self.node.explain(error))
     }
 }
 

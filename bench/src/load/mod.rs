@@ -246,3 +246,39 @@ impl LoadOptions {
         http2::Call { fields, message, stays, streams: self.streams as usize }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::LoadOptions;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: LoadOptions,
+    }
+
+    fn request(more: &[&str]) -> Result<String, clap::Error> {
+        let line = [&["load", "http1", "--target", "127.0.0.1:1"], more].concat();
+        Ok(String::from_utf8(Line::try_parse_from(line)?.options.http1_request()).unwrap())
+    }
+
+    #[test]
+    fn a_body_makes_a_post() {
+        assert_eq!(
+            request(&["--path", "http://c/", "--authority", "c", "--body", "{}", "--header", "a: b"])
+                .unwrap(),
+            "POST http://c/ HTTP/1.1\r\nhost: c\r\nuser-agent: tulle-bench\r\naccept: */*\r\n\
+             content-length: 2\r\na: b\r\n\r\n{}"
+        );
+        assert!(request(&[]).unwrap().starts_with("GET /bytes/1024 HTTP/1.1\r\n"));
+    }
+
+    #[test]
+    fn what_is_no_field_is_refused() {
+        for field in ["x", ": y", "a: b\r\nc: d"] {
+            assert!(request(&["--header", field]).is_err(), "{field}");
+        }
+    }
+}
