@@ -159,15 +159,19 @@ fn known_before(started: Started) -> Begun {
 fn refused(flow: &KnownFlow, refusal: Refusal) -> FlowsError {
     let name = &flow.name;
     match refusal {
-        Refusal::Limit(limit) => FlowsError::TooMany(format!(
-            "the Flow {name} has {limit} runs that go on, as many as `spec.concurrency.limit` allows"
-        )),
+        Refusal::Limit(limit) => at_limit(name, limit),
         Refusal::Queue(limit) => FlowsError::TooMany(format!(
             "the Flow {name} has {limit} runs that go on, as many as `spec.concurrency.limit` allows, and {MOST_QUEUED} wait for their turn"
         )),
         Refusal::Full => no_room(&name.namespace),
         Refusal::Nobody => no_runner(&name.namespace),
     }
+}
+
+pub(super) fn at_limit(flow: &NamespacedName, limit: u32) -> FlowsError {
+    FlowsError::TooMany(format!(
+        "the Flow {flow} has {limit} runs that go on, as many as `spec.concurrency.limit` allows"
+    ))
 }
 
 pub(super) fn no_room(namespace: &str) -> FlowsError {

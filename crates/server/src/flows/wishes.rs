@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::board::{NoTaker, RunWish, flow_of};
 use super::changes::RunChange;
 use super::dispatcher::{Counted, Flows, GivenTo, now_millis};
-use super::starting::{no_room, no_runner};
+use super::starting::{at_limit, no_room, no_runner};
 use super::{FlowsError, RunHeader, RunName, RunState};
 
 /// How often it is looked again at a run that changes meanwhile.
@@ -91,7 +91,20 @@ impl Flows {
             );
             return Err(FlowsError::Invalid(message));
         }
-        let taken = self.board.lock().take_up(run, &header.account, None, Instant::now(), self.lease);
+        let limit = self.known.get(&flow_of(run)).and_then(|flow| flow.limit);
+        let taken = {
+            let mut board = self.board.lock();
+            if let Some(limit) = limit
+                && board.tally(&flow_of(run)).open >= limit as usize
+            {
+                return Err(at_limit(&flow_of(run), limit));
+            }
+            let taken = board.take_up(run, &header.account, None, Instant::now(), self.lease);
+            if taken.is_ok() {
+                board.reopens(run);
+            }
+            taken
+        };
         let taker = match taken {
             Ok(taker) => taker,
             Err(none) => return no_taker(none, &run.namespace),
@@ -99,9 +112,6 @@ impl Flows {
         match self.book.reopen(run, &taker.name()).await {
             Ok(leased) => {
                 let mut board = self.board.lock();
-                let tally = board.tally(&flow_of(run));
-                tally.over = tally.over.saturating_sub(1);
-                tally.open += 1;
                 if !board.hand_over(run, &taker, leased.lease, vec![RunWish::Retry(task.into())]) {
                     board.orphan(run.clone(), leased.account.clone(), leased.lease, &taker);
                     board.wish(run, RunWish::Retry(task.into()));
@@ -113,18 +123,14 @@ impl Flows {
             Err(error) => {
                 let mut board = self.board.lock();
                 match error {
-                    FlowsError::Lost(_) => drop(board.drop_run(run)),
                     // It may go on all the same: whoever looks after orphans finds out.
                     FlowsError::Store(_) => {
-                        let tally = board.tally(&flow_of(run));
-                        tally.over = tally.over.saturating_sub(1);
-                        tally.open += 1;
                         board.set_unsure(run);
                         board.wish(run, RunWish::Retry(task.into()));
                         board.orphan(run.clone(), header.account.clone(), 0, &taker);
                         self.look.notify_one();
                     }
-                    _ => drop(board.drop_run(run)),
+                    _ => board.stays_over(run),
                 }
                 drop(board);
                 if matches!(error, FlowsError::Lost(_)) { Ok(false) } else { Err(error) }

@@ -293,3 +293,31 @@ async fn who_may_edit_may_start_runs_and_who_may_view_may_look() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_run_is_retried_within_the_limit_of_its_flow() {
+    let shop = Shop::new().await;
+    let _told = shop.runner().await;
+    let workflow = json!({
+        "document": { "dsl": "1.0.3", "namespace": "any", "name": "any", "version": "1.0.0" },
+        "do": [{ "one": { "set": { "a": 1 } } }],
+    });
+    let spec = json!({ "workflow": workflow, "concurrency": { "limit": 1 } });
+    shop.put(KindId::Flow, json!({ "metadata": { "name": "single" }, "spec": spec })).await;
+    let mut changes = shop.server.views().flows().known().changes();
+    changes.wait_for(|all| all.len() == 3).await.unwrap();
+    let start = format!("POST {FLOWS}/single/run");
+    let (_, first) = shop.ask(&start, "").await;
+    shop.end(name_of(&first), Outcome::Cancelled).await;
+    let (_, second) = shop.ask(&start, "").await;
+    assert_eq!(second["status"]["state"], "Running");
+    let retry = format!("POST {RUNS}/{}/retry", name_of(&first));
+    let (code, refused) = shop.ask(&retry, r#"{ "from": "/do/0/one" }"#).await;
+    assert_eq!(code, 429, "{refused}");
+    shop.end(name_of(&second), Outcome::Cancelled).await;
+    let (code, again) = shop.ask(&retry, r#"{ "from": "/do/0/one" }"#).await;
+    assert_eq!((code, &again["status"]["state"]), (200, &json!("Running")), "{again}");
+    let metrics = shop.server.views().metrics().await;
+    let active = "tulle_flow_runs_active{namespace=\"shop\",flow=\"single\"} 1";
+    assert!(metrics.contains(active), "{metrics}");
+}

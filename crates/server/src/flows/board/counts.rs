@@ -68,6 +68,21 @@ impl Board {
         self.has_queue(&flow, has_more);
     }
 
+    /// A run that is over is counted as open: it is to go on.
+    pub(in crate::flows) fn reopens(&mut self, run: &RunName) {
+        let tally = self.tally(&flow_of(run));
+        tally.over = tally.over.saturating_sub(1);
+        tally.open += 1;
+    }
+
+    /// It does not.
+    pub(in crate::flows) fn stays_over(&mut self, run: &RunName) {
+        self.drop_run(run);
+        let tally = self.tally(&flow_of(run));
+        tally.open = tally.open.saturating_sub(1);
+        tally.over += 1;
+    }
+
     /// The store has it as open. Whether that was unsure.
     pub(in crate::flows) fn set_sure(&mut self, run: &RunName) -> bool {
         self.unsure.remove(run)
