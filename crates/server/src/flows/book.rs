@@ -38,7 +38,7 @@ impl RunBook {
 
     /// Begins a run, for its runner to carry out.
     pub async fn start(&self, start: Start) -> Result<Started, FlowsError> {
-        let Start { name, info, caller, runner, workflow, account, given } = start;
+        let Start { name, info, caller, runner, workflow, uid, account, given } = start;
         let given_key = given.as_ref().map(|given| given_key(&caller, given));
         let text = workflow.to_string();
         let workflow_hash: Arc<str> = hash(&[&text]).into();
@@ -49,6 +49,7 @@ impl RunBook {
             ended: None,
             caller,
             workflow: workflow_hash.clone(),
+            uid,
             account,
             lease: u64::from(runner.is_some()),
             runner: runner.unwrap_or_default(),

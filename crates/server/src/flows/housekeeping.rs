@@ -1,5 +1,6 @@
 //! What is forgotten of runs that are over, and what becomes of the runs of a Flow that is deleted: they are cancelled, and forgotten.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ impl Flows {
             tracing::warn!(%error, "what crashes have left of runs stays for now");
         }
         let mut each = tokio::time::interval(EACH);
+        // The Flows of which no others have runs.
+        let mut uids = HashMap::new();
         each.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let all = tokio::select! {
@@ -48,12 +51,22 @@ impl Flows {
                 self.board.lock().tallies().iter().map(|(flow, t)| (flow.clone(), *t)).collect();
             for (flow, tally) in flows {
                 let done = match self.known.get(&flow) {
+                    Some(known) if uids.get(&flow) != Some(&known.uid) => {
+                        let done = self.clear_former(&flow, &known.uid).await;
+                        if done.is_ok() {
+                            uids.insert(flow.clone(), known.uid.clone());
+                        }
+                        done
+                    }
                     Some(known) if all || tally.over > with_slack(known.keep) => {
                         let age = known.age.as_millis().try_into().unwrap_or(u64::MAX);
                         self.forget_over(&flow, known.keep, now_millis().saturating_sub(age)).await
                     }
                     Some(_) => Ok(()),
-                    None => self.clear(&flow).await,
+                    None => {
+                        uids.remove(&flow);
+                        self.clear(&flow).await
+                    }
                 };
                 if let Err(error) = done {
                     tracing::warn!(%flow, %error, "runs that are over are not forgotten; it is tried again");
@@ -106,6 +119,30 @@ impl Flows {
             };
         }
         Ok(())
+    }
+
+    /// Ends and forgets the runs of a Flow that is gone, and whose name another one has by now.
+    async fn clear_former(&self, flow: &NamespacedName, uid: &str) -> Result<(), FlowsError> {
+        let mut past = None;
+        loop {
+            let page = self.book.list(Some(&flow.namespace), Some(&flow.name), past.as_ref(), PAGE).await?;
+            for header in page.headers {
+                if header.uid.is_empty() || *header.uid == *uid {
+                    continue;
+                }
+                let name = header.name.clone();
+                self.end_orphaned(header).await?;
+                match self.book.header(&name).await {
+                    Ok(header) if header.state.is_over() => self.forget(&header).await?,
+                    Ok(_) | Err(FlowsError::NotFound(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            match page.next {
+                Some(next) => past = Some(next),
+                None => return Ok(()),
+            }
+        }
     }
 
     /// Ends and forgets the runs of a Flow that is gone.

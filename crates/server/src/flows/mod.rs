@@ -63,6 +63,9 @@ pub struct RunHeader {
     pub caller: Arc<str>,
     /// Which workflow it goes by: a hash of it.
     pub workflow: Arc<str>,
+    /// The uid of its Flow: another one may have the name by now. Empty: it is of before this was kept.
+    #[serde(default)]
+    pub uid: Arc<str>,
     /// The service account of its calls.
     pub account: Arc<str>,
     /// Who carries it out, or did last: a node, and which of its processes. Empty: nobody has yet.
@@ -117,6 +120,8 @@ pub struct Start {
     /// `None`: it waits for its turn.
     pub runner: Option<Arc<str>>,
     pub workflow: Arc<Value>,
+    /// The uid of its Flow.
+    pub uid: Arc<str>,
     /// The service account of its calls.
     pub account: Arc<str>,
     /// The name that the caller gives it, and a hash of all that it is started with.

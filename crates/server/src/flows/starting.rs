@@ -86,6 +86,7 @@ impl Flows {
             caller,
             runner: taker.as_ref().map(Taker::name),
             workflow: flow.workflow.clone(),
+            uid: flow.uid.as_str().into(),
             account: flow.account.clone(),
             given,
         };

@@ -30,6 +30,7 @@ fn start(run: &str) -> Start {
         },
         caller: "spiffe://mesh/ns/shop/sa/web".into(),
         runner: Some("node-1".into()),
+        uid: "1".into(),
         account: "till".into(),
         workflow: Arc::new(json!({ "do": [] })),
         given: None,

@@ -321,3 +321,26 @@ async fn a_run_is_retried_within_the_limit_of_its_flow() {
     let active = "tulle_flow_runs_active{namespace=\"shop\",flow=\"single\"} 1";
     assert!(metrics.contains(active), "{metrics}");
 }
+
+/// So fast that nobody has seen that there was none.
+#[tokio::test]
+async fn a_flow_of_the_same_name_has_no_runs_of_the_one_before() {
+    let shop = Shop::new().await;
+    let mut told = shop.runner().await;
+    let (_, run) = shop.ask(&format!("POST {FLOWS}/order/run"), "").await;
+    assert!(matches!(told.recv().await, Some(RunnerNote::Given(..))));
+    let (_, flow) = shop.ask(&format!("GET {FLOWS}/order"), "").await;
+    assert_eq!(shop.ask(&format!("DELETE {FLOWS}/order"), "").await.0, 200);
+    let object = json!({ "metadata": { "name": "order" }, "spec": flow["spec"] });
+    let again = shop.put(KindId::Flow, object).await;
+    assert_ne!(flow["metadata"]["uid"], again["metadata"]["uid"]);
+    let lost = tokio::time::timeout(Duration::from_secs(20), told.recv()).await.unwrap();
+    assert!(matches!(lost, Some(RunnerNote::Lost(..))), "{lost:?}");
+    let path = format!("{RUNS}/{}", name_of(&run));
+    let gone = async {
+        while shop.ask(&format!("GET {path}"), "").await.0 != 404 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.unwrap();
+}
