@@ -238,13 +238,13 @@ impl FlowService for FlowApi {
 }
 
 /// A runner's stream, until it is dropped.
-struct OpenStream<'s> {
+struct RunnerStream<'s> {
     flows: &'s Flows,
     node: &'s str,
     session: u64,
 }
 
-impl Drop for OpenStream<'_> {
+impl Drop for RunnerStream<'_> {
     fn drop(&mut self) {
         self.flows.closed(self.node, self.session);
     }
@@ -289,7 +289,7 @@ impl FlowApi {
         // Before runs are leased to it, which takes a while where there are many.
         send(outbound, self.settings()).await?;
         let (session, inherited) = self.flows.open(new);
-        let _open = OpenStream { flows: &self.flows, node: &node.name, session };
+        let _open = RunnerStream { flows: &self.flows, node: &node.name, session };
         // To its end, though the runner goes away: what is leased by half is nobody's.
         let (flows, name) = (self.flows.clone(), node.name.clone());
         tokio::spawn(async move { flows.lease_inherited(&name, inherited).await });
