@@ -21,6 +21,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
+use futures_util::future::Either;
 use http::header::HOST;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -166,12 +167,10 @@ async fn pass(
         head
     });
     let head = with_claims.as_deref().unwrap_or(head);
-    let asked = async {
-        match &entrance.workload.in_process {
-            None => worker.apps.request(entrance.process(), version, head, body, caller).await,
-            // Boxed: few requests are for one.
-            Some(within) => Box::pin(in_process::pass(within, entrance, head, body)).await,
-        }
+    let asked = match &entrance.workload.in_process {
+        None => Either::Left(worker.apps.request(entrance.process(), version, head, body, caller)),
+        // Boxed: few requests are for one.
+        Some(within) => Either::Right(Box::pin(in_process::pass(within, entrance, head, body))),
     };
     let mut asked = pin!(asked);
     let passed = poll_fn(|cx| match asked.as_mut().poll(cx) {

@@ -3,6 +3,7 @@
 //! Where all may leave (`Allow`), only what goes in TLS is looked at, and everything else passes as it is. A destination is told there as
 //! it is where egress is `Listed`: by the names that its address was resolved for, or the address itself.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::{Listed, ListedBy};
@@ -70,7 +71,16 @@ impl OriginatedTls {
     /// Why nothing goes; `None`: it does.
     pub fn refusal(&self) -> Option<String> {
         let OriginatedRoots::Nobody { field, why } = &self.roots else { return None };
-        Some(format!("no TLS can be originated: {}, {field}: {why}", self.by.decider()))
+        Some(format!("no TLS can be originated: {}, {field}: {why}", self.by))
+    }
+}
+
+impl fmt::Display for TlsAsker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Policy(name) => write!(f, "BackendTLSPolicy {name}"),
+            Self::Url(name) => write!(f, "ExternalService {name}"),
+        }
     }
 }
 

@@ -17,8 +17,8 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tulle_identity::{outside, store, system};
-use tulle_model::decision::{Decider, Decision, Effect};
-use tulle_model::snapshot::{OriginatedRoots, OriginatedTls};
+use tulle_model::decision::{Decision, Effect};
+use tulle_model::snapshot::{OriginatedRoots, OriginatedTls, TlsAsker};
 
 pub use self::socket::{AppSocket, TlsSocket};
 use crate::clock::MeshClock;
@@ -187,14 +187,13 @@ impl TlsDialer {
 
     fn failed(&self, address: SocketAddr, field: String, why: &str) -> UpstreamError {
         let OriginatedTls { by, hostname, .. } = &*self.tls;
-        let by = by.decider();
         let field = match by {
-            Decider::BackendTlsPolicy(_) => field,
-            _ => "spec.hosts".to_owned(),
+            TlsAsker::Policy(_) => field,
+            TlsAsker::Url(_) => "spec.hosts".to_owned(),
         };
         let message = format!("TLS to {hostname} at {address} failed: {why} ({by}, {field})");
         tracing::debug!("{message}");
-        let decision = Decision::new(by, field, Effect::Failed);
+        let decision = Decision::new(by.decider(), field, Effect::Failed);
         failed(Some(decision), message)
     }
 }

@@ -50,8 +50,8 @@ async fn a_run_goes_on_from_a_task_with_calls_that_are_new() {
             "r1/do/0/a",
             "r1/do/1/timed/do/0/b",
             "r1~1/do/1/timed/do/0/b",
-            "r1~1/do/1/timed/do/0/b",
-            "r1~1/do/1/timed/do/1/c"
+            "r1~2/do/1/timed/do/0/b",
+            "r1~2/do/1/timed/do/1/c"
         ]
     );
     // Each part of the history leads to where the run was then.
@@ -93,7 +93,7 @@ async fn an_expression_that_failed_is_evaluated_again() {
         around.history(&run).join(" "),
         "answered failed 0 retried 1 failed 0 retried 0 answered failed 0"
     );
-    assert_eq!(around.keys(), ["r1/do/0/a", "r1~1/do/0/a"]);
+    assert_eq!(around.keys(), ["r1/do/0/a", "r1~2/do/0/a"]);
 }
 
 #[tokio::test]
