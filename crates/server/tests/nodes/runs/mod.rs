@@ -47,11 +47,10 @@ async fn a_run_goes_from_start_to_end() {
     let info: RunInfo = serde_json::from_slice(&new.info).unwrap();
     assert_eq!((&*info.id, &*info.input), (&*run, &json!({ "card": 7 })));
     runner.append(&run, (1, 0), goes_on()).await.unwrap();
-    // Twice, and with a gap.
-    for first in [0, 2] {
-        let refused = runner.append(&run, (1, first), goes_on()).await.unwrap_err();
-        assert_eq!(refused.code(), Code::Aborted);
-    }
+    // Again, as whoever has not heard of it does; and with a gap.
+    runner.append(&run, (1, 0), goes_on()).await.unwrap();
+    let refused = runner.append(&run, (1, 2), goes_on()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Aborted);
     let loaded = runner.load(&run, 1).await.unwrap();
     assert_eq!((loaded.entries.len(), &loaded.info, &loaded.workflow), (1, &new.info, &workflow));
     // Its end is waited for, by who has started it alone.
