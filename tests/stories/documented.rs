@@ -303,6 +303,8 @@ const CASES: &[Case] = &[
 /// Files of `tulle up`, and the test that has them run.
 const FILES_OF_UP: &[(&str, &str)] = &[
     ("examples/chain/tulle.yaml", "what_is_shown_does_what_its_text_says"),
+    ("examples/flow/chain.yaml", "the_chain_runs_as_a_flow"),
+    ("examples/flow/tulle.yaml", "the_chain_runs_as_a_flow"),
     ("examples/polyglot/tulle.yaml", "the_polyglot_services_need_no_change"),
     ("README.md tulle.yaml", "the_first_file_runs"),
     ("docs/up.md tulle.yaml", "the_file_with_everything_runs"),
@@ -333,7 +335,8 @@ fn what_is_shown_has_a_case() {
         (set(&cases).len(), set(&cases).len()),
         "each has a place of its own"
     );
-    let stories = [include_str!("documented.rs"), include_str!("chain.rs")].concat();
+    let stories =
+        [include_str!("documented.rs"), include_str!("chain.rs"), include_str!("flows.rs")].concat();
     for (place, test) in FILES_OF_UP {
         assert!(stories.contains(&format!("#[test]\nfn {test}() ")), "{place}: there is no test {test}");
     }
