@@ -47,6 +47,9 @@ pub(super) struct HttpTrigger {
     pub headers: Vec<String>,
 }
 
+/// Its namespace and name.
+type FlowKey = (Arc<str>, Arc<str>);
+
 /// A Flow, and what of it is part of the mesh.
 struct Served {
     flow: Arc<Flow>,
@@ -59,7 +62,7 @@ pub(super) struct ServedFlows {
     workloads: Arc<Workloads>,
     /// Where the mesh's own processes listen.
     never: Mutex<Arc<[SocketAddr]>>,
-    flows: Mutex<BTreeMap<(Arc<str>, Arc<str>), Served>>,
+    flows: Mutex<BTreeMap<FlowKey, Served>>,
     /// Counts the changes.
     changed: watch::Sender<u64>,
 }
@@ -149,7 +152,7 @@ impl ServedFlows {
 
     /// All but these are gone.
     pub fn retain(&self, told: &std::collections::BTreeSet<(String, String)>) {
-        let gone = |(namespace, name): &(Arc<str>, Arc<str>)| {
+        let gone = |(namespace, name): &FlowKey| {
             !told.contains(&(namespace.as_ref().to_owned(), name.as_ref().to_owned()))
         };
         let mut flows = self.flows.lock();
