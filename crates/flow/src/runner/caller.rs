@@ -7,13 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use tulle_model::flow::fault::Fault;
-
-use super::book::RunId;
+use tulle_model::flow::history::RunName;
 
 /// A request of a run.
 #[derive(Debug, Clone)]
 pub struct OutgoingCall {
-    pub run: RunId,
+    pub run: RunName,
     /// Which of the run's tasks makes it, as `tulle_model::flow::run::Call::path`; empty: it is for the workflow as a whole.
     pub path: Arc<str>,
     pub method: Method,

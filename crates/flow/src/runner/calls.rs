@@ -7,7 +7,7 @@ use http::{HeaderName, StatusCode};
 use serde_json::Value;
 use tokio::time::timeout;
 use tulle_model::flow::fault::{Fault, FaultKind};
-use tulle_model::flow::history::CallRecord;
+use tulle_model::flow::history::{CallRecord, RunName};
 use tulle_model::flow::http::Answer;
 use tulle_model::flow::run::{AskId, Call};
 use tulle_model::flow::scope::Millis;
@@ -16,7 +16,7 @@ use tulle_model::fnv::fnv1a;
 
 use super::Surroundings;
 use super::backoff::Pause;
-use super::book::{Book, RunId};
+use super::book::Book;
 use super::caller::{CallAnswer, Caller, OutgoingCall};
 use super::clock::Clock;
 use super::masks::Masks;
@@ -85,7 +85,7 @@ pub(super) async fn make<B: Book, C: Caller, K: Clock>(
 /// A call that is being made.
 struct Making<'c, B, C, K> {
     shared: &'c Surroundings<B, C, K>,
-    run: &'c RunId,
+    run: &'c RunName,
     call: &'c Call,
     secrets: &'c Arc<Value>,
 }

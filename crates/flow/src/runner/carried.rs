@@ -8,12 +8,12 @@ use futures_util::future::{AbortHandle, Abortable, BoxFuture};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tulle_model::flow::fault::{Fault, FaultKind};
-use tulle_model::flow::history::{CallRecord, HistoryEntry, Outcome, lasting};
+use tulle_model::flow::history::{Append, CallRecord, HistoryEntry, Outcome, Then, lasting};
 use tulle_model::flow::run::{AskId, Order, Run, RunEvent, RunPhase, RunStepKind};
 use tulle_model::flow::scope::Millis;
 
 use super::backoff::Pause;
-use super::book::{Append, Book, BookError, Then};
+use super::book::{Book, BookError};
 use super::caller::Caller;
 use super::calls::{self, CallDone};
 use super::clock::Clock;

@@ -27,11 +27,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
-use tulle_model::flow::history::{HistoryEntry, Outcome};
+use tulle_model::flow::history::{HistoryEntry, Outcome, RunName};
 use tulle_model::flow::scope::RunInfo;
 use tulle_model::flow::workflow::Workflow;
 
-pub use self::book::{Append, Book, BookError, RunId, Then};
+pub use self::book::{Book, BookError};
 pub use self::caller::{CallAnswer, Caller, OutgoingCall};
 use self::carried::Carried;
 pub use self::clock::{Clock, WallClock};
@@ -79,7 +79,7 @@ pub enum RunCommand {
 /// All that is needed to carry on a run.
 #[derive(Debug, Clone)]
 pub struct GivenRun {
-    pub id: RunId,
+    pub id: RunName,
     pub lease: u64,
     pub info: Arc<RunInfo>,
     pub workflow: Arc<Workflow>,
@@ -111,7 +111,7 @@ struct Surroundings<B, C, K> {
     evaluator: Evaluator,
     clock: K,
     limits: RunnerLimits,
-    held: Mutex<HashMap<RunId, Held>>,
+    held: Mutex<HashMap<RunName, Held>>,
     tokens: TokenCache,
     schemas: SchemaCache,
 }
@@ -160,13 +160,13 @@ impl<B: Book, C: Caller, K: Clock> Runner<B, C, K> {
     }
 
     /// Has a run know what is wanted of it. Whether it is here, and takes that.
-    pub fn command(&self, run: &RunId, command: RunCommand) -> bool {
+    pub fn command(&self, run: &RunName, command: RunCommand) -> bool {
         let held = self.0.held.lock();
         held.get(run).is_some_and(|has| has.commands.try_send(command).is_ok())
     }
 
     /// Drops a run that is another one's by now: under this lease nothing is done for it any more.
-    pub fn lost(&self, run: &RunId, lease: u64) {
+    pub fn lost(&self, run: &RunName, lease: u64) {
         let mut held = self.0.held.lock();
         if held.get(run).is_some_and(|has| has.lease <= lease)
             && let Some(has) = held.remove(run)
@@ -183,7 +183,7 @@ impl<B: Book, C: Caller, K: Clock> Runner<B, C, K> {
     }
 
     /// The runs that it has, each with its lease.
-    pub fn held(&self) -> Vec<(RunId, u64)> {
+    pub fn held(&self) -> Vec<(RunName, u64)> {
         self.0.held.lock().iter().map(|(run, has)| (run.clone(), has.lease)).collect()
     }
 
@@ -192,7 +192,7 @@ impl<B: Book, C: Caller, K: Clock> Runner<B, C, K> {
     }
 
     /// What comes of a run. `None`: it is not here, or no longer, and the book knows what has become of it. Several may wait.
-    pub fn ended(&self, run: &RunId) -> impl Future<Output = Option<Outcome>> + Send + use<B, C, K> {
+    pub fn ended(&self, run: &RunName) -> impl Future<Output = Option<Outcome>> + Send + use<B, C, K> {
         let outcome = self.0.held.lock().get(run).map(|has| has.outcome.clone());
         async move {
             let mut outcome = outcome?;
@@ -204,7 +204,7 @@ impl<B: Book, C: Caller, K: Clock> Runner<B, C, K> {
 
 impl<B, C, K> Surroundings<B, C, K> {
     /// Forgets a run, if it is still under that lease.
-    fn forget(&self, run: &RunId, lease: u64) {
+    fn forget(&self, run: &RunName, lease: u64) {
         let mut held = self.held.lock();
         if held.get(run).is_some_and(|has| has.lease == lease) {
             held.remove(run);
@@ -214,7 +214,7 @@ impl<B, C, K> Surroundings<B, C, K> {
     /// The same, unless something is wanted of it.
     fn forget_unless_wanted(
         &self,
-        run: &RunId,
+        run: &RunName,
         lease: u64,
         commands: &mut mpsc::Receiver<RunCommand>,
     ) -> Option<RunCommand> {

@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::backoff::Pause;
-use super::book::{Book, BookError, RunId};
+use super::book::{Book, BookError};
+use tulle_model::flow::history::RunName;
 
 /// How long what was read is used: a Secret may have been replaced.
 const FRESH: Duration = Duration::from_secs(60);
@@ -19,7 +20,7 @@ pub(super) struct Lost;
 
 /// What a run has read of the Secrets that its workflow lists.
 pub(super) struct RunSecrets {
-    pub(super) run: RunId,
+    pub(super) run: RunName,
     pub(super) lease: u64,
     /// `None`: the workflow lists none.
     kept: Option<Mutex<Option<KeptSecrets>>>,
@@ -31,7 +32,7 @@ struct KeptSecrets {
 }
 
 impl RunSecrets {
-    pub(super) fn new(run: RunId, lease: u64, lists_some: bool) -> Self {
+    pub(super) fn new(run: RunName, lease: u64, lists_some: bool) -> Self {
         Self { run, lease, kept: lists_some.then(Mutex::default) }
     }
 

@@ -12,12 +12,13 @@ use http::{HeaderMap, Method, StatusCode};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tulle_model::flow::fault::{Fault, FaultKind};
+use tulle_model::flow::history::RunName;
 use tulle_model::flow::scope::Millis;
 use tulle_model::flow::uri_template::encoded;
 use tulle_model::flow::workflow::{Authentication, ClientAuthentication, Credentials, OAuth2};
 
 use super::Surroundings;
-use super::book::{Book, RunId};
+use super::book::Book;
 use super::caller::{Caller, OutgoingCall};
 use super::clock::Clock;
 use super::masks::Masks;
@@ -53,7 +54,7 @@ pub(super) struct Authorized {
 /// Who asks for something beside a call.
 pub(super) struct Asking<'c, B, C, K> {
     pub(super) shared: &'c Surroundings<B, C, K>,
-    pub(super) run: &'c RunId,
+    pub(super) run: &'c RunName,
     pub(super) path: &'c Arc<str>,
 }
 
@@ -104,7 +105,7 @@ impl<B: Book, C: Caller, K: Clock> Asking<'_, B, C, K> {
         let (given, authority) = given(policy, scoped).await?;
         let client = TokenClient::read(&given)?;
         masks.add(&client.secret);
-        let RunId { namespace, flow, .. } = self.run;
+        let RunName { namespace, flow, .. } = self.run;
         let TokenClient { id, secret, scopes, audiences } = &client;
         let path = policy.token_path.as_deref().unwrap_or_default();
         let key =

@@ -37,6 +37,38 @@ pub struct CallRecord {
     pub trace: Option<Arc<str>>,
 }
 
+/// Which run it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RunName {
+    pub namespace: Arc<str>,
+    pub flow: Arc<str>,
+    pub run: Arc<str>,
+}
+
+/// What is added to a history.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// The number of the lease under which it is added.
+    pub lease: u64,
+    /// The number of the first entry: how many there are before it.
+    pub first: u32,
+    pub entries: Vec<HistoryEntry>,
+    /// What the run has come to with them.
+    pub checkpoint: Option<Vec<u8>>,
+    pub then: Then,
+}
+
+/// How it goes on with a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Then {
+    GoesOn,
+    /// Nobody need have it in memory until then.
+    Waits(Millis),
+    /// Until somebody resumes it.
+    Suspended,
+    Ends(Millis, Outcome),
+}
+
 /// What came of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Outcome {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 use tonic::Code;
-use tulle_flow::runner::{Append, Book, BookError, RunId, Then};
-use tulle_model::flow::history::{HistoryEntry, Outcome};
+use tulle_flow::runner::{Book, BookError};
+use tulle_model::flow::history::{Append, HistoryEntry, Outcome, RunName, Then};
 use tulle_model::flow::scope::Millis;
 use tulle_wire::flow as wire;
 
@@ -20,7 +20,7 @@ pub(super) struct ServerBook {
     pub server: Server,
 }
 
-pub(super) fn reference(run: &RunId) -> wire::RunRef {
+pub(super) fn reference(run: &RunName) -> wire::RunRef {
     wire::RunRef {
         namespace: run.namespace.as_ref().to_owned(),
         flow: run.flow.as_ref().to_owned(),
@@ -28,8 +28,8 @@ pub(super) fn reference(run: &RunId) -> wire::RunRef {
     }
 }
 
-pub(super) fn run_id(run: wire::RunRef) -> RunId {
-    RunId { namespace: run.namespace.into(), flow: run.flow.into(), run: run.run.into() }
+pub(super) fn run_id(run: wire::RunRef) -> RunName {
+    RunName { namespace: run.namespace.into(), flow: run.flow.into(), run: run.run.into() }
 }
 
 /// What becomes of a call of the server, where nothing may be done of a run any more.
@@ -58,7 +58,7 @@ fn ends(at: Millis, outcome: &Outcome) -> Result<wire::append_request::Then, Boo
 }
 
 impl Book for ServerBook {
-    async fn append(&self, run: &RunId, append: &Append) -> Result<(), BookError> {
+    async fn append(&self, run: &RunName, append: &Append) -> Result<(), BookError> {
         use wire::append_request::Then as Said;
         let then = match &append.then {
             Then::GoesOn => Said::GoesOn(wire::RunGoesOn {}),
@@ -79,7 +79,7 @@ impl Book for ServerBook {
         answer.map(drop).map_err(|status| failed(&status))
     }
 
-    async fn secrets(&self, run: &RunId, lease: u64) -> Result<Value, BookError> {
+    async fn secrets(&self, run: &RunName, lease: u64) -> Result<Value, BookError> {
         let request = wire::SecretsRequest { run: Some(reference(run)), lease };
         let mut client = self.server.flows();
         let answer = timeout(DEADLINE, client.secrets(request)).await.map_err(late)?;

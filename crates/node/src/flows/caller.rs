@@ -8,8 +8,9 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
-use tulle_flow::runner::{CallAnswer, Caller, OutgoingCall, RunId};
+use tulle_flow::runner::{CallAnswer, Caller, OutgoingCall};
 use tulle_model::flow::fault::{Fault, FaultKind};
+use tulle_model::flow::history::RunName;
 use tulle_proxy::{FlowStep, OwnCall, OwnCallError, Proxy};
 
 use super::served::ServedFlows;
@@ -111,7 +112,7 @@ impl Caller for MeshCaller {
 }
 
 /// The id of the trace that a call is part of (W3C Trace Context, level 1): the author's, or one of the whole run.
-fn traced(headers: &mut http::HeaderMap, run: &RunId) -> Option<Arc<str>> {
+fn traced(headers: &mut http::HeaderMap, run: &RunName) -> Option<Arc<str>> {
     if let Some(given) = headers.get(TRACEPARENT) {
         let id = given.to_str().ok()?.split('-').nth(1)?;
         // Anything else is none, and shows whatever the author has put there.
@@ -138,8 +139,8 @@ mod tests {
 
     #[test]
     fn calls_of_a_run_are_of_one_trace() {
-        let run = |run: &str| RunId { namespace: "shop".into(), flow: "order".into(), run: run.into() };
-        let trace = |run: &RunId| {
+        let run = |run: &str| RunName { namespace: "shop".into(), flow: "order".into(), run: run.into() };
+        let trace = |run: &RunName| {
             let mut headers = HeaderMap::new();
             let id = traced(&mut headers, run).unwrap();
             let parent = headers[TRACEPARENT].to_str().unwrap().to_owned();

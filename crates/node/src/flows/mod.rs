@@ -18,8 +18,8 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tulle_flow::evaluator::{Evaluator, Evaluators};
-use tulle_flow::runner::{GivenRun, RunCommand, RunId, Runner, RunnerLimits};
-use tulle_model::flow::history::Outcome;
+use tulle_flow::runner::{GivenRun, RunCommand, Runner, RunnerLimits};
+use tulle_model::flow::history::{Outcome, RunName};
 use tulle_model::flow::parse;
 use tulle_model::flow::scope::RunInfo;
 use tulle_model::flow::workflow::Workflow;
@@ -50,7 +50,7 @@ pub(crate) struct FlowNode {
     loads: Semaphore,
     waiting: Semaphore,
     /// Runs that were given, and are not carried out yet.
-    coming: Mutex<HashMap<RunId, Coming>>,
+    coming: Mutex<HashMap<RunName, Coming>>,
 }
 
 /// A run on its way.
@@ -113,7 +113,7 @@ impl FlowNode {
     /// Begins a run that this node has started. What is returned is what comes of it, where this node carries it out to its end.
     fn begin(
         self: &Arc<Self>,
-        run: &RunId,
+        run: &RunName,
         new: wire::NewRun,
         flow: &Flow,
     ) -> Result<impl Future<Output = Option<Outcome>> + Send + use<>, String> {

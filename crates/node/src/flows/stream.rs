@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
-use tulle_flow::runner::{BookError, GivenRun, RunCommand, RunId};
-use tulle_model::flow::history::HistoryEntry;
+use tulle_flow::runner::{BookError, GivenRun, RunCommand};
+use tulle_model::flow::history::{HistoryEntry, RunName};
 use tulle_proxy::Arrived;
 use tulle_wire::flow as wire;
 use tulle_wire::flow::run_command::Command;
@@ -199,7 +199,7 @@ pub(super) fn give(node: &Arc<FlowNode>, given: wire::GivenRun) {
 
 impl FlowNode {
     /// Has a run know what is wanted of it, also while it is loaded.
-    fn command(&self, run: &RunId, command: RunCommand) {
+    fn command(&self, run: &RunName, command: RunCommand) {
         let mut coming = self.coming.lock();
         match coming.get_mut(run) {
             Some(known) => known.commands.push(command),
@@ -208,7 +208,7 @@ impl FlowNode {
     }
 
     /// Drops a run that is another one's by now.
-    fn lost(&self, run: &RunId, lease: u64) {
+    fn lost(&self, run: &RunName, lease: u64) {
         let mut coming = self.coming.lock();
         if coming.get(run).is_some_and(|known| known.lease <= lease) {
             coming.remove(run);
@@ -219,7 +219,7 @@ impl FlowNode {
 
 /// Loads a run that is coming, and carries it on; `false`: it is to be tried again. What it was loaded as counts for nothing where it has
 /// to wait: another one may have had it meanwhile.
-async fn carry_on(node: &FlowNode, run: &RunId) -> bool {
+async fn carry_on(node: &FlowNode, run: &RunName) -> bool {
     let Ok(_place) = node.loads.acquire().await else { return true };
     let Some(lease) = node.coming.lock().get(run).map(|known| known.lease) else { return true };
     let request = wire::LoadRunRequest { run: Some(reference(run)), lease };
@@ -261,7 +261,7 @@ async fn carry_on(node: &FlowNode, run: &RunId) -> bool {
     true
 }
 
-fn read(run: &RunId, lease: u64, loaded: wire::LoadRunResponse) -> Result<Option<GivenRun>, String> {
+fn read(run: &RunName, lease: u64, loaded: wire::LoadRunResponse) -> Result<Option<GivenRun>, String> {
     let entry = |bytes: bytes::Bytes| serde_json::from_slice::<HistoryEntry>(&bytes);
     let entries: Result<Vec<_>, _> = loaded.entries.into_iter().map(entry).collect();
     Ok(Some(GivenRun {

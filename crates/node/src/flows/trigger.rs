@@ -11,8 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Code;
-use tulle_flow::runner::RunId;
-use tulle_model::flow::history::Outcome;
+use tulle_model::flow::history::{Outcome, RunName};
 use tulle_proxy::Arrived;
 use tulle_wire::flow as wire;
 
@@ -184,7 +183,7 @@ async fn looked_up(
     caller: String,
     run: &str,
 ) -> Result<Response<Bytes>, Problem> {
-    let run = RunId { namespace: flow.namespace.clone(), flow: flow.name.clone(), run: run.into() };
+    let run = RunName { namespace: flow.namespace.clone(), flow: flow.name.clone(), run: run.into() };
     let outcome = awaited(node, &run, &caller, Instant::now()).await?;
     Ok(outcome.map_or_else(|| accepted(&run), |outcome| answered(&run, outcome)))
 }
@@ -192,7 +191,7 @@ async fn looked_up(
 /// What has become of a run by then; `None`: it is not over, or too many wait for theirs already.
 async fn awaited(
     node: &FlowNode,
-    run: &RunId,
+    run: &RunName,
     caller: &str,
     end: Instant,
 ) -> Result<Option<Outcome>, Problem> {
@@ -227,7 +226,7 @@ fn unknown() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "runs are shown to who has started them, by the identity of the mesh")
 }
 
-fn no_run(run: &RunId) -> String {
+fn no_run(run: &RunName) -> String {
     format!(
         "the Flow {}/{} has no run {} that you have started; runs are forgotten after a while (spec.history)",
         run.namespace, run.flow, run.run
@@ -309,7 +308,7 @@ fn is_async(headers: &http::HeaderMap) -> bool {
 }
 
 /// That a run goes on, and where it is to be asked for.
-fn accepted(run: &RunId) -> Response<Bytes> {
+fn accepted(run: &RunName) -> Response<Bytes> {
     let place = format!("{RUNS}{}", run.run);
     let value = json!({ "run": run.run, "location": place });
     let mut response = json_response(StatusCode::ACCEPTED, &value, "application/json", Some(&run.run));
@@ -321,7 +320,7 @@ fn accepted(run: &RunId) -> Response<Bytes> {
 }
 
 /// What came of a run.
-fn answered(run: &RunId, outcome: Outcome) -> Response<Bytes> {
+fn answered(run: &RunName, outcome: Outcome) -> Response<Bytes> {
     match outcome {
         Outcome::Completed(output) => {
             json_response(StatusCode::OK, &output, "application/json", Some(&run.run))

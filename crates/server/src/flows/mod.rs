@@ -27,7 +27,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tulle_model::flow::history::{HistoryEntry, Outcome};
+use tulle_model::flow::history::HistoryEntry;
+pub use tulle_model::flow::history::{Append, RunName, Then};
 use tulle_model::flow::scope::{Millis, RunInfo};
 use tulle_model::name::NamespacedName;
 
@@ -43,14 +44,6 @@ pub use self::sealed::Seal;
 pub use self::starting::{Begun, MOST_BYTES, NewStart};
 use crate::objects::ObjectError;
 use crate::store::StoreError;
-
-/// Which run it is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct RunName {
-    pub namespace: Arc<str>,
-    pub flow: Arc<str>,
-    pub run: Arc<str>,
-}
 
 /// What is to be known of a run without its history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -142,29 +135,6 @@ pub enum Started {
     Before(RunName),
     /// He has, with something else.
     Otherwise(RunName),
-}
-
-/// What a runner adds to a history.
-#[derive(Debug, Clone)]
-pub struct Append {
-    /// The number of its lease.
-    pub lease: u64,
-    /// The number of the first entry: how many there are before it.
-    pub first: u32,
-    pub entries: Vec<HistoryEntry>,
-    /// What the run has come to with them.
-    pub checkpoint: Option<Vec<u8>>,
-    pub then: Then,
-}
-
-#[derive(Debug, Clone)]
-pub enum Then {
-    GoesOn,
-    /// Nobody need have it in memory until then.
-    Waits(Millis),
-    /// Until somebody resumes it.
-    Suspended,
-    Ends(Millis, Outcome),
 }
 
 /// All that is needed to carry on a run.

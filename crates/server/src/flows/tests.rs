@@ -2,6 +2,7 @@ use std::path::Path;
 
 use futures_util::future::join_all;
 use serde_json::json;
+use tulle_model::flow::history::Outcome;
 use tulle_model::flow::run::{AskId, RunEvent};
 
 use super::*;

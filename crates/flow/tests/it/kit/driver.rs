@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tulle_flow::evaluator::Evaluator;
-use tulle_flow::runner::{RunCommand, RunId, Runner, RunnerLimits, Then, replay};
-use tulle_model::flow::history::{HistoryEntry, Outcome as Ended};
+use tulle_flow::runner::{RunCommand, Runner, RunnerLimits, replay};
+use tulle_model::flow::history::{HistoryEntry, Outcome as Ended, RunName, Then};
 use tulle_model::flow::run::{Order, Run, RunPhase, RunStep, RunStepKind};
 use tulle_model::flow::scope::{Millis, RunInfo};
 use tulle_model::flow::workflow::Workflow;
@@ -82,7 +82,7 @@ async fn carried_out(
         most_tasks: 500,
         most_bytes: 64 << 10,
     });
-    let id = RunId { namespace: "kit".into(), flow: workflow.name.clone(), run: info.id.clone() };
+    let id = RunName { namespace: "kit".into(), flow: workflow.name.clone(), run: info.id.clone() };
     let listed = |name: &str| workflow.secrets.iter().any(|listed| **listed == *name);
     let secrets = world.secrets.as_object().into_iter().flatten();
     let secrets = secrets.filter(|(name, _)| listed(name)).map(|(name, keys)| (name.clone(), keys.clone()));

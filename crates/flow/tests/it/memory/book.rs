@@ -3,8 +3,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::Value;
-use tulle_flow::runner::{Append, Book, BookError, GivenRun, RunCommand, RunId, Then};
-use tulle_model::flow::history::HistoryEntry;
+use tulle_flow::runner::{Book, BookError, GivenRun, RunCommand};
+use tulle_model::flow::history::{Append, HistoryEntry, RunName, Then};
 use tulle_model::flow::scope::RunInfo;
 use tulle_model::flow::workflow::Workflow;
 
@@ -14,7 +14,7 @@ pub struct MemoryBook(Arc<Mutex<Pages>>);
 
 #[derive(Default)]
 struct Pages {
-    runs: HashMap<RunId, Entered>,
+    runs: HashMap<RunName, Entered>,
     appends: usize,
     crash: Option<Crash>,
     has_crashed: bool,
@@ -25,7 +25,7 @@ struct Pages {
 /// What a run began with.
 #[derive(Clone)]
 pub struct RunFacts {
-    pub id: RunId,
+    pub id: RunName,
     pub info: Arc<RunInfo>,
     pub workflow: Arc<Workflow>,
     pub secrets: Value,
@@ -77,12 +77,12 @@ impl MemoryBook {
         self.0.lock().appends
     }
 
-    pub fn entered(&self, run: &RunId) -> Entered {
+    pub fn entered(&self, run: &RunName) -> Entered {
         self.0.lock().runs[run].clone()
     }
 
     /// Under a new lease, for a runner.
-    pub fn lease(&self, run: &RunId, commands: Vec<RunCommand>) -> GivenRun {
+    pub fn lease(&self, run: &RunName, commands: Vec<RunCommand>) -> GivenRun {
         let mut pages = self.0.lock();
         let entered = pages.runs.get_mut(run).expect("it has begun");
         entered.lease += 1;
@@ -100,7 +100,7 @@ impl MemoryBook {
     }
 
     /// Whether the runner is gone before it hears how it went.
-    fn write(&self, run: &RunId, append: &Append) -> Result<bool, BookError> {
+    fn write(&self, run: &RunName, append: &Append) -> Result<bool, BookError> {
         let mut pages = self.0.lock();
         if pages.has_crashed {
             return Ok(true);
@@ -138,7 +138,7 @@ impl MemoryBook {
 }
 
 impl Book for MemoryBook {
-    async fn append(&self, run: &RunId, append: &Append) -> Result<(), BookError> {
+    async fn append(&self, run: &RunName, append: &Append) -> Result<(), BookError> {
         tokio::task::yield_now().await;
         match self.write(run, append)? {
             true => std::future::pending().await,
@@ -146,7 +146,7 @@ impl Book for MemoryBook {
         }
     }
 
-    async fn secrets(&self, run: &RunId, lease: u64) -> Result<Value, BookError> {
+    async fn secrets(&self, run: &RunName, lease: u64) -> Result<Value, BookError> {
         tokio::task::yield_now().await;
         let pages = self.0.lock();
         let entered = pages.runs.get(run).filter(|entered| entered.lease == lease).ok_or(BookError::Lost)?;

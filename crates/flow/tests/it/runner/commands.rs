@@ -1,6 +1,6 @@
 use serde_json::json;
-use tulle_flow::runner::{RunCommand, RunnerLimits, Then};
-use tulle_model::flow::history::Outcome;
+use tulle_flow::runner::{RunCommand, RunnerLimits};
+use tulle_model::flow::history::{Outcome, Then};
 
 use super::{Around, STARTED, call, seconds, workflow};
 

@@ -5,8 +5,9 @@ use std::time::Instant;
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
 use tulle_flow::evaluator::Evaluator;
-use tulle_flow::runner::{CallAnswer, Caller, OutgoingCall, RunId, Runner, RunnerLimits, WallClock};
+use tulle_flow::runner::{CallAnswer, Caller, OutgoingCall, Runner, RunnerLimits, WallClock};
 use tulle_model::flow::fault::Fault;
+use tulle_model::flow::history::RunName;
 
 use super::{Around, call, workflow};
 
@@ -27,7 +28,7 @@ async fn of_runs() {
     const RUNS: usize = 10_000;
     let around = Around::new();
     let workflow = workflow(json!(["a", "b", "c", "d", "e"].map(|name| call(name, "/"))));
-    let runs: Vec<RunId> = (0..RUNS).map(|run| around.begin_of(&format!("r{run}"), &workflow)).collect();
+    let runs: Vec<RunName> = (0..RUNS).map(|run| around.begin_of(&format!("r{run}"), &workflow)).collect();
     let evaluator = Evaluator::new(crate::evaluators());
     let runner = Runner::new(around.book.clone(), AtOnce, evaluator, WallClock, RunnerLimits::default());
     let began = Instant::now();

@@ -1,7 +1,7 @@
 use serde_json::json;
-use tulle_flow::runner::{RunCommand, Then};
+use tulle_flow::runner::RunCommand;
 use tulle_model::flow::fault::FaultKind;
-use tulle_model::flow::history::{HistoryEntry, Outcome};
+use tulle_model::flow::history::{HistoryEntry, Outcome, Then};
 use tulle_model::flow::run::RunEvent;
 
 use super::{Around, call, seconds};

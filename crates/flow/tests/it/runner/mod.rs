@@ -13,11 +13,9 @@ use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tulle_flow::evaluator::{Evaluator, Evaluators};
-use tulle_flow::runner::{
-    CallAnswer, Caller, Clock, OutgoingCall, RunCommand, RunId, Runner, RunnerLimits, Then,
-};
+use tulle_flow::runner::{CallAnswer, Caller, Clock, OutgoingCall, RunCommand, Runner, RunnerLimits};
 use tulle_model::flow::fault::Fault;
-use tulle_model::flow::history::Outcome;
+use tulle_model::flow::history::{Outcome, RunName, Then};
 use tulle_model::flow::run::RunEvent;
 use tulle_model::flow::scope::{Millis, RunInfo};
 use tulle_model::flow::workflow::Workflow;
@@ -93,11 +91,11 @@ impl Around {
     }
 
     /// A run that nobody has yet.
-    fn begin(&self, run: &str, tasks: Value) -> RunId {
+    fn begin(&self, run: &str, tasks: Value) -> RunName {
         self.begin_of(run, &workflow(tasks))
     }
 
-    fn begin_of(&self, run: &str, workflow: &Arc<Workflow>) -> RunId {
+    fn begin_of(&self, run: &str, workflow: &Arc<Workflow>) -> RunName {
         let workflow = workflow.clone();
         let info = RunInfo {
             id: run.into(),
@@ -107,12 +105,12 @@ impl Around {
             most_tasks: 1_000,
             most_bytes: 64 << 10,
         };
-        let id = RunId { namespace: "shop".into(), flow: "order".into(), run: run.into() };
+        let id = RunName { namespace: "shop".into(), flow: "order".into(), run: run.into() };
         self.book.begin(RunFacts { id: id.clone(), info: Arc::new(info), workflow, secrets: json!({}) });
         id
     }
 
-    fn give(&self, runner: &TestRunner, run: &RunId, commands: Vec<RunCommand>) {
+    fn give(&self, runner: &TestRunner, run: &RunName, commands: Vec<RunCommand>) {
         runner.carry_on(self.book.lease(run, commands)).expect("it is not full");
     }
 
@@ -132,12 +130,12 @@ impl Around {
         self.wait().await;
     }
 
-    fn then(&self, run: &RunId) -> Then {
+    fn then(&self, run: &RunName) -> Then {
         self.book.entered(run).then
     }
 
     /// The run is over so.
-    fn outcome(&self, run: &RunId) -> Outcome {
+    fn outcome(&self, run: &RunName) -> Outcome {
         match self.then(run) {
             Then::Ends(_, outcome) => outcome,
             other => panic!("{other:?}"),
@@ -145,7 +143,7 @@ impl Around {
     }
 
     /// Its history, in words.
-    fn history(&self, run: &RunId) -> Vec<String> {
+    fn history(&self, run: &RunName) -> Vec<String> {
         let word = |event: &RunEvent| match event {
             RunEvent::Answered { result: Ok(_), .. } => "answered".to_owned(),
             RunEvent::Answered { result: Err(fault), .. } => format!("answered {}", fault.status),
