@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -81,6 +81,25 @@ impl Body {
             BodyKind::Whole(bytes) => Some(bytes.take().unwrap_or_default()),
             BodyKind::Http2(_) | BodyKind::Boxed(_) => None,
         }
+    }
+
+    /// All of a body, as it comes; `None`: it has more than `most` bytes. Trailers are left out.
+    ///
+    /// # Errors
+    /// It breaks off.
+    pub async fn collect_at_most(mut self, most: usize) -> Result<Option<Bytes>, BodyError> {
+        if let Some(whole) = self.take_whole() {
+            return Ok((whole.len() <= most).then_some(whole));
+        }
+        let mut bytes = BytesMut::new();
+        while let Some(frame) = self.frame().await {
+            let Ok(data) = frame?.into_data() else { continue };
+            if bytes.len() + data.len() > most {
+                return Ok(None);
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(Some(bytes.freeze()))
     }
 
     /// Tells `observer` of everything that passes. What `observer` holds is dropped with the body; where

@@ -4,11 +4,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
 use http::uri::Scheme;
 use http::{Request, Response};
-use http_body_util::BodyExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tulle_model::name::WorkloadName;
@@ -89,21 +88,10 @@ async fn make(worker: Rc<Worker>, call: OwnCall) -> Result<Response<Bytes>, OwnC
     }
     let late = |_| OwnCallError::Late(time);
     let answering = answer(&cx, &mut head, Body::whole(body), None, None, Asker::Nobody);
-    let (parts, mut body) = timeout_at(end, answering).await.map_err(late)?.into_parts();
-    let mut bytes = BytesMut::new();
-    if let Some(whole) = body.take_whole() {
-        return match whole.len() <= most_answer {
-            true => Ok(Response::from_parts(parts, whole)),
-            false => Err(OwnCallError::TooLarge(most_answer)),
-        };
+    let (parts, body) = timeout_at(end, answering).await.map_err(late)?.into_parts();
+    let whole = timeout_at(end, body.collect_at_most(most_answer)).await.map_err(late)?;
+    match whole.map_err(|error| OwnCallError::Broken(error.to_string()))? {
+        Some(whole) => Ok(Response::from_parts(parts, whole)),
+        None => Err(OwnCallError::TooLarge(most_answer)),
     }
-    while let Some(frame) = timeout_at(end, body.frame()).await.map_err(late)? {
-        let frame = frame.map_err(|error| OwnCallError::Broken(error.to_string()))?;
-        let Ok(data) = frame.into_data() else { continue };
-        if bytes.len() + data.len() > most_answer {
-            return Err(OwnCallError::TooLarge(most_answer));
-        }
-        bytes.extend_from_slice(&data);
-    }
-    Ok(Response::from_parts(parts, bytes.freeze()))
 }

@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{Response, StatusCode};
-use http_body_util::BodyExt;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::visits::{Entrance, Peer};
 use crate::error::{UpstreamError, UpstreamErrorKind};
-use crate::http::body::{Body, BodyError};
+use crate::http::body::Body;
 use crate::http::reply::in_words;
 use crate::in_process::{Arrived, InProcess};
 
@@ -27,7 +25,10 @@ pub(super) async fn pass(
     body: Body,
 ) -> Result<Response<Body>, UpstreamError> {
     let name = &entrance.workload.name;
-    let Some(body) = whole(body, to.most_body).await? else {
+    let failed = |why: String| UpstreamError::after_sending(UpstreamErrorKind::Caller, why);
+    let body = timeout(BODY_TIME, body.collect_at_most(to.most_body)).await;
+    let body = body.map_err(|_| failed(format!("its body is not there after {BODY_TIME:?}")))?;
+    let Some(body) = body.map_err(|error| failed(error.to_string()))? else {
         let why = format!("the body is over {} bytes, which is the most that {name} takes", to.most_body);
         return Ok(in_words(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", &why));
     };
@@ -59,28 +60,4 @@ pub(super) async fn pass(
 pub(super) fn takes_requests_alone(entrance: &Entrance<'_>) -> UpstreamError {
     let why = format!("{} takes requests of HTTP, and nothing else", entrance.workload.name);
     UpstreamError::safe(UpstreamErrorKind::Unsupported, why)
-}
-
-/// All of a body; `None`: it has more than `most` bytes.
-async fn whole(mut body: Body, most: usize) -> Result<Option<Bytes>, UpstreamError> {
-    if let Some(whole) = body.take_whole() {
-        return Ok((whole.len() <= most).then_some(whole));
-    }
-    let failed = |why: String| UpstreamError::after_sending(UpstreamErrorKind::Caller, why);
-    match timeout(BODY_TIME, collect(body, most)).await {
-        Ok(whole) => whole.map_err(|error| failed(error.to_string())),
-        Err(_) => Err(failed(format!("its body is not there after {BODY_TIME:?}"))),
-    }
-}
-
-async fn collect(mut body: Body, most: usize) -> Result<Option<Bytes>, BodyError> {
-    let mut bytes = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        if bytes.len() + data.len() > most {
-            return Ok(None);
-        }
-        bytes.extend_from_slice(&data);
-    }
-    Ok(Some(bytes.freeze()))
 }
