@@ -1,17 +1,15 @@
 //! Workloads whose application is part of this process: nothing of them is captured, and no process is looked after.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
-use anyhow::bail;
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio_util::task::AbortOnDropHandle;
 use tulle_model::name::WorkloadName;
 use tulle_proxy::InProcess;
 use tulle_sys::family::Family;
 
-use super::{Entry, Owner, WorkloadSpec, Workloads, follow};
+use super::{Entry, Owner, WorkloadSpec, Workloads};
 use crate::probes::Health;
 use crate::process_state::ProcessState;
 
@@ -28,12 +26,7 @@ impl Workloads {
         spec.check()?;
         let name = WorkloadName::new(spec.namespace.as_str(), spec.name.as_str());
         let _busy = self.reserve(&name)?;
-        if self.drained.load(Ordering::Relaxed) {
-            bail!("the node is drained or stops, and takes no workload (`tulle node drain --undo`)");
-        }
-        if self.entries.lock().contains_key(&name) {
-            bail!("the workload {name} runs on this node already");
-        }
+        self.check_room(&name)?;
         let (id, identity) = self.identities.get(&spec.namespace, &spec.service_account)?;
         let (process, _) = watch::channel(ProcessState { runs: true, ..ProcessState::default() });
         let (always, health) = watch::channel(Health::Ready);
@@ -56,11 +49,7 @@ impl Workloads {
             within: Some((within, always)),
             tasks: Mutex::default(),
         });
-        self.entries.lock().insert(name.clone(), entry.clone());
-        self.publish(&entry);
-        self.report();
-        let following = tokio::spawn(follow(Arc::downgrade(self), Arc::downgrade(&entry)));
-        entry.tasks.lock().push(AbortOnDropHandle::new(following));
+        self.keep(entry);
         Ok(name)
     }
 

@@ -2,6 +2,7 @@
 //! listeners), whether it can take traffic, and how it leaves without a failed request.
 
 mod caller;
+mod entering;
 mod entry;
 mod environment;
 mod in_process;
@@ -15,20 +16,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio_util::task::AbortOnDropHandle;
-use tulle_model::identity::SpiffeId;
 use tulle_model::legible::legible;
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_proxy::{Capture as ProxyCapture, Proxy, Purpose, Sockets};
 use tulle_sys::family::Member;
-use tulle_sys::run_as::RunAs;
 use tulle_wire::node as wire;
 
 pub(crate) use self::caller::Entitled;
@@ -44,12 +42,11 @@ pub use self::spec::{Before, Port, Running, UpstreamService, WorkloadSpec, Workl
 pub use self::stop::Left;
 use crate::capture::{Capture, CaptureMode, Slot};
 use crate::control::discovery::{Directory, Found};
-use crate::control::identities::{Identities, Identity};
+use crate::control::identities::Identities;
 use crate::control::report::{Reported, Verdict};
 use crate::dns::{Addresses, DnsListener, Resolver};
 use crate::gates;
 use crate::node_state::StatePublisher;
-use crate::probes::{self, Check, Health, Probe, Target, Timing};
 use crate::process_state::ProcessState;
 
 /// How long the ports of an upstream service may take to be found out.
@@ -213,15 +210,7 @@ impl Workloads {
         let _busy = self.reserve(&name)?;
         let again = known.is_some();
         self.check_orphan(&name, again).await?;
-        if self.drained.load(Ordering::Relaxed) {
-            bail!("the node is drained or stops, and takes no workload (`tulle node drain --undo`)");
-        }
-        if let Some(entry) = self.entries.lock().get(&name) {
-            match entry.ending.load(Ordering::Relaxed) {
-                true => bail!("the processes that the workload {name} had before are being ended right now"),
-                false => bail!("the workload {name} runs on this node already"),
-            }
-        }
+        self.check_room(&name)?;
         let capture = self.capture.lock().clone().context("the node is stopping")?;
         let (id, identity) = self.identities.get(&spec.namespace, &spec.service_account)?;
         let mut setup = Setup { workloads: self, name: &name, known, listeners: Vec::new(), dns: None };
@@ -258,59 +247,6 @@ impl Workloads {
                 Err(e.context(format!("the workload {name} cannot be added")))
             }
         }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "each of them is a field of the entry")]
-    fn enter(
-        self: &Arc<Self>,
-        name: WorkloadName,
-        spec: WorkloadSpec,
-        id: SpiffeId,
-        identity: Arc<Identity>,
-        running: &Running,
-        (run_as, owner): (Option<RunAs>, Owner),
-        listeners: Vec<SocketAddr>,
-        dns: Option<DnsListener>,
-    ) {
-        let default_probe = || {
-            let port = spec.ports.first()?.port;
-            Some(Probe { check: Check::Tcp { port }, timing: Timing::default() })
-        };
-        let probe = spec.probe.clone().or_else(default_probe);
-        let target = Target {
-            address: spec.app_address,
-            cgroup: running.cgroup.clone(),
-            name_service: running.name_service.clone(),
-            run_as,
-            environment: running.environment.clone(),
-        };
-        let (process, process_receiver) = watch::channel(ProcessState::default());
-        let (health_sender, health) = watch::channel(Health::NotReady("it is starting".into()));
-        let probing = tokio::spawn(probes::watch(probe, target, process_receiver, health_sender));
-        let entry = Arc::new(Entry {
-            name: name.clone(),
-            spec,
-            id,
-            certificate: identity.certificate(),
-            state: self.state.cell().clone(),
-            identity,
-            process,
-            health: health.clone(),
-            draining: AtomicBool::new(false),
-            family: running.family(),
-            owner,
-            asked: watch::Sender::new(false),
-            ending: AtomicBool::new(false),
-            listeners,
-            _dns: dns,
-            within: None,
-            tasks: Mutex::new(vec![AbortOnDropHandle::new(probing)]),
-        });
-        self.entries.lock().insert(name, entry.clone());
-        self.publish(&entry);
-        self.report();
-        let following = tokio::spawn(follow(Arc::downgrade(self), Arc::downgrade(&entry)));
-        entry.tasks.lock().push(AbortOnDropHandle::new(following));
     }
 
     /// Where is said what becomes of the workload's process. `None` where there is no such workload.
