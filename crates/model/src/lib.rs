@@ -28,6 +28,7 @@ pub mod health;
 pub mod host;
 pub mod identity;
 pub mod json_bounds;
+pub mod json_pointer;
 pub mod kinds;
 pub mod kubernetes;
 pub mod legible;

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use crate::json_pointer::push_token;
+
 /// One step from an object into it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Segment {
@@ -78,18 +80,6 @@ impl FieldPath {
             }
         }
         pointer
-    }
-}
-
-/// Appends a token to a JSON pointer.
-fn push_token(pointer: &mut String, token: &str) {
-    pointer.push('/');
-    for char in token.chars() {
-        match char {
-            '~' => pointer.push_str("~0"),
-            '/' => pointer.push_str("~1"),
-            other => pointer.push(other),
-        }
     }
 }
 

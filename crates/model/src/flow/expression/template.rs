@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::evaluation::fits;
 use super::{EvaluationError, EvaluationReason, Expression, ExpressionProblem, Given};
 use crate::json_bounds::room_after;
+use crate::json_pointer::push_token;
 
 /// How deep a template may be: expressions in it may give what is as deep again, and the whole is looked at then.
 const DEEPEST: usize = super::NESTING;
@@ -150,8 +151,7 @@ fn mold(
         Value::Object(fields) => {
             let mut molds = Vec::with_capacity(fields.len());
             for (name, field) in fields {
-                pointer.push('/');
-                pointer.push_str(&name.replace('~', "~0").replace('/', "~1"));
+                push_token(pointer, name);
                 molds.push((name.clone(), mold(field, variables, pointer, deeper - 1)?));
                 pointer.truncate(outer);
             }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
+use tulle_model::json_pointer::push_token;
 
 /// A task.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -66,7 +67,7 @@ impl DocumentReader<'_> {
         let items = tasks.as_array().into_iter().flatten().enumerate();
         let named = items.filter_map(|(index, item)| Some((index, item.as_object()?.iter().next()?)));
         named
-            .map(|(index, (name, task))| self.step(name, task, &format!("{at}/{index}/{}", escaped(name))))
+            .map(|(index, (name, task))| self.step(name, task, &below(&format!("{at}/{index}"), name)))
             .collect()
     }
 
@@ -116,7 +117,7 @@ impl DocumentReader<'_> {
             return Step { task: "call", does, ..step };
         }
         let function = &self.document["use"]["functions"][name];
-        let reference = format!("/use/functions/{}", escaped(name));
+        let reference = below("/use/functions", name);
         let steps = vec![self.step(name, function, &reference)];
         Step { task: "call", does: format!("function {name}"), steps, ..step }
     }
@@ -223,9 +224,11 @@ fn duration(value: &Value) -> String {
     parts.collect::<Vec<_>>().join(" ")
 }
 
-/// A name in a JSON pointer (RFC 6901, section 3).
-fn escaped(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
+/// Where the field of that name is of what stands there.
+fn below(reference: &str, name: &str) -> String {
+    let mut reference = reference.to_owned();
+    push_token(&mut reference, name);
+    reference
 }
 
 #[cfg(test)]
