@@ -34,7 +34,7 @@ use tulle_model::flow::workflow::Workflow;
 pub use self::book::{Book, BookError};
 pub use self::caller::{CallAnswer, Caller, OutgoingCall};
 use self::carried::Carried;
-pub use self::clock::{Clock, WallClock};
+pub use self::clock::Clock;
 pub use self::replay::replay;
 use self::schemas::SchemaCache;
 use self::tokens::TokenCache;

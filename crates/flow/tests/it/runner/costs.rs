@@ -5,11 +5,12 @@ use std::time::Instant;
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
 use tulle_flow::evaluator::Evaluator;
-use tulle_flow::runner::{CallAnswer, Caller, OutgoingCall, Runner, RunnerLimits, WallClock};
+use tulle_flow::runner::{CallAnswer, Caller, OutgoingCall, Runner, RunnerLimits};
 use tulle_model::flow::fault::Fault;
 use tulle_model::flow::history::RunName;
 
 use super::{Around, call, workflow};
+use crate::memory::TestClock;
 
 /// Answers at once.
 struct AtOnce;
@@ -30,7 +31,8 @@ async fn of_runs() {
     let workflow = workflow(json!(["a", "b", "c", "d", "e"].map(|name| call(name, "/"))));
     let runs: Vec<RunName> = (0..RUNS).map(|run| around.begin_of(&format!("r{run}"), &workflow)).collect();
     let evaluator = Evaluator::new(crate::evaluators());
-    let runner = Runner::new(around.book.clone(), AtOnce, evaluator, WallClock, RunnerLimits::default());
+    let runner =
+        Runner::new(around.book.clone(), AtOnce, evaluator, TestClock::new(0), RunnerLimits::default());
     let began = Instant::now();
     let mut ended = Vec::new();
     for run in &runs {
