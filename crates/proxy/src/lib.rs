@@ -99,6 +99,7 @@ pub use crate::config::{Bounds, Capture, Config};
 pub use crate::http::own_calls::{OwnCall, OwnCallError};
 pub use crate::in_process::{Arrived, FlowStep, InProcess};
 pub use crate::inbound::visits::{Peer, Upgrade, Visit};
+pub use crate::mesh_headers::{REASON, RUN};
 pub use crate::metrics::EdgeCounts;
 pub use crate::progress::Deadlines;
 pub use crate::security::Security;

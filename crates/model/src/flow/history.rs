@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::fault::Fault;
 use super::run::RunEvent;
 use super::scope::Millis;
+use crate::name::NamespacedName;
 
 /// What has happened in a run, and when.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +44,13 @@ pub struct RunName {
     pub namespace: Arc<str>,
     pub flow: Arc<str>,
     pub run: Arc<str>,
+}
+
+impl RunName {
+    /// The Flow that it is a run of.
+    pub fn of_flow(&self) -> NamespacedName {
+        NamespacedName::new(self.namespace.clone(), self.flow.clone())
+    }
 }
 
 /// What is added to a history.

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tulle_flow::runner::{CallAnswer, Caller, OutgoingCall};
 use tulle_model::flow::fault::{Fault, FaultKind};
 use tulle_model::flow::history::RunName;
-use tulle_proxy::{FlowStep, OwnCall, OwnCallError, Proxy};
+use tulle_proxy::{FlowStep, OwnCall, OwnCallError, Proxy, REASON};
 
 use super::served::ServedFlows;
 
@@ -38,7 +38,7 @@ impl MeshCaller {
     /// Whether an answer says that something is not there, of which the server may not have told this node yet. Nothing has been sent
     /// anywhere then.
     fn may_not_be_told(&self, answer: &Response<Bytes>) -> bool {
-        let reason = answer.headers().get("tulle-reason").and_then(|reason| reason.to_str().ok());
+        let reason = answer.headers().get(REASON).and_then(|reason| reason.to_str().ok());
         reason.is_some_and(|reason| UNHEARD_OF.contains(&reason))
             && self.told.borrow().is_none_or(|since| since.elapsed() < SETTLING)
     }
@@ -66,9 +66,10 @@ impl Caller for MeshCaller {
         let OutgoingCall { run, path, method, uri, mut headers, body, most_answer, within } = call;
         let end = Instant::now() + within;
         // A Flow that has just come has no certificate yet.
-        let ready = timeout_at(end, self.served.ready(&run.namespace, &run.flow)).await;
+        let flow = run.of_flow();
+        let ready = timeout_at(end, self.served.ready(&flow)).await;
         let Ok(workload) = ready else {
-            let why = format!("this node has no certificate for the Flow {}/{}", run.namespace, run.flow);
+            let why = format!("this node has no certificate for the Flow {flow}");
             return Err(FaultKind::Communication.fault(why));
         };
         let trace = traced(&mut headers, &run);

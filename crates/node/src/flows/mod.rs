@@ -7,6 +7,7 @@ mod clock;
 mod served;
 mod stream;
 mod trigger;
+mod workflow;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -14,15 +15,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tulle_flow::evaluator::{Evaluator, Evaluators};
 use tulle_flow::runner::{GivenRun, RunCommand, Runner, RunnerLimits};
 use tulle_model::flow::history::{Outcome, RunName};
-use tulle_model::flow::parse;
 use tulle_model::flow::scope::RunInfo;
-use tulle_model::flow::workflow::Workflow;
 use tulle_proxy::Proxy;
 use tulle_wire::flow as wire;
 
@@ -119,7 +117,8 @@ impl FlowNode {
     ) -> Result<impl Future<Output = Option<Outcome>> + Send + use<>, String> {
         let info: RunInfo = serde_json::from_slice(&new.info).map_err(|error| error.to_string())?;
         let workflow = match &new.workflow {
-            Some(document) => read_workflow(document)?,
+            Some(document) => workflow::read_workflow(document)
+                .map_err(|why| format!("the workflow of the run {} {why}", run.run))?,
             None => flow.workflow.clone(),
         };
         let given = GivenRun {
@@ -140,13 +139,4 @@ impl FlowNode {
         }
         Ok(self.runner.ended(run))
     }
-}
-
-fn read_workflow(document: &[u8]) -> Result<Arc<Workflow>, String> {
-    let document: Value = serde_json::from_slice(document).map_err(|error| error.to_string())?;
-    let workflow = parse(&document).map_err(|errors| {
-        let first = errors.first().map(|error| format!("{}: {}", error.path, error.message));
-        first.unwrap_or_default()
-    })?;
-    Ok(Arc::new(workflow))
 }

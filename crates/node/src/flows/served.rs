@@ -1,20 +1,19 @@
 //! The Flows that this node is told of, each with the workload that its calls are made as and its requests come to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde_json::Value;
 use tokio::sync::{mpsc, watch};
-use tulle_model::flow::parse;
 use tulle_model::flow::workflow::Workflow;
 use tulle_model::kinds::flow::{FLOW_LABEL, TRIGGER_PORT};
-use tulle_model::name::WorkloadName;
+use tulle_model::name::{NamespacedName, WorkloadName};
 use tulle_proxy::{Arrived, InProcess};
 use tulle_wire::flow::FlowTold;
 
+use super::workflow::read_workflow;
 use crate::workloads::{Port, WorkloadSpec, Workloads};
 
 /// How many requests may wait to be taken.
@@ -27,8 +26,7 @@ const NO_TRIGGER: u16 = 1;
 /// A Flow as the server has told it.
 #[derive(Debug)]
 pub(super) struct Flow {
-    pub namespace: Arc<str>,
-    pub name: Arc<str>,
+    pub name: NamespacedName,
     pub uid: String,
     pub generation: i64,
     pub service_account: String,
@@ -47,9 +45,6 @@ pub(super) struct HttpTrigger {
     pub headers: Vec<String>,
 }
 
-/// Its namespace and name.
-type FlowKey = (Arc<str>, Arc<str>);
-
 /// A Flow, and what of it is part of the mesh.
 struct Served {
     flow: Arc<Flow>,
@@ -62,7 +57,7 @@ pub(super) struct ServedFlows {
     workloads: Arc<Workloads>,
     /// Where the mesh's own processes listen.
     never: Mutex<Arc<[SocketAddr]>>,
-    flows: Mutex<BTreeMap<FlowKey, Served>>,
+    flows: Mutex<BTreeMap<NamespacedName, Served>>,
     /// Counts the changes.
     changed: watch::Sender<u64>,
 }
@@ -70,12 +65,7 @@ pub(super) struct ServedFlows {
 impl Flow {
     /// `Err` says what this node does not understand of it.
     pub fn told(told: FlowTold) -> Result<Self, String> {
-        let document: Value = serde_json::from_slice(&told.workflow)
-            .map_err(|error| format!("its workflow is no JSON: {error}"))?;
-        let workflow = parse(&document).map_err(|errors| {
-            let first = errors.first().map(|error| format!("{}: {}", error.path, error.message));
-            format!("its workflow: {}", first.unwrap_or_default())
-        })?;
+        let workflow = read_workflow(&told.workflow).map_err(|why| format!("its workflow {why}"))?;
         let trigger = told.http.map(|http| {
             Ok::<_, String>(HttpTrigger {
                 port: u16::try_from(http.port).map_err(|_| format!("there is no port {}", http.port))?,
@@ -85,12 +75,11 @@ impl Flow {
             })
         });
         Ok(Self {
-            namespace: told.namespace.into(),
-            name: told.name.into(),
+            name: NamespacedName::new(told.namespace, told.name),
             uid: told.uid,
             generation: told.generation,
             service_account: told.service_account,
-            workflow: Arc::new(workflow),
+            workflow,
             trigger: trigger.transpose()?,
         })
     }
@@ -114,18 +103,16 @@ impl ServedFlows {
         }
     }
 
-    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Flow>> {
-        let flows = self.flows.lock();
-        Some(flows.get(&(namespace.into(), name.into()))?.flow.clone())
+    pub fn get(&self, name: &NamespacedName) -> Option<Arc<Flow>> {
+        Some(self.flows.lock().get(name)?.flow.clone())
     }
 
     /// Takes note of a Flow. Returns where its requests come, where these are to be listened to anew.
     pub fn set(&self, flow: Flow) -> anyhow::Result<Option<mpsc::Receiver<Arrived>>> {
-        let key = (flow.namespace.clone(), flow.name.clone());
         let flow = Arc::new(flow);
         let never = self.never.lock().clone();
         let mut flows = self.flows.lock();
-        if let Some(known) = flows.get_mut(&key) {
+        if let Some(known) = flows.get_mut(&flow.name) {
             let same = known.flow.service_account == flow.service_account
                 && known.flow.port() == flow.port()
                 && Arc::ptr_eq(&known.never, &never);
@@ -134,42 +121,36 @@ impl ServedFlows {
                 return Ok(None);
             }
             self.workloads.remove_in_process(&known.workload);
-            flows.remove(&key);
+            flows.remove(&flow.name);
         }
         let (within, arrivals) = InProcess::new(WAITING, MOST_BODY, never.clone());
         let workload = self.workloads.add_in_process(self.spec(&flow), within)?;
-        flows.insert(key, Served { flow, workload, never });
+        flows.insert(flow.name.clone(), Served { flow, workload, never });
         drop(flows);
         self.changed.send_modify(|changes| *changes += 1);
         Ok(Some(arrivals))
     }
 
-    pub fn remove(&self, namespace: &str, name: &str) {
-        if let Some(served) = self.flows.lock().remove(&(namespace.into(), name.into())) {
+    pub fn remove(&self, name: &NamespacedName) {
+        if let Some(served) = self.flows.lock().remove(name) {
             self.workloads.remove_in_process(&served.workload);
         }
     }
 
     /// All but these are gone.
-    pub fn retain(&self, told: &std::collections::BTreeSet<(String, String)>) {
-        let gone = |(namespace, name): &FlowKey| {
-            !told.contains(&(namespace.as_ref().to_owned(), name.as_ref().to_owned()))
-        };
+    pub fn retain(&self, told: &BTreeSet<NamespacedName>) {
         let mut flows = self.flows.lock();
-        for (_, served) in flows.extract_if(.., |key, _| gone(key)) {
+        for (_, served) in flows.extract_if(.., |name, _| !told.contains(name)) {
             self.workloads.remove_in_process(&served.workload);
         }
     }
 
     /// The workload that a Flow's calls are made as, once it has a certificate.
-    pub async fn ready(&self, namespace: &str, name: &str) -> WorkloadName {
+    pub async fn ready(&self, flow: &NamespacedName) -> WorkloadName {
         let mut changed = self.changed.subscribe();
         loop {
             changed.mark_unchanged();
-            let served = {
-                let flows = self.flows.lock();
-                flows.get(&(namespace.into(), name.into())).map(|served| served.workload.clone())
-            };
+            let served = self.flows.lock().get(flow).map(|served| served.workload.clone());
             match served {
                 Some(workload) if self.workloads.has_certificate(&workload).await => return workload,
                 // It is gone from the node, or not there yet.
@@ -179,11 +160,12 @@ impl ServedFlows {
     }
 
     fn spec(&self, flow: &Flow) -> WorkloadSpec {
+        let NamespacedName { namespace, name } = &flow.name;
         WorkloadSpec {
-            namespace: flow.namespace.as_ref().to_owned(),
-            name: format!("{}-flow-{}", flow.name, self.node),
-            service: flow.name.as_ref().to_owned(),
-            labels: BTreeMap::from([(FLOW_LABEL.to_owned(), flow.name.as_ref().to_owned())]),
+            namespace: namespace.as_ref().to_owned(),
+            name: format!("{name}-flow-{}", self.node),
+            service: name.as_ref().to_owned(),
+            labels: BTreeMap::from([(FLOW_LABEL.to_owned(), name.as_ref().to_owned())]),
             service_account: flow.service_account.clone(),
             ports: vec![Port { name: TRIGGER_PORT.to_owned(), port: flow.port(), target_port: None }],
             app_address: std::net::Ipv4Addr::LOCALHOST.into(),

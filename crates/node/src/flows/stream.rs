@@ -12,13 +12,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tulle_flow::runner::{BookError, GivenRun, RunCommand};
 use tulle_model::flow::history::{HistoryEntry, RunName};
+use tulle_model::name::NamespacedName;
 use tulle_proxy::Arrived;
 use tulle_wire::flow as wire;
 use tulle_wire::flow::run_command::Command;
 
 use super::book::{failed, reference, run_id};
 use super::served::Flow;
-use super::{Coming, FlowNode, read_workflow, trigger};
+use super::workflow::read_workflow;
+use super::{Coming, FlowNode, trigger};
 use crate::control::{explain_status, stream_backoff};
 
 /// How long to wait where the server lets this node run no Flows: its token may be another one some day.
@@ -111,11 +113,11 @@ async fn hold(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>) -> Result<(), tonic
             }
             Some(Told::Flow(flow)) => {
                 if let Some(all) = &mut all {
-                    all.insert((flow.namespace.clone(), flow.name.clone()));
+                    all.insert(NamespacedName::new(&*flow.namespace, &*flow.name));
                 }
                 take(node, tasks, flow);
             }
-            Some(Told::Gone(gone)) => node.served.remove(&gone.namespace, &gone.name),
+            Some(Told::Gone(gone)) => node.served.remove(&NamespacedName::new(gone.namespace, gone.name)),
             Some(Told::All(_)) => {
                 if let Some(all) = all.take() {
                     node.served.retain(&all);
@@ -139,7 +141,7 @@ async fn hold(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>) -> Result<(), tonic
 
 /// Takes note of a Flow.
 fn take(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>, told: wire::FlowTold) {
-    let name = format!("{}/{}", told.namespace, told.name);
+    let name = NamespacedName::new(&*told.namespace, &*told.name);
     let set = Flow::told(told).map_err(anyhow::Error::msg).and_then(|flow| node.served.set(flow));
     match set {
         Ok(Some(arrivals)) => {
@@ -151,10 +153,9 @@ fn take(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>, told: wire::FlowTold) {
 }
 
 /// Answers the requests of a Flow for as long as it is served.
-async fn serve(node: Arc<FlowNode>, name: String, mut arrivals: mpsc::Receiver<Arrived>) {
-    let Some((namespace, name)) = name.split_once('/') else { return };
+async fn serve(node: Arc<FlowNode>, name: NamespacedName, mut arrivals: mpsc::Receiver<Arrived>) {
     while let Some(arrived) = arrivals.recv().await {
-        let Some(flow) = node.served.get(namespace, name) else { return };
+        let Some(flow) = node.served.get(&name) else { return };
         let Ok(place) = node.requests.clone().acquire_owned().await else { return };
         let node = node.clone();
         tokio::spawn(async move {
@@ -252,9 +253,8 @@ async fn carry_on(node: &FlowNode, run: &RunName) -> bool {
         Ok(None) => {}
         Err(why) => tracing::error!(
             run = &*run.run,
-            "a run of the Flow {}/{} cannot be carried on here: {why}",
-            run.namespace,
-            run.flow
+            "a run of the Flow {} cannot be carried on here: {why}",
+            run.of_flow()
         ),
     }
     coming.remove(run);
@@ -268,7 +268,7 @@ fn read(run: &RunName, lease: u64, loaded: wire::LoadRunResponse) -> Result<Opti
         id: run.clone(),
         lease,
         info: Arc::new(serde_json::from_slice(&loaded.info).map_err(|error| error.to_string())?),
-        workflow: read_workflow(&loaded.workflow)?,
+        workflow: read_workflow(&loaded.workflow).map_err(|why| format!("its workflow {why}"))?,
         checkpoint: loaded.checkpoint.map(|at| (at.entries, at.state.into())),
         entries: entries.map_err(|error| error.to_string())?,
         commands: Vec::new(),

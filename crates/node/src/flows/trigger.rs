@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Code;
 use tulle_model::flow::history::{Outcome, RunName};
-use tulle_proxy::Arrived;
+use tulle_model::name::NamespacedName;
+use tulle_proxy::{Arrived, RUN};
 use tulle_wire::flow as wire;
 
 use super::FlowNode;
@@ -27,7 +28,6 @@ const ASKED: Duration = Duration::from_secs(30);
 /// The longest name that a caller may give a run, in bytes.
 const LONGEST_NAME: usize = 255;
 
-const RUN: HeaderName = HeaderName::from_static("tulle-run");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -99,7 +99,7 @@ async fn started(
     body: Bytes,
     waits: &mut oneshot::Sender<Response<Bytes>>,
 ) -> Result<Response<Bytes>, Problem> {
-    let name = format!("{}/{}", flow.namespace, flow.name);
+    let name = &flow.name;
     let Some(trigger) = &flow.trigger else {
         let why = format!("the Flow {name} has no `spec.trigger.http`: no request starts it");
         return Err(Problem::new(StatusCode::NOT_FOUND, why));
@@ -122,8 +122,8 @@ async fn started(
     }
     let begun = Instant::now();
     let request = wire::StartRunRequest {
-        namespace: flow.namespace.as_ref().to_owned(),
-        flow: flow.name.as_ref().to_owned(),
+        namespace: name.namespace.as_ref().to_owned(),
+        flow: name.name.as_ref().to_owned(),
         caller: caller.clone(),
         input: input.to_string().into(),
         given,
@@ -133,30 +133,13 @@ async fn started(
     let mut client = node.server.flows();
     let answer = timeout(START, client.start(request)).await;
     let answer = answer.map_err(|_| unavailable("the server gives no answer"))?;
-    let answer = answer.map_err(|status| refused(&name, &status))?.into_inner();
+    let answer = answer.map_err(|status| refused(name, &status))?.into_inner();
     let broken = || unavailable("the server's answer makes no sense");
     let run = run_id(answer.run.ok_or_else(broken)?);
     let end = begun + trigger.wait;
-    let outcome = match answer.started.ok_or_else(broken)? {
+    let ended = match answer.started.ok_or_else(broken)? {
         wire::start_run_response::Started::New(new) => {
-            let ended = node.begin(&run, new, flow).map_err(|why| unavailable(&why))?;
-            if is_async {
-                return Ok(accepted(&run));
-            }
-            let ended = tokio::select! {
-                ended = timeout_at(end, ended) => ended,
-                // Nobody reads the answer.
-                () = waits.closed() => return Ok(accepted(&run)),
-            };
-            match ended {
-                Ok(Some(outcome)) => Some(outcome),
-                // It is forgotten for as long as it waits, or somebody else has it by now.
-                Ok(None) => tokio::select! {
-                    outcome = awaited(node, &run, &caller, end) => outcome?,
-                    () = waits.closed() => None,
-                },
-                Err(_) => None,
-            }
+            Some(node.begin(&run, new, flow).map_err(|why| unavailable(&why))?)
         }
         wire::start_run_response::Started::Otherwise(_) => {
             let why = format!(
@@ -166,13 +149,25 @@ async fn started(
             let run = Some(run.run);
             return Err(Problem { run, ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why) });
         }
-        _ if is_async => return Ok(accepted(&run)),
-        wire::start_run_response::Started::Queued(_) | wire::start_run_response::Started::Before(_) => {
-            tokio::select! {
-                outcome = awaited(node, &run, &caller, end) => outcome?,
-                () = waits.closed() => None,
-            }
+        wire::start_run_response::Started::Queued(_) | wire::start_run_response::Started::Before(_) => None,
+    };
+    if is_async {
+        return Ok(accepted(&run));
+    }
+    let outcome = async {
+        match ended {
+            Some(ended) => match timeout_at(end, ended).await {
+                // It is forgotten for as long as it waits, or somebody else has it by now.
+                Ok(None) => awaited(node, &run, &caller, end).await,
+                ended => Ok(ended.ok().flatten()),
+            },
+            None => awaited(node, &run, &caller, end).await,
         }
+    };
+    let outcome = tokio::select! {
+        outcome = outcome => outcome?,
+        // Nobody reads the answer.
+        () = waits.closed() => None,
     };
     Ok(outcome.map_or_else(|| accepted(&run), |outcome| answered(&run, outcome)))
 }
@@ -183,7 +178,8 @@ async fn looked_up(
     caller: String,
     run: &str,
 ) -> Result<Response<Bytes>, Problem> {
-    let run = RunName { namespace: flow.namespace.clone(), flow: flow.name.clone(), run: run.into() };
+    let NamespacedName { namespace, name } = flow.name.clone();
+    let run = RunName { namespace, flow: name, run: run.into() };
     let outcome = awaited(node, &run, &caller, Instant::now()).await?;
     Ok(outcome.map_or_else(|| accepted(&run), |outcome| answered(&run, outcome)))
 }
@@ -228,8 +224,9 @@ fn unknown() -> Problem {
 
 fn no_run(run: &RunName) -> String {
     format!(
-        "the Flow {}/{} has no run {} that you have started; runs are forgotten after a while (spec.history)",
-        run.namespace, run.flow, run.run
+        "the Flow {} has no run {} that you have started; runs are forgotten after a while (spec.history)",
+        run.of_flow(),
+        run.run
     )
 }
 
@@ -238,7 +235,7 @@ fn unavailable(why: &str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("flows-unavailable: {why}"))
 }
 
-fn refused(name: &str, status: &tonic::Status) -> Problem {
+fn refused(name: &NamespacedName, status: &tonic::Status) -> Problem {
     let why = explain_status(status);
     match status.code() {
         Code::ResourceExhausted => Problem::new(StatusCode::TOO_MANY_REQUESTS, why),
