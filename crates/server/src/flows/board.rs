@@ -137,10 +137,6 @@ pub(super) struct Board {
     sessions: u64,
 }
 
-pub(super) fn flow_of(run: &RunName) -> NamespacedName {
-    NamespacedName::new(run.namespace.clone(), run.flow.clone())
-}
-
 /// Whether a list of namespaces has one.
 pub(crate) fn allows(spaces: &[String], namespace: &str) -> bool {
     spaces.iter().any(|space| space == "*" || space == namespace)

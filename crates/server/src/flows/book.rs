@@ -300,17 +300,18 @@ impl RunBook {
     /// The history from an entry on, which is the first of what was added at once.
     async fn entries(&self, run: &RunName, first: u32) -> Result<Vec<HistoryEntry>, FlowsError> {
         let (_, until) = keys::under(&format!("{}e/", keys::inside(run)));
-        let (mut from, mut entries) = (keys::entries(run, first), Vec::new());
-        loop {
-            let page = self.store.records(&from, &until, PAGE).await?;
+        let (mut pages, mut entries) = (self.pages((keys::entries(run, first), until)), Vec::new());
+        while let Some(page) = pages.next().await? {
             for (key, value) in &page {
                 entries.extend(self.seal.open::<Vec<HistoryEntry>>(key, value)?);
             }
-            match page.last() {
-                Some((last, _)) if page.len() == PAGE => from = after(last),
-                _ => return Ok(entries),
-            }
         }
+        Ok(entries)
+    }
+
+    /// All records of a range, page by page.
+    pub(super) fn pages(&self, (from, until): (Bytes, Bytes)) -> Pages<'_> {
+        Pages { store: &self.store, from: Some(from), until }
     }
 
     /// What came of a run; `None`: it is not over.
@@ -345,6 +346,23 @@ impl RunBook {
             StoreError::RecordChanged(_) => FlowsError::Lost(run.clone()),
             error => error.into(),
         })
+    }
+}
+
+/// Goes through records that are too many to be read at once.
+pub(super) struct Pages<'s> {
+    store: &'s Store,
+    /// `None`: there are no more.
+    from: Option<Bytes>,
+    until: Bytes,
+}
+
+impl Pages<'_> {
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<(Bytes, Bytes)>>, StoreError> {
+        let Some(from) = self.from.take() else { return Ok(None) };
+        let page = self.store.records(&from, &self.until, PAGE).await?;
+        self.from = page.last().filter(|_| page.len() == PAGE).map(|(last, _)| after(last));
+        Ok(Some(page))
     }
 }
 

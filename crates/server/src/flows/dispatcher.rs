@@ -18,7 +18,7 @@ use tulle_model::flow::scope::Millis;
 use tulle_model::name::NamespacedName;
 use tulle_model::stamp::Stamp;
 
-use super::board::{Board, NewRunner, NoTaker, RunWish, Taker, flow_of};
+use super::board::{Board, NewRunner, NoTaker, RunWish, Taker};
 use super::changes::{RunChange, RunChanges};
 use super::ends::Ends;
 use super::known::KnownFlows;
@@ -86,7 +86,7 @@ impl Flows {
         let mut board = Board::default();
         let mut active = Vec::new();
         book.each(|run, place| {
-            let flow = flow_of(&run);
+            let flow = run.of_flow();
             let tally = board.tally(&flow);
             match place {
                 RunPlace::Active => {
@@ -509,7 +509,7 @@ impl Flows {
 
     /// A run is over: whoever waits for that is told, and what waits for its place has it.
     pub(super) fn ended(&self, header: &RunHeader, before: Counted) {
-        let flow = flow_of(&header.name);
+        let flow = header.name.of_flow();
         let over = {
             let mut board = self.board.lock();
             // It is as open that this one is counted, whatever the store has of it.

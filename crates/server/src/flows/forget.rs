@@ -2,7 +2,7 @@
 
 use tulle_model::flow::scope::Millis;
 
-use super::book::{Kept, PAGE, RunBook, after, listed};
+use super::book::{Kept, RunBook, listed};
 use super::{FlowsError, Given, RunName, keys};
 use crate::store::{RecordWrite, StoreError};
 
@@ -16,15 +16,9 @@ impl RunBook {
         keep: usize,
         since: Millis,
     ) -> Result<(Vec<RunName>, usize), FlowsError> {
-        let (first, until) = keys::under(&keys::over_of(namespace, flow));
-        let (mut from, mut over) = (first, Vec::new());
-        loop {
-            let page = self.store.records(&from, &until, PAGE).await?;
+        let (mut pages, mut over) = (self.pages(keys::under(&keys::over_of(namespace, flow))), Vec::new());
+        while let Some(page) = pages.next().await? {
             over.extend(page.iter().filter_map(|(key, _)| keys::run_of_over(key)));
-            match page.last() {
-                Some((last, _)) if page.len() == PAGE => from = after(last),
-                _ => break,
-            }
         }
         let (all, mut forgotten) = (over.len(), Vec::new());
         // The first that have ended.
@@ -91,9 +85,8 @@ impl RunBook {
     /// goes.
     pub async fn sweep(&self) -> Result<(), FlowsError> {
         for prefix in [keys::USES, keys::GIVEN, keys::WORKFLOWS] {
-            let (mut from, until) = keys::under(prefix);
-            loop {
-                let page = self.store.records(&from, &until, PAGE).await?;
+            let mut pages = self.pages(keys::under(prefix));
+            while let Some(page) = pages.next().await? {
                 for (key, value) in &page {
                     let run = match prefix {
                         keys::USES => keys::run_of_usage(key),
@@ -121,10 +114,6 @@ impl RunBook {
                         Ok(()) | Err(StoreError::RecordChanged(_)) => {}
                         Err(error) => return Err(error.into()),
                     }
-                }
-                match page.last() {
-                    Some((last, _)) if page.len() == PAGE => from = after(last),
-                    _ => break,
                 }
             }
         }

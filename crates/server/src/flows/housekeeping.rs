@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 use tulle_model::name::NamespacedName;
 use tulle_model::registry::KindId;
 
-use super::board::flow_of;
 use super::book::PAGE;
 use super::changes::RunChange;
 use super::dispatcher::{Counted, Flows, now_millis};
@@ -90,7 +89,7 @@ impl Flows {
         };
         self.book.forget(&header.name, ended).await?;
         let mut board = self.board.lock();
-        let tally = board.tally(&flow_of(&header.name));
+        let tally = board.tally(&header.name.of_flow());
         tally.over = tally.over.saturating_sub(1);
         drop(board);
         self.changes.tell(RunChange::Gone(header.name.clone()));

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tulle_model::kinds::flow::{Flow, FlowConcurrency, FlowHistory, FlowHttpTrigger};
+use tulle_model::kinds::flow::{DEFAULT_PORT, Flow, FlowConcurrency, FlowHistory, FlowHttpTrigger};
 use tulle_model::name::NamespacedName;
 use tulle_model::port_settings::duration;
 use tulle_model::registry::KindId;
@@ -24,7 +24,6 @@ const RETRY: Duration = Duration::from_secs(1);
 const BATCH: usize = 256;
 /// What a Flow has that does not say (its schema's `x-default`).
 const DEFAULT_ACCOUNT: &str = "default";
-const DEFAULT_PORT: u16 = 80;
 const DEFAULT_WAIT: Duration = Duration::from_secs(25);
 const DEFAULT_RUNS: u32 = 1_000;
 const DEFAULT_AGE: Duration = Duration::from_secs(168 * 3600);

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tulle_model::flow::scope::Millis;
 
-use super::book::{PAGE, RunBook, after};
+use super::book::{RunBook, after};
 use super::{FlowsError, RunHeader, RunName, keys};
 
 /// Some headers, in the order of the names of Flows and runs.
@@ -15,14 +15,6 @@ pub struct RunPage {
 }
 
 impl RunBook {
-    /// Runs that somebody is to carry out, after one of them.
-    pub async fn active(&self, past: Option<&RunName>, most: usize) -> Result<Vec<RunName>, FlowsError> {
-        let (from, until) = keys::under(keys::ACTIVE);
-        let from = past.map_or(from, |past| after(&keys::active(past)));
-        let found = self.store.records(&from, &until, most).await?;
-        Ok(found.iter().filter_map(|(key, _)| keys::run_of_active(key)).collect())
-    }
-
     /// Runs that have waited long enough: the first of them.
     pub async fn due(&self, now: Millis, most: usize) -> Result<Vec<RunName>, FlowsError> {
         let (from, until) = keys::waiting_until(now);
@@ -53,9 +45,8 @@ impl RunBook {
             (keys::QUEUED, RunPlace::Queued),
             (keys::OVER, RunPlace::Over),
         ] {
-            let (mut from, until) = keys::under(prefix);
-            loop {
-                let page = self.store.records(&from, &until, PAGE).await?;
+            let mut pages = self.pages(keys::under(prefix));
+            while let Some(page) = pages.next().await? {
                 for (key, _) in &page {
                     let run = match prefix {
                         keys::ACTIVE => keys::run_of_active(key),
@@ -67,10 +58,6 @@ impl RunBook {
                     if let Some(run) = run {
                         look(run, place);
                     }
-                }
-                match page.last() {
-                    Some((last, _)) if page.len() == PAGE => from = after(last),
-                    _ => break,
                 }
             }
         }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::Value;
 use tokio::time::Instant;
+use tulle_model::flow::expression::NESTING;
 use tulle_model::flow::scope::RunInfo;
 use tulle_model::json_bounds::{is_deeper, is_within};
 use tulle_model::name::NamespacedName;
 
-use super::board::{MOST_QUEUED, Refusal, Taker, flow_of};
+use super::board::{MOST_QUEUED, Refusal, Taker};
 use super::changes::RunChange;
 use super::dispatcher::{Flows, now_millis};
 use super::known::KnownFlow;
@@ -20,8 +21,6 @@ use crate::ca::seal::hex;
 const MOST_TASKS: u32 = 10_000;
 /// How many bytes of JSON may go from task to task, the input included.
 pub const MOST_BYTES: usize = 256 << 10;
-/// How deep that may be.
-const DEEPEST: usize = 100;
 /// How long a name may be that a caller gives a run.
 const LONGEST_GIVEN: usize = 255;
 
@@ -57,8 +56,8 @@ impl Flows {
     pub async fn start_run(&self, new: NewStart, runner: Option<&str>) -> Result<Begun, FlowsError> {
         let NewStart { flow: name, caller, input, given } = new;
         let flow = self.known.get(&name).ok_or_else(|| FlowsError::NoFlow(name.clone()))?;
-        if is_deeper(&input, DEEPEST) || !is_within(&input, MOST_BYTES) {
-            let bounds = format!("it has at most {} KiB, and {DEEPEST} levels", MOST_BYTES >> 10);
+        if is_deeper(&input, NESTING) || !is_within(&input, MOST_BYTES) {
+            let bounds = format!("it has at most {} KiB, and {NESTING} levels", MOST_BYTES >> 10);
             return Err(FlowsError::Invalid(format!("the input of the Flow {name} is too large: {bounds}")));
         }
         let given = given.map(|given| named(given, &input)).transpose()?;
@@ -128,7 +127,7 @@ impl Flows {
     fn not_begun(&self, run: &RunName, had_taker: bool) {
         let mut board = self.board.lock();
         board.drop_run(run);
-        let tally = board.tally(&flow_of(run));
+        let tally = board.tally(&run.of_flow());
         if had_taker {
             tally.open = tally.open.saturating_sub(1);
         } else {

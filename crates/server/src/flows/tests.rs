@@ -5,6 +5,7 @@ use serde_json::json;
 use tulle_model::flow::history::Outcome;
 use tulle_model::flow::run::{AskId, RunEvent};
 
+use super::book::after;
 use super::*;
 use crate::store::Store;
 
@@ -12,6 +13,16 @@ const SECRET: &[u8] = b"the master key of a test";
 
 fn book(store: &Store) -> RunBook {
     RunBook::new(store.clone(), Seal::new(SECRET).unwrap())
+}
+
+impl RunBook {
+    /// Runs that somebody is to carry out, after one of them.
+    async fn active(&self, past: Option<&RunName>, most: usize) -> Result<Vec<RunName>, FlowsError> {
+        let (from, until) = keys::under(keys::ACTIVE);
+        let from = past.map_or(from, |past| after(&keys::active(past)));
+        let found = self.store.records(&from, &until, most).await?;
+        Ok(found.iter().filter_map(|(key, _)| keys::run_of_active(key)).collect())
+    }
 }
 
 fn name(run: &str) -> RunName {

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::board::{NoTaker, RunWish, flow_of};
+use super::board::{NoTaker, RunWish};
 use super::changes::RunChange;
 use super::dispatcher::{Counted, Flows, GivenTo, now_millis};
 use super::starting::{at_limit, no_room, no_runner};
@@ -91,13 +91,13 @@ impl Flows {
             );
             return Err(FlowsError::Invalid(message));
         }
-        let limit = self.known.get(&flow_of(run)).and_then(|flow| flow.limit);
+        let limit = self.known.get(&run.of_flow()).and_then(|flow| flow.limit);
         let taken = {
             let mut board = self.board.lock();
             if let Some(limit) = limit
-                && board.tally(&flow_of(run)).open >= limit as usize
+                && board.tally(&run.of_flow()).open >= limit as usize
             {
-                return Err(at_limit(&flow_of(run), limit));
+                return Err(at_limit(&run.of_flow(), limit));
             }
             let taken = board.take_up(run, &header.account, None, Instant::now(), self.lease);
             if taken.is_ok() {

@@ -59,22 +59,23 @@ impl FlowApi {
         {
             return Ok(CallingRunner { node, spaces });
         }
-        let granted = self.granted(&node).await;
-        let spaces = granted.inspect_err(|status| {
-            note_refusal(&self.audit, &node.name, "runflows", &format!("nodes/{}", node.name), status);
-        })?;
+        let spaces = self.granted(&node).await?;
         Ok(CallingRunner { node, spaces })
     }
 
+    /// The namespaces whose Flows a node may run. A refusal is noted in the audit log.
     async fn granted(&self, node: &CallingNode) -> Result<Arc<[String]>, Status> {
-        let grant = self.enrolment.require_grant(&node.name, node.stamp).await?;
-        if grant.flows.is_empty() {
-            return Err(Status::permission_denied(format!(
+        let grant = self.enrolment.require_grant(&node.name, node.stamp).await.map_err(Status::from);
+        let granted = grant.and_then(|grant| match grant.flows.is_empty() {
+            true => Err(Status::permission_denied(format!(
                 "the node `{}` may run no Flows; it would have to join with a token of `tulle token create --flows NAMESPACE`",
                 node.name
-            )));
-        }
-        Ok(grant.flows.into())
+            ))),
+            false => Ok(grant.flows.into()),
+        });
+        granted.inspect_err(|status| {
+            note_refusal(&self.audit, &node.name, "runflows", &format!("nodes/{}", node.name), status);
+        })
     }
 
     /// Which run a call is about, where the node may know of it.
@@ -120,10 +121,7 @@ impl FlowService for FlowApi {
         request: Request<Streaming<wire::RunnerSays>>,
     ) -> Result<Response<Self::ServeStream>, Status> {
         let node = caller(&request, "runflows", &self.audit)?;
-        let granted = self.granted(&node).await;
-        let spaces = granted.inspect_err(|status| {
-            note_refusal(&self.audit, &node.name, "runflows", &format!("nodes/{}", node.name), status);
-        })?;
+        let spaces = self.granted(&node).await?;
         let runner = CallingRunner { node, spaces };
         let inbound = request.into_inner();
         let (outbound, told) = mpsc::channel(64);
@@ -250,6 +248,13 @@ impl Drop for RunnerStream<'_> {
     }
 }
 
+/// Why a stream ends that is not the runner's present one.
+fn replaced() -> Status {
+    Status::aborted(
+        "another stream of this node has taken the place of this one, or it did not read what it was told",
+    )
+}
+
 type Outbound = mpsc::Sender<Result<wire::RunnerTold, Status>>;
 
 impl FlowApi {
@@ -322,9 +327,7 @@ impl FlowApi {
                 return Err(Status::permission_denied(format!("the node `{}` was revoked", node.name)));
             }
             if !self.flows.heard(&node.name, session) {
-                return Err(Status::aborted(
-                    "another stream of this node has taken the place of this one, or it did not read what it was told",
-                ));
+                return Err(replaced());
             }
         }
         Ok(())
@@ -346,9 +349,7 @@ impl FlowApi {
             tokio::select! {
                 note = noted.recv() => match note {
                     Some(note) => send(outbound, note_told(note)).await?,
-                    None => return Err(Status::aborted(
-                        "another stream of this node has taken the place of this one, or it did not read what it was told",
-                    )),
+                    None => return Err(replaced()),
                 },
                 changed = changes.changed() => {
                     changed.map_err(|_| Status::unavailable("the server stops"))?;

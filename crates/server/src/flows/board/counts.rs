@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tulle_model::name::NamespacedName;
 
-use super::{Board, NoTaker, RunName, Taker, flow_of};
+use super::{Board, NoTaker, RunName, Taker};
 use crate::flows::known::KnownFlow;
 
 /// How many runs of a Flow may wait for their turn.
@@ -57,7 +57,7 @@ impl Board {
         if !is_sure {
             self.set_unsure(run);
         }
-        let flow = flow_of(run);
+        let flow = run.of_flow();
         let tally = self.tally(&flow);
         if !was_unsure {
             tally.open += 1;
@@ -70,7 +70,7 @@ impl Board {
 
     /// A run that is over is counted as open: it is to go on.
     pub(in crate::flows) fn reopens(&mut self, run: &RunName) {
-        let tally = self.tally(&flow_of(run));
+        let tally = self.tally(&run.of_flow());
         tally.over = tally.over.saturating_sub(1);
         tally.open += 1;
     }
@@ -78,7 +78,7 @@ impl Board {
     /// It does not.
     pub(in crate::flows) fn stays_over(&mut self, run: &RunName) {
         self.drop_run(run);
-        let tally = self.tally(&flow_of(run));
+        let tally = self.tally(&run.of_flow());
         tally.open = tally.open.saturating_sub(1);
         tally.over += 1;
     }
@@ -91,7 +91,7 @@ impl Board {
     /// The store has not, of one that was unsure; it `is_over`, or not there at all.
     pub(in crate::flows) fn was_not_begun(&mut self, run: &RunName, is_over: bool) {
         if self.unsure.remove(run) {
-            let tally = self.tally(&flow_of(run));
+            let tally = self.tally(&run.of_flow());
             tally.open = tally.open.saturating_sub(1);
             tally.over += usize::from(is_over);
         }

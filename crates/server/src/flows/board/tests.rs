@@ -143,7 +143,7 @@ fn a_runner_that_does_not_read_is_cut_off() {
 #[test]
 fn what_the_store_has_not_said_is_put_right() {
     let mut day = Day::new();
-    let (order, taker) = (flow_of(&run("r1")), Taker::named("n1/1"));
+    let (order, taker) = (run("r1").of_flow(), Taker::named("n1/1"));
     for (name, is_over, expected) in [("r1", false, (0, 0)), ("r2", true, (0, 1))] {
         day.board.tally(&order).open += 1;
         day.board.orphan(run(name), "till".into(), 0, &taker);
@@ -211,7 +211,7 @@ fn a_run_of_which_nothing_is_heard_is_given_again() {
 #[test]
 fn a_run_whose_turn_it_is_is_counted_once() {
     let mut day = Day::new();
-    let order = flow_of(&run("r1"));
+    let order = run("r1").of_flow();
     day.board.tally(&order).queued = 2;
     day.board.begins(&run("r1"), false, false);
     assert!(day.board.is_unsure(&run("r1")));
