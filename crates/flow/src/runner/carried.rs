@@ -249,7 +249,6 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
         let event = match (command, run.phase()) {
             (RunCommand::Suspend, RunPhase::Running) => RunEvent::Suspended,
             (RunCommand::Resume, RunPhase::Suspended) => RunEvent::Resumed,
-            (RunCommand::Cancel, RunPhase::Running | RunPhase::Suspended) => RunEvent::Cancelled,
             (RunCommand::Retry { task }, RunPhase::Faulted(_) | RunPhase::Cancelled) => {
                 return self.go_back(run, &task).await;
             }

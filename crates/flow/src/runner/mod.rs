@@ -69,7 +69,6 @@ impl Default for RunnerLimits {
 pub enum RunCommand {
     Suspend,
     Resume,
-    Cancel,
     /// To go on from where this task was begun last (its reference, a JSON pointer): for runs that have failed or were cancelled.
     Retry {
         task: Arc<str>,

@@ -15,7 +15,7 @@ const HARMFUL: &[(&str, &[&str])] = &[
     ("def f: 1+f; f", &["Recursion", "Memory", "Time"]),
     ("reduce range(3000000) as $i (0; [.])", &["Depth", "Recursion", "Time", "Memory"]),
     ("reduce range(5000) as $i (0; [.])", &["Depth"]),
-    ("reduce range(100000) as $i (0; [.]) | length", &["Recursion", "Time"]),
+    ("reduce range(100000) as $i (0; [.]) | length", &["Recursion", "Time", "Value"]),
     ("reduce range(10000) as $i (0; [.]) | tojson", &["Recursion", "Time", "Value"]),
     ("def f: f; f", &["Time"]),
     ("[range(1e12)]", &["Memory", "Time"]),

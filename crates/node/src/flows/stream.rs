@@ -169,7 +169,6 @@ fn wanted(command: Command) -> RunCommand {
     match command {
         Command::Suspend(_) => RunCommand::Suspend,
         Command::Resume(_) => RunCommand::Resume,
-        Command::Cancel(_) => RunCommand::Cancel,
         Command::Retry(retry) => RunCommand::Retry { task: retry.task.into() },
     }
 }

@@ -296,18 +296,18 @@ pub(super) async fn act(
         return start(flows, caller, NamespacedName::new(namespace, name), content).await;
     }
     let header = require(flows, namespace, name).await?;
-    let wish = match action {
-        RunAction::Suspend => RunWish::Suspend,
-        RunAction::Resume => RunWish::Resume,
-        RunAction::Cancel => RunWish::Cancel,
+    let run = &header.name;
+    match action {
+        RunAction::Cancel => flows.cancel(run).await?,
+        RunAction::Suspend => flows.command(run, RunWish::Suspend).await?,
+        RunAction::Resume => flows.command(run, RunWish::Resume).await?,
         RunAction::Retry | RunAction::Start | RunAction::History => {
             let RetryBody { from } = serde_json::from_value(content).map_err(|error| {
                 Failure::bad_request(format!("the body must be {{\"from\": \"/do/0/TASK\"}}: {error}"))
             })?;
-            RunWish::Retry(from.into())
+            flows.command(run, RunWish::Retry(from.into())).await?;
         }
-    };
-    flows.command(&header.name, wish).await?;
+    }
     caller.note(json!({ "run": *header.name.run, "flow": *header.name.flow, "action": action.name() }));
     let object = whole(flows, &require(flows, namespace, name).await?).await?;
     Ok(reply::json(StatusCode::OK, &object))

@@ -7,7 +7,6 @@
 
 mod counts;
 mod unheard;
-mod wished;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -15,14 +14,14 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tulle_model::flow::history::HistoryEntry;
 use tulle_model::name::NamespacedName;
 use tulle_model::stamp::Stamp;
 
 pub use self::counts::FlowTally;
 pub(super) use self::counts::{MOST_QUEUED, Refusal};
 use self::unheard::Unheard;
-use self::wished::Wished;
-use super::RunName;
+use super::{RunHeader, RunName, RunWish, Wanted};
 
 /// What a runner is told, beside the Flows.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,16 +30,6 @@ pub enum RunnerNote {
     Given(RunName, u64, Vec<RunWish>),
     Wish(RunName, RunWish),
     Lost(RunName, u64),
-}
-
-/// What people want of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RunWish {
-    Suspend,
-    Resume,
-    Cancel,
-    /// From the task on that this is the reference of.
-    Retry(Arc<str>),
 }
 
 /// A process that carries out runs.
@@ -86,7 +75,7 @@ struct Carried {
     /// Zero while it is not known yet.
     lease: u64,
     account: Arc<str>,
-    wishes: Wished,
+    wanted: Wanted,
     /// Its runner has asked for it, or added to it, under this lease.
     is_heard: bool,
 }
@@ -164,8 +153,9 @@ impl Board {
     }
 
     /// A run that the store has as active when the server starts; `runner` as its header names it. That has a lease to come back.
-    pub(super) fn recall(&mut self, run: RunName, runner: &str, lease: u64, account: Arc<str>, now: Instant) {
-        let taker = Taker::named(runner);
+    pub(super) fn recall(&mut self, header: RunHeader, now: Instant) {
+        let RunHeader { name: run, runner, lease, account, wanted, .. } = header;
+        let taker = Taker::named(&runner);
         let known = self.runners.entry(taker.node.clone()).or_insert_with(|| Runner {
             instance: taker.instance.clone(),
             spaces: Arc::default(),
@@ -175,8 +165,7 @@ impl Board {
             runs: HashSet::new(),
         });
         known.runs.insert(run.clone());
-        let carried =
-            Carried { taker, is_orphan: false, lease, account, wishes: Wished::default(), is_heard: false };
+        let carried = Carried { taker, is_orphan: false, lease, account, wanted, is_heard: false };
         self.runs.insert(run, carried);
     }
 
@@ -200,8 +189,8 @@ impl Board {
                         && carried.taker.instance == instance =>
                 {
                     (carried.is_orphan, carried.is_heard) = (false, true);
-                    let wishes = carried.wishes.since().iter().cloned();
-                    wishes.for_each(|wish| runner.tell(RunnerNote::Wish(run.clone(), wish)));
+                    let since = carried.wanted.since(lease);
+                    since.for_each(|wish| runner.tell(RunnerNote::Wish(run.clone(), wish)));
                     runner.runs.insert(run.clone());
                     told.insert(run);
                 }
@@ -215,7 +204,7 @@ impl Board {
             match self.runs.get_mut(&run) {
                 // It has not heard of it yet.
                 Some(carried) if is_same && carried.lease > 0 => {
-                    runner.tell(RunnerNote::Given(run, carried.lease, carried.wishes.give()));
+                    runner.tell(RunnerNote::Given(run, carried.lease, carried.wanted.all()));
                 }
                 Some(_) if !is_same => inherited.push(run),
                 _ => {}
@@ -311,7 +300,7 @@ impl Board {
             is_orphan: true,
             lease,
             account,
-            wishes: Wished::default(),
+            wanted: Wanted::default(),
             is_heard: false,
         });
         if carried.taker != *of {
@@ -384,34 +373,29 @@ impl Board {
         Ok(taker)
     }
 
-    /// Has the present process of a node have what a former one had; none where it is gone, or somebody else has it.
-    pub(super) fn inherit(&mut self, run: &RunName, node: &str) -> Option<Taker> {
-        let runner = self.runners.get(node)?;
-        let instance = runner.instance.clone();
-        let carried =
-            self.runs.get(run).filter(|carried| &*carried.taker.node == node && !carried.is_orphan)?;
-        let (account, node) = (carried.account.clone(), carried.taker.node.clone());
-        let taker = Taker { node, instance };
+    /// Has a process of a node have what a former one had; none where it is gone itself, or somebody else has it, or it does already.
+    pub(super) fn inherit(&mut self, run: &RunName, heir: &Taker) -> Option<Taker> {
+        self.runners.get(&heir.node).filter(|runner| runner.instance == heir.instance)?;
+        let is_of_former = |carried: &&Carried| {
+            carried.taker.node == heir.node && carried.taker.instance != heir.instance && !carried.is_orphan
+        };
+        let account = self.runs.get(run).filter(is_of_former)?.account.clone();
+        let taker = heir.clone();
         self.reserve(run, &account, taker.clone());
         Some(taker)
     }
 
     fn reserve(&mut self, run: &RunName, account: &Arc<str>, taker: Taker) {
-        let mut wishes = self.runs.remove(run).map(|carried| carried.wishes).unwrap_or_default();
-        wishes.take_back();
+        let wanted = self.runs.remove(run).map(|carried| carried.wanted).unwrap_or_default();
         let account = account.clone();
-        let carried = Carried { taker, is_orphan: false, lease: 0, account, wishes, is_heard: false };
+        let carried = Carried { taker, is_orphan: false, lease: 0, account, wanted, is_heard: false };
         self.runs.insert(run.clone(), carried);
     }
 
     /// A lease is in the store: its runner is told. `false`: nobody knows of the run any more, or somebody else has it by now.
-    pub(super) fn hand_over(
-        &mut self,
-        run: &RunName,
-        taker: &Taker,
-        lease: u64,
-        wishes: Vec<RunWish>,
-    ) -> bool {
+    pub(super) fn hand_over(&mut self, taker: &Taker, leased: &RunHeader) -> bool {
+        let RunHeader { name: run, lease, .. } = leased;
+        let lease = *lease;
         let Some(carried) = self.runs.get_mut(run).filter(|carried| carried.taker == *taker) else {
             return false;
         };
@@ -419,8 +403,11 @@ impl Board {
             return false;
         }
         carried.lease = lease;
-        wishes.into_iter().for_each(|wish| carried.wishes.add(wish));
-        let wishes = carried.wishes.give();
+        // Others may have said something since that was written.
+        let mut wanted = leased.wanted.clone();
+        wanted.add_since(&carried.wanted, lease);
+        let wishes = wanted.all();
+        carried.wanted = wanted;
         if carried.is_orphan {
             return true;
         }
@@ -444,20 +431,23 @@ impl Board {
         }
     }
 
-    /// Nobody has a run any more, nor is to take it up: it waits, is over, or was not begun. Returns what is wanted of it that
-    /// its runner may not have heard in time; none where it was released before, or is under another lease.
-    pub(super) fn release(&mut self, run: &RunName, lease: u64) -> Option<Vec<RunWish>> {
-        self.runs.get(run).filter(|carried| carried.lease == lease)?;
-        Some(self.drop_run(run))
+    /// Nobody has a run any more, nor is to take it up: it waits, or is over. `false` where it was released before, or is under
+    /// another lease.
+    pub(super) fn release(&mut self, run: &RunName, lease: u64) -> bool {
+        let is_had = self.runs.get(run).is_some_and(|carried| carried.lease == lease);
+        if is_had {
+            self.drop_run(run);
+        }
+        is_had
     }
 
     /// As [`Board::release`], whatever the lease is.
-    pub(super) fn drop_run(&mut self, run: &RunName) -> Vec<RunWish> {
-        let Some(carried) = self.runs.remove(run) else { return Vec::new() };
-        if let Some(runner) = self.runners.get_mut(&carried.taker.node) {
+    pub(super) fn drop_run(&mut self, run: &RunName) {
+        if let Some(carried) = self.runs.remove(run)
+            && let Some(runner) = self.runners.get_mut(&carried.taker.node)
+        {
             runner.runs.remove(run);
         }
-        carried.wishes.since().to_vec()
     }
 
     /// As [`Board::drop_run`]; its runner is told that it has it no more.
@@ -471,17 +461,24 @@ impl Board {
         self.drop_run(run);
     }
 
-    /// Tells a run's runner, now or when it has it; `false`: nobody is to have it.
-    pub(super) fn wish(&mut self, run: &RunName, wish: RunWish) -> bool {
-        let Some(carried) = self.runs.get_mut(run) else { return false };
-        carried.wishes.add(wish.clone());
+    /// Something is wanted of a run since the lease that its header says: its runner is told, now or together with the run.
+    pub(super) fn wish(&mut self, header: &RunHeader, wish: RunWish) {
+        let RunHeader { name: run, lease, .. } = header;
+        let Some(carried) = self.runs.get_mut(run).filter(|carried| carried.lease <= *lease) else { return };
+        carried.wanted.add(wish.clone(), *lease);
         if !carried.is_orphan
-            && carried.lease > 0
+            && carried.lease == *lease
             && let Some(runner) = self.runners.get_mut(&carried.taker.node)
         {
             runner.tell(RunnerNote::Wish(run.clone(), wish));
         }
-        true
+    }
+
+    /// A run's history has these now.
+    pub(super) fn shown(&mut self, run: &RunName, entries: &[HistoryEntry]) {
+        if let Some(carried) = self.runs.get_mut(run) {
+            carried.wanted.shown(entries);
+        }
     }
 
     pub(super) fn knows(&self, run: &RunName) -> bool {

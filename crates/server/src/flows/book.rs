@@ -11,7 +11,10 @@ use tulle_model::flow::run::RunEvent;
 use tulle_model::flow::scope::{Millis, RunInfo};
 
 use super::keys::{self, RecordPart};
-use super::{Append, FlowsError, Given, Loaded, RunHeader, RunName, RunState, Seal, Start, Started, Then};
+use super::{
+    Append, FlowsError, Given, Loaded, RunHeader, RunName, RunState, RunWish, Seal, Start, Started, Then,
+    Wanted,
+};
 use crate::ca::seal::hex;
 use crate::store::{RecordWrite, Store, StoreError};
 
@@ -55,6 +58,7 @@ impl RunBook {
             runner: runner.unwrap_or_default(),
             entries: 0,
             given: given_key.clone(),
+            wanted: Wanted::default(),
         };
         let mut write = RecordWrite::default();
         write.expected.push((keys::header(&name), None));
@@ -99,31 +103,38 @@ impl RunBook {
         ))
     }
 
-    /// Gives a run that is not over to a runner. Whoever had it before can write nothing of it any more.
-    pub async fn lease(&self, run: &RunName, runner: &str) -> Result<RunHeader, FlowsError> {
-        let active = |before: &RunHeader| {
-            let leased = RunHeader {
-                state: RunState::Active,
-                runner: runner.into(),
-                lease: before.lease + 1,
-                ..before.clone()
-            };
-            (!before.state.is_over()).then_some(leased)
-        };
+    /// Gives a run that is not over to a runner, to do what is wanted of it. Whoever had it before can write nothing of it any more.
+    pub async fn lease(
+        &self,
+        run: &RunName,
+        runner: &str,
+        wish: Option<&RunWish>,
+    ) -> Result<RunHeader, FlowsError> {
+        let active =
+            |before: &RunHeader| (!before.state.is_over()).then(|| leased(before, runner, wish.cloned()));
         self.change(run, active, |_, _| Ok(())).await
     }
 
-    /// Gives a run that has faulted or was cancelled to a runner: it goes on.
-    pub async fn reopen(&self, run: &RunName, runner: &str) -> Result<RunHeader, FlowsError> {
+    /// Keeps what is wanted of a run that somebody carries out; [`FlowsError::Lost`]: nobody does.
+    pub async fn want(&self, run: &RunName, wish: &RunWish) -> Result<RunHeader, FlowsError> {
+        let wanted = |before: &RunHeader| {
+            let mut wanted = before.wanted.clone();
+            wanted.add(wish.clone(), before.lease);
+            (before.state == RunState::Active).then(|| RunHeader { wanted, ..before.clone() })
+        };
+        self.change(run, wanted, |_, _| Ok(())).await
+    }
+
+    /// Gives a run that has faulted or was cancelled to a runner: it goes on from a task.
+    pub async fn reopen(
+        &self,
+        run: &RunName,
+        runner: &str,
+        from: &Arc<str>,
+    ) -> Result<RunHeader, FlowsError> {
         let active = |before: &RunHeader| {
-            let leased = RunHeader {
-                state: RunState::Active,
-                ended: None,
-                runner: runner.into(),
-                lease: before.lease + 1,
-                ..before.clone()
-            };
-            matches!(before.state, RunState::Faulted | RunState::Cancelled).then_some(leased)
+            let again = || leased(before, runner, Some(RunWish::Retry(from.clone())));
+            matches!(before.state, RunState::Faulted | RunState::Cancelled).then(again)
         };
         let outcome = keys::part(run, RecordPart::Outcome);
         self.change(run, active, |_, write| {
@@ -146,6 +157,7 @@ impl RunBook {
                 ended: Some(at),
                 lease: before.lease + 1,
                 entries: before.entries.saturating_add(1),
+                wanted: Wanted::default(),
                 ..before.clone()
             };
             (!before.state.is_over() && may(before.state)).then_some(ended)
@@ -185,16 +197,30 @@ impl RunBook {
     }
 
     /// Adds to a history. Refused as [`FlowsError::Lost`] where the lease is another one's by now, or the entries are not the next.
-    pub async fn append(&self, run: &RunName, append: Append) -> Result<RunHeader, FlowsError> {
+    /// A run that would wait or be suspended, and of which something is wanted that its runner has not heard, stays active: somebody is
+    /// to take it up.
+    pub async fn append(&self, run: &RunName, append: &Append) -> Result<RunHeader, FlowsError> {
+        for _ in 0..ATTEMPTS {
+            // Those who want something of it write as well, and are not to keep it from going on.
+            if let Some(header) = self.try_append(run, append).await? {
+                return Ok(header);
+            }
+        }
+        Err(FlowsError::Contended(run.clone()))
+    }
+
+    /// `None`: somebody else has written of it meanwhile.
+    async fn try_append(&self, run: &RunName, append: &Append) -> Result<Option<RunHeader>, FlowsError> {
         let Append { lease, first, entries, checkpoint, then } = append;
+        let (lease, first) = (*lease, *first);
         let Kept { header: before, bytes } = self.kept(run).await?;
         if before.lease != lease {
             return Err(FlowsError::Lost(run.clone()));
         }
         if before.entries != first || before.state.is_over() {
             // Whoever has not heard that it was taken says it again.
-            return match self.has_taken(&before, first, &entries, &then).await? {
-                true => Ok(before),
+            return match self.has_taken(&before, first, entries, then).await? {
+                true => Ok(Some(before)),
                 false => Err(FlowsError::Lost(run.clone())),
             };
         }
@@ -203,21 +229,21 @@ impl RunBook {
         write.expected.push((keys::header(run), Some(bytes)));
         header.entries = first.saturating_add(u32::try_from(entries.len()).unwrap_or(u32::MAX));
         if !entries.is_empty() {
-            self.put(&mut write, keys::entries(run, first), &entries)?;
+            self.put(&mut write, keys::entries(run, first), entries)?;
         }
-        if let Some(checkpoint) = checkpoint.filter(|_| !matches!(then, Then::Ends(..))) {
+        if let Some(checkpoint) = checkpoint.as_ref().filter(|_| !matches!(then, Then::Ends(..))) {
             let key = keys::part(run, RecordPart::Checkpoint);
-            let whole = [&header.entries.to_be_bytes(), &*checkpoint].concat();
+            let whole = [&header.entries.to_be_bytes(), &**checkpoint].concat();
             let sealed = self.seal.seal_bytes(&key, whole)?;
             write.put.push((key, sealed));
         }
         header.state = match then {
             Then::GoesOn => RunState::Active,
-            Then::Waits(until) => RunState::Waiting { until },
+            Then::Waits(until) => RunState::Waiting { until: *until },
             Then::Suspended => RunState::Suspended,
             Then::Ends(at, outcome) => {
-                header.ended = Some(at);
-                self.put(&mut write, keys::part(run, RecordPart::Outcome), &outcome)?;
+                header.ended = Some(*at);
+                self.put(&mut write, keys::part(run, RecordPart::Outcome), outcome)?;
                 write.deleted.push(keys::part(run, RecordPart::Checkpoint));
                 match outcome {
                     Outcome::Completed(_) => RunState::Completed,
@@ -226,10 +252,22 @@ impl RunBook {
                 }
             }
         };
+        header.wanted.shown(entries);
+        if header.state.is_over() {
+            header.wanted = Wanted::default();
+        } else if header.state != RunState::Active {
+            header.wanted.left(lease);
+            if !header.wanted.is_empty() {
+                header = leased(&header, "", None);
+            }
+        }
         move_to(&mut write, &before, &header);
         self.put(&mut write, keys::header(run), &header)?;
-        self.write(write, run).await?;
-        Ok(header)
+        match self.write(write, run).await {
+            Ok(()) => Ok(Some(header)),
+            Err(FlowsError::Lost(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether the last that was added, under the present lease, is this.
@@ -363,6 +401,20 @@ impl Pages<'_> {
         let page = self.store.records(&from, &self.until, PAGE).await?;
         self.from = page.last().filter(|_| page.len() == PAGE).map(|(last, _)| after(last));
         Ok(Some(page))
+    }
+}
+
+/// A run under a new lease. What is wanted of it was said before that.
+fn leased(before: &RunHeader, runner: &str, wish: Option<RunWish>) -> RunHeader {
+    let mut wanted = before.wanted.clone();
+    wish.into_iter().for_each(|wish| wanted.add(wish, before.lease));
+    RunHeader {
+        state: RunState::Active,
+        ended: None,
+        runner: runner.into(),
+        lease: before.lease + 1,
+        wanted,
+        ..before.clone()
     }
 }
 

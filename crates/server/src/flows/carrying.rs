@@ -9,9 +9,10 @@ use tulle_model::flow::history::Outcome;
 use tulle_model::rbac::{AUTHENTICATED, ApiAction, Asker, ResourceAction};
 use tulle_model::registry::KindId;
 
+use super::board::Taker;
 use super::changes::RunChange;
-use super::dispatcher::{Counted, Flows, GivenTo};
-use super::{Append, FlowsError, Loaded, RunHeader, RunName, RunState, RunWish};
+use super::dispatcher::{Counted, Flows};
+use super::{Append, FlowsError, Loaded, RunHeader, RunName, RunState};
 
 /// Secrets by their names and keys, and why others are not among them.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -46,18 +47,20 @@ impl Flows {
     pub async fn append(&self, run: &RunName, node: &str, append: Append) -> Result<(), FlowsError> {
         let lease = append.lease;
         self.require_lease(run, node, lease)?;
-        let header = self.book.append(run, append).await?;
-        if header.state == RunState::Active {
+        let header = self.book.append(run, &append).await?;
+        if header.state == RunState::Active && header.lease == lease {
+            self.board.lock().shown(run, &append.entries);
             return Ok(());
         }
         let released = {
             let mut board = self.board.lock();
-            let released = board.release(run, lease);
             // Somebody may be about to take one up that was an orphan, and finds it over.
-            released.or_else(|| header.state.is_over().then(|| board.release(run, 0)).flatten())
+            board.release(run, lease) || header.state.is_over() && board.release(run, 0)
         };
         // Who says it again is not counted again.
-        let Some(wishes) = released else { return Ok(()) };
+        if !released {
+            return Ok(());
+        }
         if header.state.is_over() {
             self.ended(&header, Counted::Open);
             return Ok(());
@@ -66,20 +69,10 @@ impl Flows {
         if let RunState::Waiting { until } = header.state {
             self.waits_until(until);
         }
-        // What its runner did not hear in time is told to the next.
-        let heard = match header.state {
-            RunState::Suspended => {
-                wishes.iter().rposition(|wish| *wish == RunWish::Suspend).map_or(0, |at| at + 1)
-            }
-            _ => 0,
-        };
-        // Whoever has heard that it is cancelled does not suspend it.
-        let is_left = |(at, wish): &(usize, RunWish)| *at >= heard || *wish == RunWish::Cancel;
-        let wishes: Vec<_> = wishes.into_iter().enumerate().filter(is_left).map(|(_, wish)| wish).collect();
-        if !wishes.is_empty()
-            && let GivenTo::NoRoom(_) = self.give(run, Some(&header.account), wishes.clone()).await?
-        {
-            tracing::warn!(run = %run.run, ?wishes, "nobody has room for a run of which something is wanted");
+        if header.state == RunState::Active {
+            // What its runner did not hear in time is told to the next.
+            let nobody = Taker::named(&header.runner);
+            self.board.lock().orphan(run.clone(), header.account, header.lease, &nobody);
         }
         self.has_room();
         Ok(())

@@ -18,12 +18,12 @@ use tulle_model::flow::scope::Millis;
 use tulle_model::name::NamespacedName;
 use tulle_model::stamp::Stamp;
 
-use super::board::{Board, NewRunner, NoTaker, RunWish, Taker};
+use super::board::{Board, NewRunner, NoTaker, Taker};
 use super::changes::{RunChange, RunChanges};
 use super::ends::Ends;
 use super::known::KnownFlows;
 use super::lists::RunPlace;
-use super::{FlowTally, FlowsError, RunBook, RunHeader, RunName, RunState};
+use super::{FlowTally, FlowsError, RunBook, RunHeader, RunName, RunState, RunWish};
 use crate::access::Access;
 use crate::objects::Objects;
 use crate::timestamp::millis;
@@ -106,7 +106,7 @@ impl Flows {
         for run in active {
             match book.header(&run).await {
                 Ok(header) if header.state == RunState::Active => {
-                    board.recall(run, &header.runner, header.lease, header.account, now);
+                    board.recall(header, now);
                 }
                 Ok(_) | Err(FlowsError::NotFound(_)) => {}
                 // The others go on.
@@ -233,7 +233,7 @@ impl Flows {
                     break;
                 }
                 let given = stream::iter(orphans)
-                    .map(async |(run, account)| (self.give(&run, Some(&account), Vec::new()).await, run))
+                    .map(async |(run, account)| (self.give(&run, Some(&account), None).await, run))
                     .buffered(TOGETHER);
                 let mut given = std::pin::pin!(given);
                 while let Some((given, run)) = given.next().await {
@@ -255,12 +255,12 @@ impl Flows {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Gives a run to whoever has room, with what is wanted of it. Where its lease is not written, it is an orphan.
+    /// Gives a run to whoever has room, to do what is wanted of it. Where its lease is not written, it is an orphan.
     pub(super) async fn give(
         &self,
         run: &RunName,
         account: Option<&Arc<str>>,
-        wishes: Vec<RunWish>,
+        wish: Option<&RunWish>,
     ) -> Result<GivenTo, FlowsError> {
         let account = match account {
             Some(account) => account.clone(),
@@ -276,7 +276,7 @@ impl Flows {
         };
         let taken = self.board.lock().take_up(run, &account, None, Instant::now(), self.lease);
         match taken {
-            Ok(taker) => self.lease_to(run, &taker, wishes).await,
+            Ok(taker) => self.lease_to(run, &taker, wish).await,
             Err(NoTaker::Taken) => Ok(GivenTo::Nobody),
             Err(none) => Ok(GivenTo::NoRoom(none)),
         }
@@ -287,13 +287,13 @@ impl Flows {
         &self,
         run: &RunName,
         taker: &Taker,
-        wishes: Vec<RunWish>,
+        wish: Option<&RunWish>,
     ) -> Result<GivenTo, FlowsError> {
-        match self.book.lease(run, &taker.name()).await {
+        match self.book.lease(run, &taker.name(), wish).await {
             Ok(header) => {
                 let mut board = self.board.lock();
                 board.set_sure(run);
-                board.hand_over(run, taker, header.lease, wishes);
+                board.hand_over(taker, &header);
                 drop(board);
                 self.changes.tell(RunChange::Now(header));
                 Ok(GivenTo::Somebody)
@@ -360,7 +360,7 @@ impl Flows {
     /// Begins a run that waited for its turn; `false`: nobody has room. For as long as one waits, no other one is let before it.
     async fn begin(&self, run: &RunName) -> Result<bool, FlowsError> {
         let was_unsure = self.board.lock().is_unsure(run);
-        let given = self.give(run, None, Vec::new()).await;
+        let given = self.give(run, None, None).await;
         let mut board = self.board.lock();
         match &given {
             Ok(GivenTo::Somebody) => board.begins(run, was_unsure, true),
@@ -408,14 +408,14 @@ impl Flows {
 
     /// `false`: nothing has become of it.
     async fn wake(&self, run: &RunName) -> Result<bool, FlowsError> {
-        match self.give(run, None, Vec::new()).await? {
+        match self.give(run, None, None).await? {
             GivenTo::Somebody => Ok(true),
             GivenTo::Nobody => Ok(false),
             GivenTo::Unread => {
                 self.unread.lock().insert(run.clone());
                 Ok(true)
             }
-            GivenTo::NoRoom(_) => match self.book.lease(run, "").await {
+            GivenTo::NoRoom(_) => match self.book.lease(run, "", None).await {
                 Ok(header) => {
                     let nobody = Taker::named("");
                     self.board.lock().orphan(run.clone(), header.account, header.lease, &nobody);
@@ -450,12 +450,13 @@ impl Flows {
         opened
     }
 
-    /// Has the present process of a node have what a former one had. This is to go on to its end.
-    pub async fn lease_inherited(&self, node: &str, inherited: Vec<RunName>) {
+    /// Has a process of a node have what a former one had. This is to go on to its end.
+    pub async fn lease_inherited(&self, node: Arc<str>, instance: Arc<str>, inherited: Vec<RunName>) {
+        let heir = Taker { node, instance };
         let leases = inherited.into_iter().map(async |run| {
-            let taker = self.board.lock().inherit(&run, node);
+            let taker = self.board.lock().inherit(&run, &heir);
             if let Some(taker) = taker
-                && let Err(error) = self.lease_to(&run, &taker, Vec::new()).await
+                && let Err(error) = self.lease_to(&run, &taker, None).await
             {
                 tracing::warn!(run = %run.run, %error, "a run is not leased to the new process of its node");
             }

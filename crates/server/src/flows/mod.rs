@@ -21,6 +21,7 @@ mod sealed;
 mod starting;
 #[cfg(test)]
 mod tests;
+mod wanted;
 mod wishes;
 
 use std::sync::Arc;
@@ -33,7 +34,7 @@ use tulle_model::flow::scope::{Millis, RunInfo};
 use tulle_model::name::NamespacedName;
 
 pub(crate) use self::board::allows;
-pub use self::board::{FlowTally, NewRunner, RunWish, RunnerNote};
+pub use self::board::{FlowTally, NewRunner, RunnerNote};
 pub use self::book::RunBook;
 pub use self::carrying::RunSecrets;
 pub use self::changes::{RunChange, RunChanges};
@@ -42,6 +43,7 @@ pub use self::known::{AllFlows, HttpTrigger, KnownFlow, KnownFlows};
 pub use self::lists::RunPage;
 pub use self::sealed::Seal;
 pub use self::starting::{Begun, MOST_BYTES, NewStart};
+pub use self::wanted::{RunWish, Wanted};
 use crate::objects::ObjectError;
 use crate::store::StoreError;
 
@@ -69,6 +71,8 @@ pub struct RunHeader {
     pub entries: u32,
     /// The name that its caller has given it, as a hash.
     pub given: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Wanted::is_empty")]
+    pub wanted: Wanted,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -113,7 +113,7 @@ impl Flows {
         board.tally(&flow.name).started += 1;
         let is_his = match is_own {
             true => board.begun(&run, &taker, header.lease),
-            false => board.hand_over(&run, &taker, header.lease, Vec::new()),
+            false => board.hand_over(&taker, &header),
         };
         if !is_his {
             // He was given up before it was written.

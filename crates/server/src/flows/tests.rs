@@ -81,18 +81,18 @@ async fn a_history_is_as_it_was_written() {
     let header = begin(&book, "r1").await;
     assert_eq!((header.lease, header.entries, header.state), (1, 0, RunState::Active));
     for (first, until) in [(0, 2), (2, 300), (300, 301)] {
-        book.append(&name("r1"), append(1, first, until)).await.unwrap();
+        book.append(&name("r1"), &append(1, first, until)).await.unwrap();
     }
     // In many pieces, more than are read at once.
     for first in 301..600 {
-        book.append(&name("r1"), append(1, first, first + 1)).await.unwrap();
+        book.append(&name("r1"), &append(1, first, first + 1)).await.unwrap();
     }
     let loaded = book.load(&name("r1"), true).await.unwrap();
     assert_eq!((loaded.info, loaded.workflow), (start("r1").info, start("r1").workflow));
     assert_eq!((loaded.entries, loaded.checkpoint), (entries(0..600), None));
     let checkpoint = Append { checkpoint: Some(b"state".to_vec()), ..append(1, 600, 602) };
-    book.append(&name("r1"), checkpoint).await.unwrap();
-    book.append(&name("r1"), append(1, 602, 603)).await.unwrap();
+    book.append(&name("r1"), &checkpoint).await.unwrap();
+    book.append(&name("r1"), &append(1, 602, 603)).await.unwrap();
     let loaded = book.load(&name("r1"), true).await.unwrap();
     assert_eq!(loaded.checkpoint, Some((602, b"state".to_vec())));
     assert_eq!(loaded.entries, entries(602..603));
@@ -105,32 +105,32 @@ async fn who_has_lost_a_run_writes_nothing_of_it() {
     let store = Store::in_memory();
     let book = book(&store);
     begin(&book, "r1").await;
-    book.append(&name("r1"), append(1, 0, 1)).await.unwrap();
+    book.append(&name("r1"), &append(1, 0, 1)).await.unwrap();
     // Nothing twice, and nothing with a gap.
     for first in [0, 2] {
         let other = Append { entries: entries(5..6), ..append(1, first, first + 1) };
-        assert!(is_lost(&book.append(&name("r1"), other).await));
+        assert!(is_lost(&book.append(&name("r1"), &other).await));
     }
-    let header = book.lease(&name("r1"), "node-2").await.unwrap();
+    let header = book.lease(&name("r1"), "node-2", None).await.unwrap();
     assert_eq!((header.lease, &*header.runner, header.entries), (2, "node-2", 1));
-    assert!(is_lost(&book.append(&name("r1"), append(1, 1, 2)).await));
-    book.append(&name("r1"), append(2, 1, 2)).await.unwrap();
+    assert!(is_lost(&book.append(&name("r1"), &append(1, 1, 2)).await));
+    book.append(&name("r1"), &append(2, 1, 2)).await.unwrap();
     // Of those who want it at once, one has it in the end.
     let taken = join_all(["a", "b", "c"].map(|runner| {
         let run = name("r1");
         let book = &book;
-        async move { book.lease(&run, runner).await }
+        async move { book.lease(&run, runner, None).await }
     }));
     let leases: Vec<u64> =
         taken.await.into_iter().filter_map(Result::ok).map(|header| header.lease).collect();
     let last = book.header(&name("r1")).await.unwrap().lease;
     for lease in leases.into_iter().filter(|lease| *lease != last) {
-        assert!(is_lost(&book.append(&name("r1"), append(lease, 2, 3)).await));
+        assert!(is_lost(&book.append(&name("r1"), &append(lease, 2, 3)).await));
     }
     let end = Append { then: Then::Ends(9, Outcome::Cancelled), ..append(last, 2, 3) };
-    assert_eq!(book.append(&name("r1"), end.clone()).await.unwrap().state, RunState::Cancelled);
-    assert!(is_lost(&book.append(&name("r1"), Append { first: 3, ..end }).await));
-    assert!(is_lost(&book.lease(&name("r1"), "node-1").await));
+    assert_eq!(book.append(&name("r1"), &end.clone()).await.unwrap().state, RunState::Cancelled);
+    assert!(is_lost(&book.append(&name("r1"), &Append { first: 3, ..end }).await));
+    assert!(is_lost(&book.lease(&name("r1"), "node-1", None).await));
     assert_eq!(book.outcome(&name("r1")).await.unwrap(), Some(Outcome::Cancelled));
 }
 
@@ -158,7 +158,7 @@ async fn a_run_that_its_caller_has_named_is_started_once() {
     assert!(matches!(started, Started::New(_)), "{started:?}");
     // Once it is forgotten, the name is free.
     let end = Append { then: Then::Ends(5, Outcome::Cancelled), ..append(1, 0, 0) };
-    book.append(&first, end).await.unwrap();
+    book.append(&first, &end).await.unwrap();
     assert_eq!(book.prune("shop", "order", 0, 0).await.unwrap().0.len(), 1);
     assert!(matches!(book.start(named("r8", "web", "b")).await.unwrap(), Started::New(_)));
 }
@@ -177,17 +177,17 @@ async fn runs_are_found_by_what_is_to_be_done_with_them() {
         async move { names(&book.due(now, 9).await.unwrap()) }
     };
     for (run, then) in [("r2", Then::Waits(500)), ("r3", Then::Waits(70)), ("r4", Then::Suspended)] {
-        book.append(&name(run), Append { then, ..append(1, 0, 1) }).await.unwrap();
+        book.append(&name(run), &Append { then, ..append(1, 0, 1) }).await.unwrap();
     }
     let end = Then::Ends(9, Outcome::Completed(Arc::new(json!(1))));
-    book.append(&name("r5"), Append { then: end, ..append(1, 0, 1) }).await.unwrap();
+    book.append(&name("r5"), &Append { then: end, ..append(1, 0, 1) }).await.unwrap();
     assert_eq!(active().await, ["r1"]);
     assert_eq!((due(69).await, due(70).await), (vec![], vec!["r3".to_owned()]));
     assert_eq!(due(u64::MAX).await, ["r3", "r2"]);
     assert_eq!(names(&book.due(u64::MAX, 1).await.unwrap()), ["r3"]);
     // Who takes one has it among the active ones.
-    book.lease(&name("r3"), "node-1").await.unwrap();
-    book.lease(&name("r4"), "node-1").await.unwrap();
+    book.lease(&name("r3"), "node-1", None).await.unwrap();
+    book.lease(&name("r4"), "node-1", None).await.unwrap();
     assert_eq!(
         (active().await, due(u64::MAX).await),
         (vec!["r1".into(), "r3".into(), "r4".into()], vec!["r2".to_owned()])
@@ -231,10 +231,10 @@ async fn what_is_forgotten_leaves_nothing() {
     let book = book(&store);
     for (at, run) in ["r1", "r2", "r3", "r4"].into_iter().enumerate() {
         begin(&book, run).await;
-        book.append(&name(run), append(1, 0, 2)).await.unwrap();
+        book.append(&name(run), &append(1, 0, 2)).await.unwrap();
         if run != "r4" {
             let then = Then::Ends(10 * at as u64, Outcome::Completed(Arc::new(json!(at))));
-            book.append(&name(run), Append { then, ..append(1, 2, 3) }).await.unwrap();
+            book.append(&name(run), &Append { then, ..append(1, 2, 3) }).await.unwrap();
         }
     }
     assert_eq!(book.prune("shop", "other", 0, 0).await.unwrap().0.len(), 0);
@@ -247,7 +247,7 @@ async fn what_is_forgotten_leaves_nothing() {
     assert!(book.header(&name("r2")).await.is_err() && book.header(&name("r3")).await.is_ok());
     assert_eq!(book.load(&name("r4"), true).await.unwrap().entries, entries(0..2), "its workflow is there");
     let end = Append { then: Then::Ends(90, Outcome::Cancelled), ..append(1, 2, 2) };
-    book.append(&name("r4"), end).await.unwrap();
+    book.append(&name("r4"), &end).await.unwrap();
     assert_eq!(book.prune("shop", "order", 0, 0).await.unwrap().0.len(), 2);
     assert_eq!(everything(&store).await, [""; 0]);
 }
@@ -260,7 +260,7 @@ async fn nobody_reads_on_disk_what_a_run_is_about() {
     let output = Arc::new(json!("confidential"));
     let ends = Append { then: Then::Ends(5, Outcome::Completed(output)), ..append(1, 3, 6) };
     first
-        .append(&name("r1"), Append { checkpoint: Some(b"confidential".to_vec()), ..append(1, 0, 3) })
+        .append(&name("r1"), &Append { checkpoint: Some(b"confidential".to_vec()), ..append(1, 0, 3) })
         .await
         .unwrap();
     let nothing_is_shown = || async {
@@ -272,7 +272,7 @@ async fn nobody_reads_on_disk_what_a_run_is_about() {
         records.len()
     };
     let with_checkpoint = nothing_is_shown().await;
-    first.append(&name("r1"), ends).await.unwrap();
+    first.append(&name("r1"), &ends).await.unwrap();
     // One of entries, what came of it and that it is over are new; the checkpoint is gone, and nobody has to carry it out.
     assert_eq!(nothing_is_shown().await, with_checkpoint + 1);
     // With another master key nothing can be read, nor in the place of something else.
@@ -295,8 +295,8 @@ async fn runs_are_there_after_a_restart() {
     let store = Store::create(path, "/owner", b"").unwrap();
     let first = book(&store);
     begin(&first, "r1").await;
-    first.append(&name("r1"), append(1, 0, 2)).await.unwrap();
-    first.append(&name("r1"), Append { then: Then::Waits(50), ..append(1, 2, 3) }).await.unwrap();
+    first.append(&name("r1"), &append(1, 0, 2)).await.unwrap();
+    first.append(&name("r1"), &Append { then: Then::Waits(50), ..append(1, 2, 3) }).await.unwrap();
     drop((first, store));
     let store = Store::open(path).unwrap();
     let again = book(&store);
@@ -314,20 +314,20 @@ async fn what_is_added_again_is_there_once() {
     for then in [Then::GoesOn, Then::Waits(7), Then::Suspended] {
         let added = book.header(&name("r1")).await.unwrap();
         let more = Append { then, ..append(added.lease, added.entries, added.entries + 2) };
-        let header = book.append(&name("r1"), more.clone()).await.unwrap();
-        assert_eq!(book.append(&name("r1"), more.clone()).await.unwrap(), header);
+        let header = book.append(&name("r1"), &more.clone()).await.unwrap();
+        assert_eq!(book.append(&name("r1"), &more.clone()).await.unwrap(), header);
         let other = Append { entries: entries(90..92), ..more.clone() };
-        assert!(is_lost(&book.append(&name("r1"), other).await));
+        assert!(is_lost(&book.append(&name("r1"), &other).await));
         let otherwise = Append { then: Then::Waits(8), ..more };
-        assert!(is_lost(&book.append(&name("r1"), otherwise).await));
-        book.lease(&name("r1"), "node-1").await.unwrap();
+        assert!(is_lost(&book.append(&name("r1"), &otherwise).await));
+        book.lease(&name("r1"), "node-1", None).await.unwrap();
     }
     let header = book.header(&name("r1")).await.unwrap();
     let ends = Then::Ends(9, Outcome::Completed(Arc::new(json!(1))));
     let end = Append { then: ends, ..append(header.lease, header.entries, header.entries + 1) };
-    book.append(&name("r1"), end.clone()).await.unwrap();
-    assert_eq!(book.append(&name("r1"), end.clone()).await.unwrap().state, RunState::Completed);
-    assert!(is_lost(&book.append(&name("r1"), Append { then: Then::GoesOn, ..end }).await));
+    book.append(&name("r1"), &end.clone()).await.unwrap();
+    assert_eq!(book.append(&name("r1"), &end.clone()).await.unwrap().state, RunState::Completed);
+    assert!(is_lost(&book.append(&name("r1"), &Append { then: Then::GoesOn, ..end }).await));
     assert_eq!(book.load(&name("r1"), false).await.unwrap().entries.len(), 7);
 }
 
@@ -338,7 +338,7 @@ async fn what_cannot_be_read_stops_nothing() {
     for run in ["r1", "r2", "r3"] {
         begin(&book, run).await;
         let end = Append { then: Then::Ends(5, Outcome::Cancelled), ..append(1, 0, 1) };
-        book.append(&name(run), end).await.unwrap();
+        book.append(&name(run), &end).await.unwrap();
     }
     let put = vec![("flow/h/shop/order/r2".into(), "spoilt".into())];
     store.write_records(crate::store::RecordWrite { put, ..Default::default() }).await.unwrap();
@@ -384,7 +384,7 @@ async fn a_run_waits_for_its_turn_is_cancelled_and_goes_on() {
     };
     assert_eq!((header.state, header.lease, &*header.runner), (RunState::Queued, 0, ""));
     assert_eq!(book.queued("shop", "order", 9).await.unwrap(), [name("r1")]);
-    assert!(is_lost(&book.append(&name("r1"), Append { lease: 1, ..append(1, 0, 1) }).await));
+    assert!(is_lost(&book.append(&name("r1"), &Append { lease: 1, ..append(1, 0, 1) }).await));
     assert!(is_lost(&book.cancel(&name("r1"), 5, |now| now == RunState::Active).await));
     let header = book.cancel(&name("r1"), 5, |now| now == RunState::Queued).await.unwrap();
     assert_eq!(
@@ -393,13 +393,72 @@ async fn a_run_waits_for_its_turn_is_cancelled_and_goes_on() {
     );
     assert!(book.queued("shop", "order", 9).await.unwrap().is_empty());
     assert!(is_lost(&book.cancel(&name("r1"), 5, |_| true).await));
-    let header = book.reopen(&name("r1"), "node-2/1").await.unwrap();
+    let header = book.reopen(&name("r1"), "node-2/1", &"/do/0/a".into()).await.unwrap();
     assert_eq!((header.state, header.ended, header.lease), (RunState::Active, None, 2));
     assert_eq!(book.outcome(&name("r1")).await.unwrap(), None);
     assert_eq!(book.active(None, 9).await.unwrap(), [name("r1")]);
     let end = Then::Ends(9, Outcome::Completed(Arc::new(json!(1))));
-    book.append(&name("r1"), Append { then: end, ..append(2, 1, 2) }).await.unwrap();
-    assert!(is_lost(&book.reopen(&name("r1"), "node-2/1").await));
+    book.append(&name("r1"), &Append { then: end, ..append(2, 1, 2) }).await.unwrap();
+    assert!(is_lost(&book.reopen(&name("r1"), "node-2/1", &"/do/0/a".into()).await));
     assert_eq!(book.prune("shop", "order", 0, 0).await.unwrap().0, [name("r1")]);
     assert_eq!(everything(&store).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn what_is_wanted_of_a_run_is_kept_until_its_history_shows_it() {
+    let store = Store::in_memory();
+    let book = book(&store);
+    begin(&book, "r1").await;
+    let run = name("r1");
+    let wanted = async || book.header(&run).await.unwrap().wanted.all();
+    for wish in [RunWish::Suspend, RunWish::Resume, RunWish::Suspend] {
+        book.want(&run, &wish).await.unwrap();
+    }
+    assert_eq!(wanted().await, [RunWish::Suspend]);
+    // Other entries say nothing of it, and a new runner is told.
+    book.append(&run, &append(1, 0, 1)).await.unwrap();
+    assert_eq!(book.lease(&run, "node-2", None).await.unwrap().wanted.all(), [RunWish::Suspend]);
+    let suspended = HistoryEntry::new(5, RunEvent::Suspended);
+    let append_of = |first, entries, then| Append { lease: 2, first, entries, checkpoint: None, then };
+    book.append(&run, &append_of(1, vec![suspended], Then::GoesOn)).await.unwrap();
+    assert_eq!(wanted().await, []);
+    // What its runner did not hear in time is for the next one, and what came to nothing is not wanted for ever.
+    book.want(&run, &RunWish::Resume).await.unwrap();
+    let header = book.append(&run, &append_of(2, Vec::new(), Then::Suspended)).await.unwrap();
+    assert_eq!((header.state, &*header.runner, header.lease), (RunState::Active, "", 3));
+    assert_eq!(book.active(None, 9).await.unwrap(), [run.clone()]);
+    let header = book.lease(&run, "node-3", None).await.unwrap();
+    assert_eq!((header.lease, header.wanted.all()), (4, vec![RunWish::Resume]));
+    let waits = Append { lease: 4, ..append_of(2, Vec::new(), Then::Waits(9_000)) };
+    let header = book.append(&run, &waits).await.unwrap();
+    assert_eq!((header.state, header.wanted.is_empty()), (RunState::Waiting { until: 9_000 }, true));
+    assert!(is_lost(&book.want(&run, &RunWish::Suspend).await), "nobody has it");
+    book.lease(&run, "node-3", Some(&RunWish::Suspend)).await.unwrap();
+    assert_eq!(wanted().await, [RunWish::Suspend]);
+    let cancelled = book.cancel(&run, 7_000, |_| true).await.unwrap();
+    assert!(cancelled.wanted.is_empty());
+    let header = book.reopen(&run, "node-3", &"/do/0/a".into()).await.unwrap();
+    assert_eq!(header.wanted.all(), [RunWish::Retry("/do/0/a".into())]);
+}
+
+#[tokio::test]
+async fn who_wants_something_does_not_keep_a_run_from_going_on() {
+    let store = Store::in_memory();
+    let book = book(&store);
+    begin(&book, "r1").await;
+    let run = name("r1");
+    let adds = async {
+        for first in 0..50 {
+            book.append(&run, &append(1, first, first + 1)).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    let wants = async {
+        for _ in 0..50 {
+            book.want(&run, &RunWish::Suspend).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::join!(adds, wants);
+    assert_eq!(book.load(&run, false).await.unwrap().entries, entries(0..50));
 }

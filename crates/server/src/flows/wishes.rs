@@ -1,15 +1,29 @@
 //! What people want of a run that there is.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
-use super::board::{NoTaker, RunWish};
+use super::board::NoTaker;
 use super::changes::RunChange;
 use super::dispatcher::{Counted, Flows, GivenTo, now_millis};
 use super::starting::{at_limit, no_room, no_runner};
-use super::{FlowsError, RunHeader, RunName, RunState};
+use super::{FlowsError, RunHeader, RunName, RunState, RunWish};
 
 /// How often it is looked again at a run that changes meanwhile.
 const ATTEMPTS: usize = 8;
+
+fn refused<T>(run: &RunName, why: &str) -> Result<T, FlowsError> {
+    Err(FlowsError::Refused(format!("the run {} {why}", run.run)))
+}
+
+fn refused_as_over<T>(run: &RunName, state: RunState) -> Result<T, FlowsError> {
+    let hint = match state {
+        RunState::Completed => "",
+        _ => "; `retry` has it go on",
+    };
+    refused(run, &format!("is over: it is {}{hint}", state.name()))
+}
 
 /// What is answered where nobody takes up a run: `false` where somebody else is about to.
 fn no_taker(none: NoTaker, namespace: &str) -> Result<bool, FlowsError> {
@@ -21,56 +35,43 @@ fn no_taker(none: NoTaker, namespace: &str) -> Result<bool, FlowsError> {
 }
 
 impl Flows {
-    /// Has a run suspended, go on, cancelled or retried: its runner is told, or another one that has room takes it up for that. A
-    /// run that nobody has is cancelled here.
+    /// Has a run suspended, go on, or retried: its runner is told, or another one that has room takes it up for that. It is in the
+    /// store when this returns.
     pub async fn command(&self, run: &RunName, wish: RunWish) -> Result<(), FlowsError> {
         for _ in 0..ATTEMPTS {
             let header = self.book.header(run).await?;
-            if self.try_command(&header, wish.clone()).await? {
+            if self.try_command(&header, &wish).await? {
                 return Ok(());
             }
             tokio::task::yield_now().await;
         }
-        Err(FlowsError::Lost(run.clone()))
+        Err(FlowsError::Contended(run.clone()))
     }
 
     /// `false`: it has changed meanwhile.
-    async fn try_command(&self, header: &RunHeader, wish: RunWish) -> Result<bool, FlowsError> {
+    async fn try_command(&self, header: &RunHeader, wish: &RunWish) -> Result<bool, FlowsError> {
         let run = &header.name;
-        let refused = |why: &str| Err(FlowsError::Refused(format!("the run {} {why}", run.run)));
-        match (&wish, header.state) {
+        match (wish, header.state) {
             (RunWish::Retry(task), RunState::Faulted | RunState::Cancelled) => self.retry(header, task).await,
             (RunWish::Retry(_), RunState::Completed) => {
-                refused("has completed: only one that has faulted or was cancelled is retried")
+                refused(run, "has completed: only one that has faulted or was cancelled is retried")
             }
-            (RunWish::Retry(_), _) => refused("is not over: cancel it first"),
-            (_, state) if state.is_over() => {
-                refused(&format!("is over: it is {}, and nothing changes that but `retry`", state.name()))
-            }
-            (_, RunState::Active) => Ok(self.board.lock().wish(run, wish)),
-            (RunWish::Cancel, state) => self.cancel(run, state).await,
+            (RunWish::Retry(_), _) => refused(run, "is not over: cancel it first"),
+            (_, state) if state.is_over() => refused_as_over(run, state),
+            (_, RunState::Active) => self.want(run, wish).await,
             (RunWish::Suspend, RunState::Suspended) => Ok(true),
-            (_, RunState::Queued) => refused("waits for its turn, and has not begun; it can be cancelled"),
-            (RunWish::Resume, RunState::Waiting { .. }) => refused("is not suspended"),
+            (_, RunState::Queued) => {
+                refused(run, "waits for its turn, and has not begun; it can be cancelled")
+            }
+            (RunWish::Resume, RunState::Waiting { .. }) => refused(run, "is not suspended"),
             _ => self.give_with(header, wish).await,
         }
     }
 
-    async fn give_with(&self, header: &RunHeader, wish: RunWish) -> Result<bool, FlowsError> {
-        match self.give(&header.name, Some(&header.account), vec![wish]).await? {
-            GivenTo::Somebody => Ok(true),
-            GivenTo::Nobody | GivenTo::Unread => Ok(false),
-            GivenTo::NoRoom(none) => no_taker(none, &header.name.namespace),
-        }
-    }
-
-    /// Ends a run that nobody has.
-    async fn cancel(&self, run: &RunName, state: RunState) -> Result<bool, FlowsError> {
-        match self.book.cancel(run, now_millis(), |now| now == state).await {
-            Ok(cancelled) => {
-                // Somebody may have been about to take it up.
-                self.board.lock().take_away(run);
-                self.ended(&cancelled, Counted::of(state));
+    async fn want(&self, run: &RunName, wish: &RunWish) -> Result<bool, FlowsError> {
+        match self.book.want(run, wish).await {
+            Ok(header) => {
+                self.board.lock().wish(&header, wish.clone());
                 Ok(true)
             }
             Err(FlowsError::Lost(_)) => Ok(false),
@@ -78,12 +79,41 @@ impl Flows {
         }
     }
 
+    async fn give_with(&self, header: &RunHeader, wish: &RunWish) -> Result<bool, FlowsError> {
+        match self.give(&header.name, Some(&header.account), Some(wish)).await? {
+            GivenTo::Somebody => Ok(true),
+            GivenTo::Nobody | GivenTo::Unread => Ok(false),
+            GivenTo::NoRoom(none) => no_taker(none, &header.name.namespace),
+        }
+    }
+
+    /// Ends a run, whoever has it: he is told that it is not his any more, and gives up what he does for it.
+    pub async fn cancel(&self, run: &RunName) -> Result<(), FlowsError> {
+        for _ in 0..ATTEMPTS {
+            let state = self.book.header(run).await?.state;
+            if state.is_over() {
+                return refused_as_over(run, state);
+            }
+            match self.book.cancel(run, now_millis(), |now| now == state).await {
+                Ok(cancelled) => {
+                    // Somebody may have been about to take it up.
+                    self.board.lock().take_away(run);
+                    self.ended(&cancelled, Counted::of(state));
+                    return Ok(());
+                }
+                Err(FlowsError::Lost(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(FlowsError::Contended(run.clone()))
+    }
+
     /// Has a run go on that is over.
-    async fn retry(&self, header: &RunHeader, task: &str) -> Result<bool, FlowsError> {
+    async fn retry(&self, header: &RunHeader, task: &Arc<str>) -> Result<bool, FlowsError> {
         let run = &header.name;
         let document = self.book.workflow(header).await?;
         let known = tulle_model::flow::parse(&document)
-            .is_ok_and(|workflow| workflow.tasks.iter().any(|known| *known.reference == *task));
+            .is_ok_and(|workflow| workflow.tasks.iter().any(|known| known.reference == *task));
         if !known {
             let message = format!(
                 "the workflow of the run {} has no task `{task}`: a reference such as `/do/0/NAME` is expected",
@@ -109,12 +139,11 @@ impl Flows {
             Ok(taker) => taker,
             Err(none) => return no_taker(none, &run.namespace),
         };
-        match self.book.reopen(run, &taker.name()).await {
+        match self.book.reopen(run, &taker.name(), task).await {
             Ok(leased) => {
                 let mut board = self.board.lock();
-                if !board.hand_over(run, &taker, leased.lease, vec![RunWish::Retry(task.into())]) {
+                if !board.hand_over(&taker, &leased) {
                     board.orphan(run.clone(), leased.account.clone(), leased.lease, &taker);
-                    board.wish(run, RunWish::Retry(task.into()));
                 }
                 drop(board);
                 self.changes.tell(RunChange::Now(leased));
@@ -126,7 +155,6 @@ impl Flows {
                     // It may go on all the same: whoever looks after orphans finds out.
                     FlowsError::Store(_) => {
                         board.set_unsure(run);
-                        board.wish(run, RunWish::Retry(task.into()));
                         board.orphan(run.clone(), header.account.clone(), 0, &taker);
                         self.look.notify_one();
                     }

@@ -282,9 +282,10 @@ impl FlowApi {
             holds.push((self.run(runner, held.run)?, held.lease));
         }
         let (notes, noted) = mpsc::channel(NOTES.max(holds.len() + NOTES / 2));
+        let instance: Arc<str> = opened.instance.into();
         let new = NewRunner {
             node: node.name.clone(),
-            instance: opened.instance.into(),
+            instance: instance.clone(),
             stamp: node.stamp,
             spaces: spaces.clone(),
             most: (opened.most_runs as usize).min(MOST_RUNS),
@@ -297,7 +298,7 @@ impl FlowApi {
         let _open = RunnerStream { flows: &self.flows, node: &node.name, session };
         // To its end, though the runner goes away: what is leased by half is nobody's.
         let (flows, name) = (self.flows.clone(), node.name.clone());
-        tokio::spawn(async move { flows.lease_inherited(&name, inherited).await });
+        tokio::spawn(async move { flows.lease_inherited(name, instance, inherited).await });
         let expiry = tokio::time::sleep_until(node.expires);
         let end = tokio::select! {
             end = self.listen(node, session, inbound) => end,
@@ -433,7 +434,6 @@ fn command(run: &RunName, wish: RunWish) -> wire::RunCommand {
     let command = match wish {
         RunWish::Suspend => run_command::Command::Suspend(wire::SuspendRun {}),
         RunWish::Resume => run_command::Command::Resume(wire::ResumeRun {}),
-        RunWish::Cancel => run_command::Command::Cancel(wire::CancelRun {}),
         RunWish::Retry(task) => run_command::Command::Retry(wire::RetryRun { task: task.to_string() }),
     };
     wire::RunCommand { run: reference(run), command: Some(command) }

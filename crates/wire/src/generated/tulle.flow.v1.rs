@@ -140,7 +140,7 @@ pub struct GivenRun {
 pub struct RunCommand {
     #[prost(message, optional, tag = "1")]
     pub run: ::core::option::Option<RunRef>,
-    #[prost(oneof = "run_command::Command", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "run_command::Command", tags = "2, 3, 4")]
     pub command: ::core::option::Option<run_command::Command>,
 }
 /// Nested message and enum types in `RunCommand`.
@@ -152,8 +152,6 @@ pub mod run_command {
         #[prost(message, tag = "3")]
         Resume(super::ResumeRun),
         #[prost(message, tag = "4")]
-        Cancel(super::CancelRun),
-        #[prost(message, tag = "5")]
         Retry(super::RetryRun),
     }
 }
@@ -161,8 +159,6 @@ pub mod run_command {
 pub struct SuspendRun {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResumeRun {}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct CancelRun {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RetryRun {
     /// From which task on: its reference in the document, a JSON pointer.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tulle_flow::evaluator::Evaluator;
-use tulle_flow::runner::{RunCommand, Runner, RunnerLimits, replay};
+use tulle_flow::runner::{Runner, RunnerLimits, replay};
 use tulle_model::flow::history::{HistoryEntry, Outcome as Ended, RunName, Then};
 use tulle_model::flow::run::{Order, Run, RunPhase, RunStep, RunStepKind};
 use tulle_model::flow::scope::{Millis, RunInfo};
@@ -102,12 +102,10 @@ async fn carried_out(
         Runner::new(book, caller, evaluator.clone(), clock, RunnerLimits::default())
     };
     let mut runner = new();
-    let give = |runner: &Runner<_, _, _>, commands| {
-        runner.carry_on(book.lease(&id, commands)).map_err(|e| e.to_string())
-    };
-    give(&runner, Vec::new())?;
+    let give =
+        |runner: &Runner<_, _, _>| runner.carry_on(book.lease(&id, Vec::new())).map_err(|e| e.to_string());
+    give(&runner)?;
     let mut cancelled = world.cancelled.map(|after| STARTED + after);
-    let mut wanted = Vec::new();
     for _ in 0..MOST_EVENTS {
         all_wait(evaluator).await;
         if book.has_crashed() {
@@ -117,7 +115,7 @@ async fn carried_out(
             runner = new();
             book.crash(Crash { at: usize::MAX, is_written: false });
             if !matches!(book.entered(&id).then, Then::Ends(..)) {
-                give(&runner, wanted.clone())?;
+                give(&runner)?;
                 continue;
             }
         }
@@ -149,16 +147,13 @@ async fn carried_out(
         };
         if let Some(at) = cancelled.take_if(|at| next > *at) {
             clock.set(at);
-            // Who gives out runs says it to the next as well.
-            wanted.push(RunCommand::Cancel);
-            if !runner.command(&id, RunCommand::Cancel) {
-                give(&runner, vec![RunCommand::Cancel])?;
-            }
+            book.cancel(&id, at);
+            runner.lost(&id, book.entered(&id).lease);
             continue;
         }
         clock.set(next);
         if !is_held {
-            give(&runner, Vec::new())?;
+            give(&runner)?;
         }
     }
     Err("it does not end".to_owned())

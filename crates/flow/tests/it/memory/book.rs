@@ -4,8 +4,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tulle_flow::runner::{Book, BookError, GivenRun, RunCommand};
-use tulle_model::flow::history::{Append, HistoryEntry, RunName, Then};
-use tulle_model::flow::scope::RunInfo;
+use tulle_model::flow::history::{Append, HistoryEntry, Outcome, RunName, Then};
+use tulle_model::flow::run::RunEvent;
+use tulle_model::flow::scope::{Millis, RunInfo};
 use tulle_model::flow::workflow::Workflow;
 
 /// Keeps histories; clones are the same book.
@@ -97,6 +98,17 @@ impl MemoryBook {
             entries: entered.entries[first as usize..].to_vec(),
             commands,
         }
+    }
+
+    /// Ends a run that is not over, whoever has it.
+    pub fn cancel(&self, run: &RunName, at: Millis) {
+        let mut pages = self.0.lock();
+        let entered = pages.runs.get_mut(run).expect("it has begun");
+        assert!(!matches!(entered.then, Then::Ends(..)), "it is over");
+        entered.lease += 1;
+        entered.entries.push(HistoryEntry::new(at, RunEvent::Cancelled));
+        entered.then = Then::Ends(at, Outcome::Cancelled);
+        entered.checkpoint = None;
     }
 
     /// Whether the runner is gone before it hears how it went.

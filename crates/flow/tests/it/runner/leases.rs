@@ -1,5 +1,4 @@
 use serde_json::json;
-use tulle_flow::runner::RunCommand;
 use tulle_model::flow::fault::FaultKind;
 use tulle_model::flow::history::{HistoryEntry, Outcome, Then};
 use tulle_model::flow::run::RunEvent;
@@ -140,14 +139,4 @@ async fn what_had_no_answer_has_none_in_a_replay() {
     let ended = runner.ended(&given).await;
     // Nothing is written of what was not there before.
     assert_eq!((ended, around.keys().len()), (None, 0));
-}
-
-#[tokio::test]
-async fn what_is_wanted_is_done_before_calls_are_made_again() {
-    let around = Around::new();
-    let run = around.begin("r1", json!([call("a", "/")]));
-    let runner = around.runner();
-    around.give(&runner, &run, vec![RunCommand::Cancel]);
-    around.pass(seconds(1)).await;
-    assert_eq!((around.outcome(&run), around.keys().len()), (Outcome::Cancelled, 0));
 }

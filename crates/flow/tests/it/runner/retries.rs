@@ -5,7 +5,7 @@ use tulle_flow::runner::{RunCommand, replay};
 use tulle_model::flow::history::Outcome;
 use tulle_model::flow::run::{Run, RunPhase};
 
-use super::{Around, call, seconds};
+use super::{Around, STARTED, call, seconds};
 use crate::memory::Crash;
 
 fn from(task: &str) -> Vec<RunCommand> {
@@ -104,7 +104,8 @@ async fn a_runner_that_dies_while_it_goes_back_takes_nothing_with_it() {
         let runner = around.runner();
         around.give(&runner, &run, vec![]);
         around.pass(Duration::from_millis(150)).await;
-        assert!(runner.command(&run, RunCommand::Cancel));
+        around.book.cancel(&run, STARTED + 150);
+        runner.lost(&run, around.book.entered(&run).lease);
         around.pass(seconds(1)).await;
         assert_eq!(
             (around.outcome(&run), around.history(&run).join(" ")),

@@ -1,10 +1,34 @@
+use tulle_model::flow::run::RunEvent;
+
 use super::*;
+use crate::flows::RunState;
 
 const LEASE: Duration = Duration::from_secs(2);
 const SECOND: Duration = Duration::from_secs(1);
 
 fn run(name: &str) -> RunName {
     RunName { namespace: "shop".into(), flow: "order".into(), run: name.into() }
+}
+
+/// A run's header under a lease, with what is wanted of it since which lease.
+fn leased(name: &str, lease: u64, wanted: &[(RunWish, u64)]) -> RunHeader {
+    let mut all = Wanted::default();
+    wanted.iter().for_each(|(wish, since)| all.add(wish.clone(), *since));
+    RunHeader {
+        name: run(name),
+        state: RunState::Active,
+        started: 1,
+        ended: None,
+        caller: "web".into(),
+        workflow: "w".into(),
+        uid: "1".into(),
+        account: "till".into(),
+        runner: "n1/1".into(),
+        lease,
+        entries: 0,
+        given: None,
+        wanted: all,
+    }
 }
 
 struct Day {
@@ -29,6 +53,22 @@ impl Day {
             holds: Vec::new(),
         };
         (self.board.open(new, self.now).0, told)
+    }
+
+    /// The stream of a process opens anew, which has a run.
+    fn reopen(&mut self, node: &str, holds: &str, lease: u64) -> mpsc::Receiver<RunnerNote> {
+        let (notes, told) = mpsc::channel(16);
+        let new = NewRunner {
+            node: node.into(),
+            instance: "1".into(),
+            stamp: Some(Stamp(1)),
+            spaces: vec!["shop".to_owned()].into(),
+            most: 10,
+            notes,
+            holds: vec![(run(holds), lease)],
+        };
+        self.board.open(new, self.now);
+        told
     }
 
     fn take_up(&mut self, name: &str, first: Option<&str>) -> Result<String, NoTaker> {
@@ -86,8 +126,8 @@ fn a_silent_runner_loses_what_it_has() {
     assert!(day.board.heard("n1", session, day.now, LEASE), "it is back, and has nothing");
     assert_eq!(day.take_up("r1", None), Ok("n1".to_owned()));
     // What was written of an earlier lease comes late.
-    assert!(day.board.hand_over(&run("r1"), &taker, 3, vec![RunWish::Resume]));
-    assert!(!day.board.hand_over(&run("r1"), &taker, 2, Vec::new()));
+    assert!(day.board.hand_over(&taker, &leased("r1", 3, &[(RunWish::Resume, 2)])));
+    assert!(!day.board.hand_over(&taker, &leased("r1", 2, &[])));
     assert_eq!(told.try_recv(), Ok(RunnerNote::Given(run("r1"), 3, vec![RunWish::Resume])));
     assert!(day.board.has(&run("r1"), "n1", 3) && !day.board.has(&run("r1"), "n2", 3));
     // It is no orphan any more, though the list still has it.
@@ -99,27 +139,37 @@ fn what_a_runner_may_not_have_heard_is_told_again() {
     let mut day = Day::new();
     let (_, mut told) = day.open("n1", "shop", 10);
     day.take_up("r1", None).unwrap();
-    // Before it is known whether it has the run.
-    assert!(day.board.wish(&run("r1"), RunWish::Suspend));
+    // Before it is known whether it has the run: it is in the store under the lease that is written then, or after that.
+    day.board.wish(&leased("r1", 1, &[]), RunWish::Suspend);
     assert!(told.try_recv().is_err());
     let taker = Taker::named("n1/1");
-    day.board.hand_over(&run("r1"), &taker, 1, Vec::new());
+    assert!(day.board.hand_over(&taker, &leased("r1", 1, &[])));
     assert_eq!(told.try_recv(), Ok(RunnerNote::Given(run("r1"), 1, vec![RunWish::Suspend])));
-    assert!(day.board.wish(&run("r1"), RunWish::Cancel));
-    assert_eq!(told.try_recv(), Ok(RunnerNote::Wish(run("r1"), RunWish::Cancel)));
-    assert_eq!(day.board.release(&run("r1"), 2), None, "of another lease");
-    assert_eq!(day.board.release(&run("r1"), 1), Some(vec![RunWish::Cancel]));
-    assert_eq!(day.board.release(&run("r1"), 1), None, "once");
-    assert!(!day.board.wish(&run("r1"), RunWish::Cancel) && !day.board.knows(&run("r1")));
+    day.board.wish(&leased("r1", 1, &[]), RunWish::Resume);
+    assert_eq!(told.try_recv(), Ok(RunnerNote::Wish(run("r1"), RunWish::Resume)));
+    // A stream that opens anew tells what was said since the run was given, until its history shows it.
+    let mut told = day.reopen("n1", "r1", 1);
+    assert_eq!(told.try_recv(), Ok(RunnerNote::Wish(run("r1"), RunWish::Resume)));
+    day.board.shown(&run("r1"), &[HistoryEntry::new(1, RunEvent::Resumed)]);
+    let mut told = day.reopen("n1", "r1", 1);
+    assert!(told.try_recv().is_err());
+    assert!(!day.board.release(&run("r1"), 2), "of another lease");
+    assert!(day.board.release(&run("r1"), 1) && !day.board.release(&run("r1"), 1), "once");
+    day.board.wish(&leased("r1", 1, &[]), RunWish::Resume);
+    assert!(!day.board.knows(&run("r1")));
     day.take_up("r2", None).unwrap();
-    day.board.hand_over(&run("r2"), &taker, 1, vec![RunWish::Suspend]);
-    assert_eq!(told.try_recv(), Ok(RunnerNote::Given(run("r2"), 1, vec![RunWish::Suspend])));
-    // However often: the last is told, and cancelling is heard.
-    for wish in [RunWish::Suspend, RunWish::Resume].iter().cycle().take(101).chain([&RunWish::Cancel]) {
-        assert!(day.board.wish(&run("r2"), wish.clone()));
+    assert!(day.board.hand_over(&taker, &leased("r2", 2, &[(RunWish::Suspend, 1)])));
+    assert_eq!(told.try_recv(), Ok(RunnerNote::Given(run("r2"), 2, vec![RunWish::Suspend])));
+    let mut told = day.reopen("n1", "r2", 2);
+    assert!(told.try_recv().is_err(), "it was told that with the run");
+    // However often: there is no more to be told than the last of each.
+    for wish in [RunWish::Suspend, RunWish::Resume].iter().cycle().take(101) {
+        day.board.wish(&leased("r2", 2, &[]), wish.clone());
         assert_eq!(told.try_recv(), Ok(RunnerNote::Wish(run("r2"), wish.clone())));
     }
-    assert_eq!(day.board.drop_run(&run("r2")), [RunWish::Suspend, RunWish::Cancel]);
+    let mut told = day.reopen("n1", "r2", 2);
+    assert_eq!(told.try_recv(), Ok(RunnerNote::Wish(run("r2"), RunWish::Suspend)));
+    assert!(told.try_recv().is_err());
 }
 
 #[test]
@@ -131,7 +181,7 @@ fn a_runner_that_does_not_read_is_cut_off() {
         if day.take_up(&name, None).is_err() {
             break;
         }
-        day.board.hand_over(&run(&name), &Taker::named("n1/1"), 1, Vec::new());
+        day.board.hand_over(&Taker::named("n1/1"), &leased(&name, 1, &[]));
     }
     assert!(!day.board.is_open("n1", session));
     assert_eq!((told.len(), day.board.spaces("n1", Some(Stamp(1)))), (16, None));

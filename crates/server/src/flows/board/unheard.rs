@@ -55,7 +55,7 @@ impl Board {
                 continue;
             }
             if let Some(runner) = self.runners.get_mut(&carried.taker.node) {
-                runner.tell(RunnerNote::Given(next.run.clone(), next.lease, carried.wishes.give()));
+                runner.tell(RunnerNote::Given(next.run.clone(), next.lease, carried.wanted.all()));
             }
             let told = (next.told + 1).min(MOST_GROWTHS);
             left.push(Due { at: now + lease * GROWS.pow(told), told, ..next });

@@ -175,6 +175,10 @@ async fn runs_outlive_the_server() {
     let (left, _) = two.begin("order").await;
     let queued = two.start("order", None).await.unwrap();
     assert!(matches!(queued.started, Some(start_run_response::Started::Queued(_))), "{queued:?}");
+    // Their runners hear nothing of that before the end.
+    let wish = RunWish::Suspend;
+    first.server.views().flows().command(&name("order", &kept), wish.clone()).await.unwrap();
+    first.server.views().flows().command(&name("order", &left), wish).await.unwrap();
     drop((one, two));
     let TestServer { server, home } = first;
     server.shutdown().await;
@@ -183,9 +187,11 @@ async fn runs_outlive_the_server() {
     // One comes back and goes on; what was the other's is its, too, once that has had its time.
     let since = tokio::time::Instant::now();
     let mut one = Runner::open(&n1, "1", 10, &[(&kept, 1)]).await;
+    assert!(matches!(one.command().await, run_command::Command::Suspend(_)));
     one.append(&kept, (1, 0), goes_on()).await.unwrap();
     let given = one.given().await;
     assert_eq!((given.run, given.lease), (run_ref("order", &left), 2));
+    assert!(matches!(given.commands[0].command, Some(run_command::Command::Suspend(_))));
     assert!(since.elapsed() > LEASE / 2, "{:?}", since.elapsed());
     // The count is the same.
     let queued_run = queued.run.unwrap().run;
@@ -298,24 +304,41 @@ async fn people_have_runs_suspended_cancelled_and_retried() {
     assert_eq!(given.lease, 2);
     assert!(matches!(given.commands[0].command, Some(run_command::Command::Resume(_))), "{given:?}");
     // What comes too late for its runner, is for the next one.
-    want(&run, RunWish::Cancel).await.unwrap();
-    assert!(matches!(runner.command().await, run_command::Command::Cancel(_)));
+    want(&run, RunWish::Suspend).await.unwrap();
+    assert!(matches!(runner.command().await, run_command::Command::Suspend(_)));
+    want(&run, RunWish::Resume).await.unwrap();
+    assert!(matches!(runner.command().await, run_command::Command::Resume(_)));
     runner.append(&run, (2, 1), suspended()).await.unwrap();
     let given = runner.given().await;
-    assert_eq!(given.lease, 3);
-    assert!(matches!(given.commands[0].command, Some(run_command::Command::Cancel(_))), "{given:?}");
+    // Nobody had it in between.
+    assert_eq!(given.lease, 4);
+    assert!(
+        matches!(
+            given.commands[..],
+            [tulle_wire::flow::RunCommand { command: Some(run_command::Command::Resume(_)), .. }]
+        ),
+        "{given:?}"
+    );
     // It comes in the way of nothing twice.
-    runner.append(&run, (3, 2), suspended()).await.unwrap();
+    runner.append(&run, (4, 2), suspended()).await.unwrap();
     assert_eq!(state(&server, &run).await, "Suspended");
-    // Nobody has it: the server does it.
-    want(&run, RunWish::Cancel).await.unwrap();
+    let cancel = async |run: &str| flows.cancel(&name("order", run)).await;
+    cancel(&run).await.unwrap();
     assert_eq!(state(&server, &run).await, "Cancelled");
     let loaded = flows.book().load(&name("order", &run), false).await.unwrap();
     assert_eq!(loaded.entries.len(), 4);
-    for wish in [RunWish::Cancel, RunWish::Resume, RunWish::Suspend] {
-        let refused = want(&run, wish).await.unwrap_err().to_string();
+    for refused in [cancel(&run).await, want(&run, RunWish::Resume).await, want(&run, RunWish::Suspend).await]
+    {
+        let refused = refused.unwrap_err().to_string();
         assert!(refused.contains("is over: it is Cancelled"), "{refused}");
     }
+    // Whoever has it loses it.
+    let (active, _) = runner.begin("order").await;
+    cancel(&active).await.unwrap();
+    assert_eq!(state(&server, &active).await, "Cancelled");
+    let told = runner.next().await.unwrap();
+    assert!(matches!(told, runner_told::Told::Lost(ref lost) if lost.lease == 1), "{told:?}");
+    assert_eq!(runner.append(&active, (1, 0), suspended()).await.unwrap_err().code(), Code::Aborted);
     let refused = want(&run, RunWish::Retry("/do/9/x".into())).await.unwrap_err().to_string();
     assert!(refused.contains("no task `/do/9/x`"), "{refused}");
     want(&run, RunWish::Retry("/do/0/one".into())).await.unwrap();

@@ -198,7 +198,10 @@ impl Runner {
         (lease, first): (u64, u32),
         then: append_request::Then,
     ) -> Result<(), Status> {
-        let event = RunEvent::Fired { ask: AskId(first) };
+        let event = match then {
+            append_request::Then::Suspended(_) => RunEvent::Suspended,
+            _ => RunEvent::Fired { ask: AskId(first) },
+        };
         let entry = serde_json::to_vec(&HistoryEntry::new(7, event)).unwrap();
         let request = AppendRequest {
             run: run_ref("order", run),
