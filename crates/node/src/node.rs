@@ -83,6 +83,7 @@ pub struct Node {
     capture: (CaptureMode, String),
     link_address: watch::Receiver<SocketAddr>,
     admin_address: Option<SocketAddr>,
+    no_more_runs: watch::Sender<bool>,
     leaving: watch::Sender<bool>,
     reporter: AbortOnDropHandle<()>,
     tasks: Vec<AbortOnDropHandle<()>>,
@@ -223,12 +224,14 @@ impl Node {
             seen: SeenSummaries::default(),
         };
         let seen = state.cell().clone();
+        let no_more_runs = watch::Sender::new(false);
         let flow_parts = FlowParts {
             name: config.name.clone(),
             server: server.clone(),
             workloads: workloads.clone(),
             proxy: proxy.clone(),
             own: listens,
+            leave: no_more_runs.subscribe(),
         };
         let source = Arc::new(StatusSource {
             name: config.name,
@@ -274,6 +277,7 @@ impl Node {
             capture: (mode, reason),
             link_address,
             admin_address,
+            no_more_runs,
             leaving,
             reporter,
             tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect(),
@@ -315,8 +319,9 @@ impl Node {
     /// Drains what is in flight (at most for `deadline`), and tells the server that the node leaves. Removes what it
     /// made on the host, processes of captured workloads included, or leaves these ([`NodeConfig::keep_workloads`]).
     pub async fn shutdown(self, deadline: Duration) -> Left {
-        let Self { source, leaving, reporter, tasks, socket, keep_workloads, .. } = self;
+        let Self { source, no_more_runs, leaving, reporter, tasks, socket, keep_workloads, .. } = self;
         let end = Instant::now() + deadline;
+        no_more_runs.send_replace(true);
         let left = match keep_workloads {
             true => source.workloads.leave(deadline).await,
             false => {

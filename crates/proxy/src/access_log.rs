@@ -207,7 +207,8 @@ impl LogEntry {
         match &self.asked {
             Asked::Whole { method: asked, uri, version: of, step: made_by } => {
                 step = made_by.as_ref();
-                (method, path) = (Some(asked.as_str()), Some(uri.path()));
+                let shown = step.and_then(|step| step.shown_path.as_deref());
+                (method, path) = (Some(asked.as_str()), Some(shown.unwrap_or(uri.path())));
                 authority = uri.authority().map(|authority| authority.as_str());
                 version = Some(format!("{of:?}"));
             }

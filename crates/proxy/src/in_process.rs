@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tulle_model::identity::SpiffeId;
 
 /// Hands requests to an application within this process, for as long as its receiver is there.
@@ -22,6 +23,8 @@ pub struct InProcess {
 pub struct FlowStep {
     pub run: Arc<str>,
     pub task: Arc<str>,
+    /// The path of the call as it may be shown, where something in it is secret.
+    pub shown_path: Option<Arc<str>>,
 }
 
 /// A request that was let in.
@@ -34,6 +37,8 @@ pub struct Arrived {
     /// With an absolute URI, and no `Host`.
     pub head: Parts,
     pub body: Bytes,
+    /// When there has to be an answer, where the client's route says so.
+    pub end: Option<Instant>,
     /// For the answer. It is closed when nobody waits for that any more.
     pub answer: oneshot::Sender<Response<Bytes>>,
 }

@@ -47,6 +47,7 @@ use crate::http::grpc::Messages;
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::give_headers;
 use crate::http::letters;
+use crate::http::limits::RequestEnd;
 use crate::http::link_upgrade::Question;
 use crate::http::record::watch;
 use crate::http::reply::{failed, reply};
@@ -73,6 +74,10 @@ pub(crate) async fn serve_request(
     exchange.is_for(entrance.workload, entrance.port);
     // Whoever says so without need is asked about no less: he is refused.
     let is_question = request.headers().contains_key(QUESTION);
+    let end = match &entrance.workload.in_process {
+        Some(_) => RequestEnd::told(request.headers()),
+        None => None,
+    };
     // A peer that is one of ours sends nothing else, but whoever it is, the process must not be told two hosts.
     if request.uri().authority().is_none() {
         return refuse(exchange, Reason::BadRequest, "the request does not say what host it is for");
@@ -85,6 +90,9 @@ pub(crate) async fn serve_request(
     let (mut head, mut body) = request.into_parts();
     if is_question {
         head.extensions.insert(IsInquiry);
+    }
+    if let Some(end) = end {
+        head.extensions.insert(end);
     }
     let entered = match let_in(worker, entrance, &head, &mut body, caller).await {
         Ok(Admission::In(entered)) => entered,

@@ -31,6 +31,8 @@ pub const SWITCHED: HeaderName = HeaderName::from_static("tulle-switched");
 pub const CARRIES: HeaderName = HeaderName::from_static("tulle-carries");
 /// Of a request that asks about another one, for a policy that has somebody else asked: it is asked about nothing in its turn.
 pub const QUESTION: HeaderName = HeaderName::from_static("tulle-question");
+/// How much time the request has left, in milliseconds, where its rule says how long it may take.
+pub const TIME_LEFT: HeaderName = HeaderName::from_static("tulle-time-left");
 /// `external`, of an answer that denies a request: somebody who was asked has given it, and it is passed on as it is.
 pub const ANSWERED: HeaderName = HeaderName::from_static("tulle-answered");
 /// How the fields of a message of HTTP/1 were written (see [`Spelling`](crate::http::spelling::Spelling)).

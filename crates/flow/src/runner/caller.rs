@@ -18,6 +18,8 @@ pub struct OutgoingCall {
     pub method: Method,
     /// With scheme and host.
     pub uri: Uri,
+    /// The path of the URI as it may be shown, where something in it is secret.
+    pub shown_path: Option<Arc<str>>,
     pub headers: HeaderMap,
     pub body: Bytes,
     /// How many bytes the answer's body may have.

@@ -144,6 +144,7 @@ impl<B: Book, C: Caller, K: Clock> Making<'_, B, C, K> {
                     path: call.path.clone(),
                     method: request.method.clone(),
                     uri: request.uri.clone(),
+                    shown_path: masks.shown_path(&request.uri),
                     headers: request.headers.clone(),
                     body: std::mem::take(&mut request.body).into(),
                     most_answer: most.saturating_mul(ANSWER_TO_OUTPUT),
@@ -162,7 +163,8 @@ impl<B: Book, C: Caller, K: Clock> Making<'_, B, C, K> {
             let CallAnswer { status, headers, mut body, .. } = answer;
             *bytes = body.len();
             // What is cut off or encoded below shows nothing of a secret by which it could be known.
-            if !status.is_success() || http.output == HttpOutput::Raw {
+            let is_cut = !status.is_success() || http.output == HttpOutput::Raw;
+            if is_cut || std::str::from_utf8(&body).is_err() {
                 body = masks.of_bytes(body);
             }
             return Ok(http.output_of(&request, &Answer { status, headers: &headers, body: &body }, most)?);

@@ -1,10 +1,12 @@
 //! Has nothing of a secret be kept or shown: its value is `***` wherever it comes back.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use http::Uri;
 use serde_json::{Map, Value};
 use tulle_model::flow::fault::Fault;
 use tulle_model::flow::uri_template::encoded;
@@ -14,6 +16,14 @@ const MASK: &str = "***";
 const SHORTEST: usize = 4;
 /// What shows that a text was cut off.
 const CUT: char = '…';
+
+/// The beginning of what others say. Where it is cut off, it says so, for a secret's beginning to be masked.
+pub(super) fn beginning(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((at, _)) => format!("{}{CUT}", &text[..at]),
+        None => text.to_owned(),
+    }
+}
 
 /// What is not to be shown: values of secrets, in the forms that they are sent and answered in.
 pub(super) struct Masks {
@@ -61,6 +71,14 @@ impl Masks {
             masked = Cow::Owned(self.without_beginnings(&masked));
         }
         masked
+    }
+
+    /// The path of a URI as it may be shown; `None`: as it is.
+    pub(super) fn shown_path(&self, uri: &Uri) -> Option<Arc<str>> {
+        match self.masked(uri.path()) {
+            Cow::Owned(masked) => Some(masked.into()),
+            Cow::Borrowed(_) => None,
+        }
     }
 
     /// Of what was cut off, a secret's beginning may be left.
@@ -181,6 +199,17 @@ mod tests {
                 assert_eq!(String::from_utf8_lossy(&bytes), expected);
             }
         }
+    }
+
+    #[test]
+    fn paths_and_beginnings_show_no_secret() {
+        let masks = masks();
+        let shown = |uri: &'static str| masks.shown_path(&Uri::from_static(uri));
+        assert_eq!(shown("http://pay/48271/s3cr%26t%20%22x%22?a=48271").as_deref(), Some("/***/***"));
+        assert_eq!(shown("http://pay/a?b=48271"), None);
+        assert_eq!(beginning("no such client", 14), "no such client");
+        let cut = beginning("you said hush-hush", 15);
+        assert_eq!((&*cut, &*masks.masked(&cut)), ("you said hush-h…", "you said ***…"));
     }
 
     #[test]

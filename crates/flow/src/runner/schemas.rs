@@ -111,6 +111,7 @@ async fn fetched<B: Book, C: Caller, K: Clock>(
         run: run.clone(),
         path,
         method: Method::GET,
+        shown_path: masks.shown_path(&uri),
         uri,
         headers,
         body: bytes::Bytes::new(),

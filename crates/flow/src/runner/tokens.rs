@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tulle_model::flow::fault::{Fault, FaultKind};
@@ -21,13 +21,15 @@ use super::Surroundings;
 use super::book::Book;
 use super::caller::{Caller, OutgoingCall};
 use super::clock::Clock;
-use super::masks::Masks;
+use super::masks::{Masks, beginning};
 use crate::arguments::{self, Authorization, Authorizing};
 use crate::scoped::{Scoped, Unanswered};
 
 /// What is fetched beside calls, tokens and schemas, may be so large and take so long.
 pub(super) const MOST_FETCHED: usize = 1 << 20;
 pub(super) const FETCHED_WITHIN: Duration = Duration::from_secs(5);
+/// How many characters are shown of what a token endpoint says.
+const MOST_SAID: usize = 200;
 /// How many tokens are kept.
 const MOST_KEPT: usize = 1_000;
 /// How long before it expires a token is not used any more, in milliseconds: a call takes its time.
@@ -121,9 +123,9 @@ impl<B: Book, C: Caller, K: Clock> Asking<'_, B, C, K> {
         }
         let endpoint = match &policy.token_path {
             Some(path) => format!("{}{path}", authority.trim_end_matches('/')),
-            None => self.token_endpoint(&authority, &issuers).await?,
+            None => self.token_endpoint(&authority, &issuers, masks).await?,
         };
-        let token = self.fetch(policy, &client, &endpoint).await?;
+        let token = self.fetch(policy, &client, &endpoint, masks).await?;
         if !issuers.is_empty() && policy.token_path.is_some() {
             let issuer =
                 issuer_of(&token.text).ok_or_else(|| wrong("the token does not say who has issued it"))?;
@@ -135,9 +137,14 @@ impl<B: Book, C: Caller, K: Clock> Asking<'_, B, C, K> {
     }
 
     /// Where tokens are to be had, as the authority's metadata say (OpenID Connect Discovery 1.0, section 4).
-    async fn token_endpoint(self, authority: &str, issuers: &[String]) -> Result<String, Fault> {
+    async fn token_endpoint(
+        self,
+        authority: &str,
+        issuers: &[String],
+        masks: &Masks,
+    ) -> Result<String, Fault> {
         let at = format!("{}/.well-known/openid-configuration", authority.trim_end_matches('/'));
-        let (status, said) = self.fetched(Method::GET, &at, HeaderMap::new(), Bytes::new()).await?;
+        let (status, said) = self.fetched(Method::GET, &at, HeaderMap::new(), Bytes::new(), masks).await?;
         if status != StatusCode::OK {
             return Err(wrong(format_args!("the metadata at {at} were answered with {}", status.as_u16())));
         }
@@ -150,7 +157,13 @@ impl<B: Book, C: Caller, K: Clock> Asking<'_, B, C, K> {
             .ok_or_else(|| wrong(format_args!("the metadata at {at} name no token_endpoint")))
     }
 
-    async fn fetch(self, policy: &OAuth2, client: &TokenClient, endpoint: &str) -> Result<Token, Fault> {
+    async fn fetch(
+        self,
+        policy: &OAuth2,
+        client: &TokenClient,
+        endpoint: &str,
+        masks: &Masks,
+    ) -> Result<Token, Fault> {
         let mut headers = HeaderMap::new();
         let mut fields = vec![("grant_type", "client_credentials".to_owned())];
         match policy.client_authentication {
@@ -188,11 +201,11 @@ impl<B: Book, C: Caller, K: Clock> Asking<'_, B, C, K> {
         };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
         let asked = self.shared.clock.now();
-        let (status, said) = self.fetched(Method::POST, endpoint, headers, body.into()).await?;
+        let (status, said) = self.fetched(Method::POST, endpoint, headers, body.into(), masks).await?;
         let text = |field: &str| said[field].as_str().unwrap_or_default();
         if status != StatusCode::OK {
             let words = [text("error"), text("error_description")].join(" ");
-            let words: String = words.trim().chars().take(200).collect();
+            let words = beginning(words.trim(), MOST_SAID);
             let words = if words.is_empty() { words } else { format!(": {words}") };
             return Err(wrong(format_args!("{endpoint} gives no token, but {}{words}", status.as_u16())));
         }
@@ -216,13 +229,15 @@ impl<B: Book, C: Caller, K: Clock> Asking<'_, B, C, K> {
         uri: &str,
         mut headers: HeaderMap,
         body: Bytes,
+        masks: &Masks,
     ) -> Result<(StatusCode, Value), Fault> {
-        let uri = uri.parse().map_err(|_| wrong(format_args!("{uri:?} is no URI")))?;
+        let uri: Uri = uri.parse().map_err(|_| wrong(format_args!("{uri:?} is no URI")))?;
         headers.insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
         let call = OutgoingCall {
             run: self.run.clone(),
             path: self.path.clone(),
             method,
+            shown_path: masks.shown_path(&uri),
             uri,
             headers,
             body,
@@ -286,7 +301,7 @@ fn among(issuers: &[String], issuer: &str) -> Result<(), Fault> {
     if issuers.iter().any(same) {
         return Ok(());
     }
-    let issuer: String = issuer.chars().take(200).collect();
+    let issuer = beginning(issuer, MOST_SAID);
     Err(wrong(format_args!("tokens are issued by {issuer:?}, which is none of those that may")))
 }
 

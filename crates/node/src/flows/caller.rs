@@ -63,7 +63,8 @@ pub(super) async fn follow(mut connected: watch::Receiver<bool>, told: watch::Se
 
 impl Caller for MeshCaller {
     async fn call(&self, call: OutgoingCall) -> Result<CallAnswer, Fault> {
-        let OutgoingCall { run, path, method, uri, mut headers, body, most_answer, within } = call;
+        let OutgoingCall { run, path, method, uri, shown_path, mut headers, body, most_answer, within } =
+            call;
         let end = Instant::now() + within;
         // A Flow that has just come has no certificate yet.
         let flow = run.of_flow();
@@ -77,7 +78,7 @@ impl Caller for MeshCaller {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        let step = FlowStep { run: run.run.clone(), task: path };
+        let step = FlowStep { run: run.run.clone(), task: path, shown_path };
         loop {
             let call = OwnCall {
                 workload: workload.clone(),

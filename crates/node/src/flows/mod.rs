@@ -31,8 +31,7 @@ use self::served::{Flow, ServedFlows};
 use crate::control::Server;
 use crate::workloads::Workloads;
 
-/// How many requests are answered at once, and how many runs are loaded.
-const REQUESTS: usize = 4096;
+/// How many runs are loaded at once.
 const LOADS: usize = 64;
 /// How many requests wait for the end of a run that this node does not carry out. A connection to the server has 256 streams.
 const WAITING: usize = 100;
@@ -44,9 +43,10 @@ pub(crate) struct FlowNode {
     served: Arc<ServedFlows>,
     runner: Runner<ServerBook, MeshCaller, ServersClock>,
     most_runs: usize,
-    requests: Arc<Semaphore>,
     loads: Semaphore,
     waiting: Semaphore,
+    /// Whether the node is about to end.
+    leave: watch::Receiver<bool>,
     /// Runs that were given, and are not carried out yet.
     coming: Mutex<HashMap<RunName, Coming>>,
 }
@@ -66,11 +66,13 @@ pub(crate) struct FlowParts {
     pub proxy: Arc<Proxy>,
     /// Where this process listens: calls of Flows do not reach that, nor the server.
     pub own: Vec<SocketAddr>,
+    /// Whether the node is about to end.
+    pub leave: watch::Receiver<bool>,
 }
 
 /// Runs Flows for as long as this is polled.
 pub(crate) async fn run(parts: FlowParts) {
-    let FlowParts { name, server, workloads, proxy, own } = parts;
+    let FlowParts { name, server, workloads, proxy, own, leave } = parts;
     let served = ServedFlows::new(&name, workloads);
     let (tells, told) = watch::channel(None);
     let caller = MeshCaller { proxy, served: served.clone(), told };
@@ -84,9 +86,9 @@ pub(crate) async fn run(parts: FlowParts) {
         served,
         most_runs: limits.most_runs,
         runner: Runner::new(book, caller, evaluator, clock, limits),
-        requests: Arc::new(Semaphore::new(REQUESTS)),
         loads: Semaphore::new(LOADS),
         waiting: Semaphore::new(WAITING),
+        leave,
         coming: Mutex::default(),
     });
     // Whoever takes its runs over makes again what is under way.

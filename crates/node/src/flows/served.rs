@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tulle_model::flow::workflow::Workflow;
 use tulle_model::kinds::flow::{FLOW_LABEL, TRIGGER_PORT};
 use tulle_model::name::{NamespacedName, WorkloadName};
@@ -43,6 +44,17 @@ pub(super) struct HttpTrigger {
     pub request: bool,
     /// In lower case.
     pub headers: Vec<String>,
+}
+
+/// How much of the time that a request has its answer may take.
+const OF_ITS_TIME: f64 = 0.9;
+
+impl HttpTrigger {
+    /// How long a request waits for the end of its run, which has to be answered by then, if it has to.
+    pub fn wait_within(&self, end: Option<Instant>) -> Duration {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()).mul_f64(OF_ITS_TIME));
+        left.map_or(self.wait, |left| left.min(self.wait))
+    }
 }
 
 /// A Flow, and what of it is part of the mesh.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,6 +29,10 @@ const REFUSED_WAIT: Duration = Duration::from_secs(30);
 const OPEN: Duration = Duration::from_secs(10);
 /// How many messages may wait to be sent.
 const OUTBOX: usize = 4;
+/// How many runs of one Flow are begun at once, and how many requests wait for the end of one. Of a Flow that is slow others notice
+/// nothing.
+const STARTS: usize = 256;
+const WAITS: usize = 2048;
 
 /// Keeps a stream for as long as this is polled. `tasks` gets what goes on beside it.
 pub(super) async fn keep(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>) {
@@ -81,6 +85,7 @@ async fn hold(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>) -> Result<(), tonic
     let mut told = timeout(OPEN, serving).await.map_err(|_| late())??.into_inner();
     let mut beats = interval(OPEN / 3);
     let mut all = Some(BTreeSet::new());
+    let (mut leave, mut leaves) = (node.leave.clone(), false);
     loop {
         let message = tokio::select! {
             message = told.message() => message?,
@@ -93,6 +98,13 @@ async fn hold(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>) -> Result<(), tonic
                 continue;
             }
             Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
+            true = async { leave.wait_for(|leaves| *leaves).await.is_ok() }, if !leaves => {
+                leaves = true;
+                let said = wire::runner_says::Said::Leaves(wire::RunnerLeaves {});
+                let sent = timeout(OPEN, outbox.send(say(said))).await;
+                sent.map_err(|_| late())?.map_err(|_| late())?;
+                continue;
+            }
         };
         use wire::runner_told::Told;
         let Some(message) = message else { return Ok(()) };
@@ -154,14 +166,11 @@ fn take(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>, told: wire::FlowTold) {
 
 /// Answers the requests of a Flow for as long as it is served.
 async fn serve(node: Arc<FlowNode>, name: NamespacedName, mut arrivals: mpsc::Receiver<Arrived>) {
+    let (starts, waits) = (Arc::new(Semaphore::new(STARTS)), Arc::new(Semaphore::new(WAITS)));
     while let Some(arrived) = arrivals.recv().await {
+        let Ok(place) = starts.clone().acquire_owned().await else { return };
         let Some(flow) = node.served.get(&name) else { return };
-        let Ok(place) = node.requests.clone().acquire_owned().await else { return };
-        let node = node.clone();
-        tokio::spawn(async move {
-            trigger::answer(node, flow, arrived).await;
-            drop(place);
-        });
+        tokio::spawn(trigger::answer(node.clone(), flow, arrived, place, waits.clone()));
     }
 }
 

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Code;
 use tulle_model::flow::history::{Outcome, RunName};
@@ -34,15 +36,37 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 /// Under which path runs are asked for.
 const RUNS: &str = "/runs/";
 
-/// Answers a request that has come for a Flow.
-pub(super) async fn answer(node: Arc<FlowNode>, flow: Arc<Flow>, arrived: Arrived) {
-    let Arrived { caller, head, body, mut answer, .. } = arrived;
+/// Answers a request that has come for a Flow. `place` is one of those for its requests that begin a run; `waits` has those for
+/// requests that wait for the end of one.
+pub(super) async fn answer(
+    node: Arc<FlowNode>,
+    flow: Arc<Flow>,
+    arrived: Arrived,
+    place: OwnedSemaphorePermit,
+    waits: Arc<Semaphore>,
+) {
+    let Arrived { caller, head, body, end, mut answer, .. } = arrived;
     let caller = caller.map(|caller| caller.to_string()).unwrap_or_default();
     let response = match head.uri.path().strip_prefix(RUNS) {
         // Whoever has no identity cannot be told from others.
         Some(_) if head.method == Method::GET && caller.is_empty() => Err(unknown()),
         Some(run) if head.method == Method::GET => looked_up(&node, &flow, caller, run).await,
-        _ => started(&node, &flow, caller, head, body, &mut answer).await,
+        _ => {
+            let wait = flow.trigger.as_ref().map_or(Duration::ZERO, |trigger| trigger.wait_within(end));
+            let until = Instant::now() + wait;
+            match started(&node, &flow, &caller, head, body).await {
+                Ok(begun) => {
+                    drop(place);
+                    let end = ended(&node, &caller, begun, until, &waits);
+                    tokio::select! {
+                        response = end => response,
+                        // Nobody reads the answer.
+                        () = answer.closed() => return,
+                    }
+                }
+                Err(refused) => Err(refused),
+            }
+        }
     };
     // Who is gone has started it all the same.
     let _ = answer.send(response.unwrap_or_else(|refused| refused.response()));
@@ -91,14 +115,22 @@ fn json_response(
     response
 }
 
+/// A run that there is.
+struct BegunRun {
+    run: RunName,
+    /// Tells what comes of it, where this node carries it out to its end.
+    end: Option<BoxFuture<'static, Option<Outcome>>>,
+    /// The client does not wait for that.
+    is_async: bool,
+}
+
 async fn started(
     node: &Arc<FlowNode>,
     flow: &Flow,
-    caller: String,
+    caller: &str,
     head: http::request::Parts,
     body: Bytes,
-    waits: &mut oneshot::Sender<Response<Bytes>>,
-) -> Result<Response<Bytes>, Problem> {
+) -> Result<BegunRun, Problem> {
     let name = &flow.name;
     let Some(trigger) = &flow.trigger else {
         let why = format!("the Flow {name} has no `spec.trigger.http`: no request starts it");
@@ -111,7 +143,6 @@ async fn started(
     }
     let input = input(trigger, &head, &body)?;
     let is_async = is_async(&head.headers);
-    // It may be long until there is an answer.
     drop((head, body));
     if node.runner.is_full() {
         let why = format!(
@@ -120,11 +151,10 @@ async fn started(
         );
         return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, why));
     }
-    let begun = Instant::now();
     let request = wire::StartRunRequest {
         namespace: name.namespace.as_ref().to_owned(),
         flow: name.name.as_ref().to_owned(),
-        caller: caller.clone(),
+        caller: caller.to_owned(),
         input: input.to_string().into(),
         given,
         uid: flow.uid.clone(),
@@ -136,10 +166,9 @@ async fn started(
     let answer = answer.map_err(|status| refused(name, &status))?.into_inner();
     let broken = || unavailable("the server's answer makes no sense");
     let run = run_id(answer.run.ok_or_else(broken)?);
-    let end = begun + trigger.wait;
-    let ended = match answer.started.ok_or_else(broken)? {
+    let end = match answer.started.ok_or_else(broken)? {
         wire::start_run_response::Started::New(new) => {
-            Some(node.begin(&run, new, flow).map_err(|why| unavailable(&why))?)
+            Some(node.begin(&run, new, flow).map_err(|why| unavailable(&why))?.boxed())
         }
         wire::start_run_response::Started::Otherwise(_) => {
             let why = format!(
@@ -151,23 +180,27 @@ async fn started(
         }
         wire::start_run_response::Started::Queued(_) | wire::start_run_response::Started::Before(_) => None,
     };
-    if is_async {
-        return Ok(accepted(&run));
-    }
-    let outcome = async {
-        match ended {
-            Some(ended) => match timeout_at(end, ended).await {
-                // It is forgotten for as long as it waits, or somebody else has it by now.
-                Ok(None) => awaited(node, &run, &caller, end).await,
-                ended => Ok(ended.ok().flatten()),
-            },
-            None => awaited(node, &run, &caller, end).await,
-        }
+    Ok(BegunRun { run, end, is_async })
+}
+
+/// What became of a run until then, or that it goes on: also where too many wait already.
+async fn ended(
+    node: &FlowNode,
+    caller: &str,
+    begun: BegunRun,
+    until: Instant,
+    waits: &Semaphore,
+) -> Result<Response<Bytes>, Problem> {
+    let BegunRun { run, end, is_async } = begun;
+    let Some(_place) = waits.try_acquire().ok().filter(|_| !is_async) else { return Ok(accepted(&run)) };
+    let told = match end {
+        Some(end) => timeout_at(until, end).await,
+        None => Ok(None),
     };
-    let outcome = tokio::select! {
-        outcome = outcome => outcome?,
-        // Nobody reads the answer.
-        () = waits.closed() => None,
+    let outcome = match told {
+        // It is forgotten for as long as it waits, or somebody else has it.
+        Ok(None) => awaited(node, &run, caller, until).await?,
+        told => told.ok().flatten(),
     };
     Ok(outcome.map_or_else(|| accepted(&run), |outcome| answered(&run, outcome)))
 }

@@ -29,7 +29,7 @@ use crate::http::filters::{self, Filters};
 use crate::http::grpc::Messages;
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::give_headers;
-use crate::http::limits::{TimeLimits, within_limits};
+use crate::http::limits::{RequestEnd, TimeLimits, within_limits};
 use crate::http::mirror::mirror;
 use crate::http::replay::Replay;
 use crate::http::reply;
@@ -124,6 +124,14 @@ impl Terms {
         }
     }
 
+    /// Says in a request's head when an attempt has to be over that begins now.
+    #[cold]
+    fn tell_end(&self, head: &mut Parts) {
+        if let Some(end) = self.limits.as_ref().and_then(TimeLimits::attempt_end) {
+            head.extensions.insert(end);
+        }
+    }
+
     pub fn limits(&mut self) -> Option<&mut TimeLimits> {
         self.limits.as_mut()
     }
@@ -192,6 +200,9 @@ pub(crate) async fn forward(
     loop {
         let hop = route.attempts.next(&client.worker, exchange)?;
         exchange.sends();
+        if let Some(terms) = &route.terms {
+            terms.tell_end(head);
+        }
         let sent = {
             let sent =
                 pin!(send(&client.worker, &client.workload, caller, &hop, version, head, replay.body()));
@@ -467,8 +478,9 @@ async fn send(
     let more = member.link_headers.of(&member.endpoint, hop.address.port(), version);
     let spelling = head.extensions.get::<Spelling>();
     let question = head.extensions.get::<IsInquiry>().map(|_| (QUESTION, HeaderValue::from_static("1")));
-    let with_more = (spelling.is_some() || question.is_some()).then(|| {
-        let further = spelling.map(Spelling::field).into_iter().chain(question);
+    let end = head.extensions.get::<RequestEnd>().map(|end| end.field());
+    let with_more = (spelling.is_some() || question.is_some() || end.is_some()).then(|| {
+        let further = spelling.map(Spelling::field).into_iter().chain(question).chain(end);
         more.iter().cloned().chain(further).collect::<Vec<_>>()
     });
     let request = RequestFields::new(head, with_more.as_deref().unwrap_or(&more));

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tulle_model::decision::{Decider, Decision, Effect};
@@ -16,6 +17,27 @@ use tulle_model::snapshot::{HttpRule, Timeouts};
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::{Body, BodyError};
 use crate::http::grpc::Messages;
+use crate::mesh_headers::TIME_LEFT;
+
+/// When a request has to be over, of its head: who answers it may know that.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RequestEnd(pub Instant);
+
+impl RequestEnd {
+    /// What the node is told that it is sent to.
+    #[cold]
+    pub fn field(self) -> (HeaderName, HeaderValue) {
+        let left = self.0.saturating_duration_since(Instant::now());
+        (TIME_LEFT, u64::try_from(left.as_millis()).unwrap_or(u64::MAX).into())
+    }
+
+    /// What the node says that it comes from.
+    #[cold]
+    pub fn told(headers: &HeaderMap) -> Option<Self> {
+        let left = headers.get(TIME_LEFT)?.to_str().ok()?.parse().ok()?;
+        Instant::now().checked_add(Duration::from_millis(left)).map(Self)
+    }
+}
 
 /// The limits of one request.
 pub(crate) struct TimeLimits {
@@ -48,6 +70,13 @@ impl TimeLimits {
     /// When the request has to be over, if it has to.
     pub fn end(&self) -> Option<Instant> {
         self.end
+    }
+
+    /// When an attempt has to be over that begins now.
+    #[cold]
+    pub fn attempt_end(&self) -> Option<RequestEnd> {
+        let attempt = self.rule.timeouts.backend_request.map(|time| Instant::now() + time);
+        attempt.into_iter().chain(self.end).min().map(RequestEnd)
     }
 
     /// An attempt begins.

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::visits::{Entrance, Peer};
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::Body;
+use crate::http::limits::RequestEnd;
 use crate::http::reply::in_words;
 use crate::in_process::{Arrived, InProcess};
 
@@ -37,7 +38,8 @@ pub(super) async fn pass(
         Peer::Mesh(identity) => Some(identity.clone()),
         Peer::Plain(_) => None,
     };
-    let arrived = Arrived { caller, port: entrance.port, head: head.clone(), body, answer };
+    let end = head.extensions.get().map(|RequestEnd(end)| *end);
+    let arrived = Arrived { caller, port: entrance.port, head: head.clone(), body, end, answer };
     match to.arrivals.try_send(arrived) {
         Ok(()) => {}
         Err(TrySendError::Full(_)) => {

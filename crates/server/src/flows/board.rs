@@ -42,6 +42,8 @@ pub(super) struct Runner {
     heard: Instant,
     /// None: it is not connected.
     link: Option<Link>,
+    /// It ends when what is under way there has ended.
+    is_leaving: bool,
     runs: HashSet<RunName>,
 }
 
@@ -162,6 +164,7 @@ impl Board {
             most: 0,
             heard: now,
             link: None,
+            is_leaving: false,
             runs: HashSet::new(),
         });
         known.runs.insert(run.clone());
@@ -179,7 +182,8 @@ impl Board {
         let is_same = before.as_ref().is_none_or(|before| before.instance == instance);
         let runs = before.map(|before| before.runs).unwrap_or_default();
         let link = Some(Link { session, stamp, notes });
-        let mut runner = Runner { instance: instance.clone(), spaces, most, heard: now, link, runs };
+        let mut runner =
+            Runner { instance: instance.clone(), spaces, most, heard: now, link, is_leaving: false, runs };
         let mut told = HashSet::new();
         for (run, lease) in holds {
             match self.runs.get_mut(&run) {
@@ -222,10 +226,19 @@ impl Board {
         is_back
     }
 
-    /// A runner's stream is over: its lease runs on.
+    /// A runner's stream is over: its lease runs on, unless it said that it goes.
     pub(super) fn closed(&mut self, node: &str, session: u64) {
+        let Some(runner) = self.linked(node, session) else { return };
+        runner.link = None;
+        if runner.is_leaving {
+            self.revoke(node);
+        }
+    }
+
+    /// A runner is to have no more runs than it has.
+    pub(super) fn leaves(&mut self, node: &str, session: u64) {
         if let Some(runner) = self.linked(node, session) {
-            runner.link = None;
+            (runner.is_leaving, runner.most) = (true, 0);
         }
     }
 

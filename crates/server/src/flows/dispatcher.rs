@@ -483,6 +483,11 @@ impl Flows {
         self.look.notify_one();
     }
 
+    /// A runner is about to end.
+    pub fn leaves(&self, node: &str, session: u64) {
+        self.board.lock().leaves(node, session);
+    }
+
     /// A node may carry out nothing any more.
     pub fn revoke(&self, node: &str) {
         self.board.lock().revoke(node);

@@ -426,7 +426,7 @@ async fn what_is_wanted_of_a_run_is_kept_until_its_history_shows_it() {
     book.want(&run, &RunWish::Resume).await.unwrap();
     let header = book.append(&run, &append_of(2, Vec::new(), Then::Suspended)).await.unwrap();
     assert_eq!((header.state, &*header.runner, header.lease), (RunState::Active, "", 3));
-    assert_eq!(book.active(None, 9).await.unwrap(), [run.clone()]);
+    assert_eq!(book.active(None, 9).await.unwrap(), std::slice::from_ref(&run));
     let header = book.lease(&run, "node-3", None).await.unwrap();
     assert_eq!((header.lease, header.wanted.all()), (4, vec![RunWish::Resume]));
     let waits = Append { lease: 4, ..append_of(2, Vec::new(), Then::Waits(9_000)) };

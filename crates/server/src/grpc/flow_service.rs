@@ -322,13 +322,16 @@ impl FlowApi {
         session: u64,
         mut inbound: Streaming<wire::RunnerSays>,
     ) -> Result<(), Status> {
-        while inbound.message().await?.is_some() {
+        while let Some(message) = inbound.message().await? {
             if self.enrolment.revocations().list().includes(node.stamp) {
                 self.flows.revoke(&node.name);
                 return Err(Status::permission_denied(format!("the node `{}` was revoked", node.name)));
             }
             if !self.flows.heard(&node.name, session) {
                 return Err(replaced());
+            }
+            if let Some(runner_says::Said::Leaves(_)) = message.said {
+                self.flows.leaves(&node.name, session);
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ pub struct RunRef {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunnerSays {
-    #[prost(oneof = "runner_says::Said", tags = "1, 2")]
+    #[prost(oneof = "runner_says::Said", tags = "1, 2, 3")]
     pub said: ::core::option::Option<runner_says::Said>,
 }
 /// Nested message and enum types in `RunnerSays`.
@@ -21,6 +21,8 @@ pub mod runner_says {
         Opened(super::RunnerOpened),
         #[prost(message, tag = "2")]
         Beat(super::RunnerBeat),
+        #[prost(message, tag = "3")]
+        Leaves(super::RunnerLeaves),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -49,6 +51,9 @@ pub struct RunnerBeat {
     #[prost(uint32, tag = "1")]
     pub runs: u32,
 }
+/// It takes no more runs, and what it has when its stream ends is for others at once.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RunnerLeaves {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunnerTold {
     #[prost(oneof = "runner_told::Told", tags = "1, 2, 3, 4, 5, 6, 7")]

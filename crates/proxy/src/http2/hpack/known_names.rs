@@ -24,7 +24,7 @@ pub(super) struct KnownName {
 }
 
 #[rustfmt::skip]
-const NAMES: [(&str, usize, Habit); 69] = [
+const NAMES: [(&str, usize, Habit); 70] = [
     (":authority", 1, Habit::Steady),
     (":method", 2, Habit::Steady),
     (":path", 4, Habit::Fickle),
@@ -93,6 +93,7 @@ const NAMES: [(&str, usize, Habit); 69] = [
     ("grpc-trace-bin", 0, Habit::Unique),
     ("idempotency-key", 0, Habit::Unique),
     ("grpc-timeout", 0, Habit::Fickle),
+    ("tulle-time-left", 0, Habit::Fickle),
     ("x-envoy-upstream-service-time", 0, Habit::Fickle),
 ];
 

@@ -8,6 +8,7 @@ use http::{Request, Response, StatusCode};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{
     AppProtocol, ExternalConfig, ExternalPort, OutsideProtocol, ServerName, WorkloadConfig,
@@ -16,7 +17,9 @@ use tulle_proxy::state::LocalWorkload;
 use tulle_proxy::{Arrived, FlowStep, InProcess, OwnCall, OwnCallError};
 
 use super::apps::{self, app, exchange, read_head};
-use super::mesh::{Authority, LOOPBACK, Node, Way, identity, path};
+use super::filtered::route;
+use super::mesh::{Authority, LOOPBACK, Node, Way, eventually, identity, path};
+use crate::mesh::logged;
 
 /// Has a workload's application be part of this process.
 fn take_in(node: &mut Node, name: &str, most_body: usize, waiting: usize) -> mpsc::Receiver<Arrived> {
@@ -42,7 +45,7 @@ fn take_in(node: &mut Node, name: &str, most_body: usize, waiting: usize) -> mps
 fn call(uri: &str, body: &'static str) -> OwnCall {
     OwnCall {
         workload: WorkloadName::new("default", "a"),
-        step: FlowStep { run: "r1".into(), task: "/do/0/pay".into() },
+        step: FlowStep { run: "r1".into(), task: "/do/0/pay".into(), shown_path: None },
         request: Request::post(uri).body(Bytes::from_static(body.as_bytes())).unwrap(),
         most_answer: 1000,
         time: Duration::from_secs(5),
@@ -65,8 +68,8 @@ async fn requests_are_handed_to_it_with_who_asks() {
         near.add_service("c", AppProtocol::Http1, vec![endpoint]);
         let address = near.listen("c").await;
         let answering = tokio::spawn(async move {
-            let Arrived { caller, port, head, body, answer } = arrivals.recv().await.unwrap();
-            assert_eq!((caller, port), (Some(identity("a")), 80));
+            let Arrived { caller, port, head, body, end, answer } = arrivals.recv().await.unwrap();
+            assert_eq!((caller, port, end), (Some(identity("a")), 80, None));
             assert_eq!((head.uri.path(), &*body), ("/x", &b"0123456789"[..]));
             let made = Response::builder()
                 .status(StatusCode::CREATED)
@@ -110,6 +113,36 @@ async fn requests_are_handed_to_it_with_who_asks() {
 }
 
 #[tokio::test]
+async fn it_knows_when_there_has_to_be_an_answer() {
+    for way in [Way::SameNode, Way::Link] {
+        let mut path = path(way, AppProtocol::Http1, apps::serve(app).await).await;
+        let host = if way == Way::Link { &mut path.far } else { &mut path.near };
+        let mut arrivals = take_in(host, "c-0", 10, 1);
+        for (timeouts, most) in [("request: 9s, backendRequest: 4s", 4), ("request: 2s", 2)] {
+            let rules = format!("  - timeouts: {{{timeouts}}}\n    backendRefs: [{{name: c, port: 80}}]\n");
+            route(&mut path, &rules);
+            let address = path.address;
+            let asked = Instant::now();
+            let asking = tokio::spawn(async move {
+                exchange(
+                    address,
+                    "GET /x HTTP/1.1\r\nhost: c\r\nconnection: close\r\ntulle-time-left: 1\r\n\r\n",
+                )
+                .await
+            });
+            let Arrived { head, end, answer, .. } = arrivals.recv().await.unwrap();
+            let (end, most) = (end.unwrap(), Duration::from_secs(most));
+            // In whole milliseconds, and without the way.
+            assert!(end + Duration::from_millis(1) >= asked + most, "{way:?} {timeouts}");
+            assert!(end <= Instant::now() + most, "{way:?} {timeouts}");
+            assert!(!head.headers.contains_key("tulle-time-left"), "{way:?}");
+            answer.send(Response::new(Bytes::new())).unwrap();
+            assert!(asking.await.unwrap().starts_with("HTTP/1.1 200"));
+        }
+    }
+}
+
+#[tokio::test]
 async fn its_own_calls_go_the_way_of_any() {
     for way in [Way::Plain, Way::SameNode, Way::Link] {
         let mut path = path(way, AppProtocol::Http1, apps::serve(app).await).await;
@@ -117,6 +150,18 @@ async fn its_own_calls_go_the_way_of_any() {
         let gone = OwnCall { workload: WorkloadName::new("default", "gone"), ..call("http://c/", "") };
         assert!(matches!(proxy.call(gone).await, Err(OwnCallError::NoWorkload(_))));
         let _arrivals = take_in(&mut path.near, "a", 0, 1);
+        path.near.change_mesh(|mesh| mesh.access_log = true);
+        let secret = format!("http://c/secret-of-{way:?}");
+        let step = FlowStep { shown_path: Some("/***".into()), ..call(&secret, "").step };
+        let answer = proxy.call(OwnCall { step, ..call(&secret, "") }).await.unwrap();
+        assert!(
+            text(&answer).starts_with(&format!("POST /secret-of-{way:?} ")),
+            "{way:?}: {}",
+            text(&answer)
+        );
+        eventually(|| logged(&["outbound", "path=\"/***\"", "run=\"r1\""]).then_some(())).await;
+        assert!(!logged(&["outbound", "/secret-of"]));
+        path.near.change_mesh(|mesh| mesh.access_log = false);
         let answer = proxy.call(call("http://c/x", "hello")).await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
         assert!(text(&answer).starts_with("POST /x HTTP/1.1\nhost: c\n"), "{way:?}: {}", text(&answer));
@@ -127,7 +172,7 @@ async fn its_own_calls_go_the_way_of_any() {
         assert_eq!(answer.headers()["tulle-reason"], "unknown-service", "{way:?}");
         let late = OwnCall { time: Duration::from_millis(20), ..call("http://c/slow", "") };
         assert!(matches!(proxy.call(late).await, Err(OwnCallError::Late(_))));
-        let edge = path.near.edge_with("c", 2).await;
+        let edge = path.near.edge_with("c", 3).await;
         assert_eq!(edge.failures, 0, "{way:?}");
     }
 }

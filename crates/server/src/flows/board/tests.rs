@@ -274,3 +274,21 @@ fn a_run_whose_turn_it_is_is_counted_once() {
     day.board.begins(&run("r2"), false, true);
     assert!(!day.board.is_unsure(&run("r2")) && day.board.with_queue().is_empty());
 }
+
+#[test]
+fn a_runner_that_leaves_gives_up_its_runs_with_its_stream() {
+    let mut day = Day::new();
+    let (session, _told) = day.open("n1", "shop", 10);
+    day.take_up("r1", None).unwrap();
+    assert!(day.board.hand_over(&Taker::named("n1/1"), &leased("r1", 1, &[])));
+    day.board.leaves("n1", session + 1);
+    assert!(day.take_up("r2", None).is_ok(), "another stream said so");
+    day.board.leaves("n1", session);
+    assert_eq!(day.take_up("r3", None), Err(NoTaker::Full));
+    // It goes on with what it has until then.
+    assert!(day.board.has(&run("r1"), "n1", 1) && day.board.take_orphans("shop", 9).is_empty());
+    day.board.closed("n1", session);
+    let orphans: Vec<_> = day.board.take_orphans("shop", 9).into_iter().map(|(run, _)| run).collect();
+    assert_eq!(orphans.len(), 2);
+    assert!(orphans.contains(&run("r1")) && orphans.contains(&run("r2")));
+}
