@@ -21,7 +21,7 @@ use tulle_model::stamp::Stamp;
 pub use self::counts::FlowTally;
 pub(super) use self::counts::{MOST_QUEUED, Refusal};
 use self::unheard::Unheard;
-use super::{RunHeader, RunName, RunWish, Wanted};
+use super::{RunHeader, RunName, RunWish, RunWishes};
 
 /// What a runner is told, beside the Flows.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,7 +77,7 @@ struct Carried {
     /// Zero while it is not known yet.
     lease: u64,
     account: Arc<str>,
-    wanted: Wanted,
+    wanted: RunWishes,
     /// Its runner has asked for it, or added to it, under this lease.
     is_heard: bool,
 }
@@ -313,7 +313,7 @@ impl Board {
             is_orphan: true,
             lease,
             account,
-            wanted: Wanted::default(),
+            wanted: RunWishes::default(),
             is_heard: false,
         });
         if carried.taker != *of {

@@ -12,8 +12,8 @@ use tulle_model::flow::scope::{Millis, RunInfo};
 
 use super::keys::{self, RecordPart};
 use super::{
-    Append, FlowsError, Given, Loaded, RunHeader, RunName, RunState, RunWish, Seal, Start, Started, Then,
-    Wanted,
+    Append, FlowsError, Given, Loaded, RunHeader, RunName, RunState, RunWish, RunWishes, Seal, Start,
+    Started, Then,
 };
 use crate::ca::seal::hex;
 use crate::store::{RecordWrite, Store, StoreError};
@@ -58,7 +58,7 @@ impl RunBook {
             runner: runner.unwrap_or_default(),
             entries: 0,
             given: given_key.clone(),
-            wanted: Wanted::default(),
+            wanted: RunWishes::default(),
         };
         let mut write = RecordWrite::default();
         write.expected.push((keys::header(&name), None));
@@ -157,7 +157,7 @@ impl RunBook {
                 ended: Some(at),
                 lease: before.lease + 1,
                 entries: before.entries.saturating_add(1),
-                wanted: Wanted::default(),
+                wanted: RunWishes::default(),
                 ..before.clone()
             };
             (!before.state.is_over() && may(before.state)).then_some(ended)
@@ -254,7 +254,7 @@ impl RunBook {
         };
         header.wanted.shown(entries);
         if header.state.is_over() {
-            header.wanted = Wanted::default();
+            header.wanted = RunWishes::default();
         } else if header.state != RunState::Active {
             header.wanted.left(lease);
             if !header.wanted.is_empty() {

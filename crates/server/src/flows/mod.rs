@@ -43,7 +43,7 @@ pub use self::known::{AllFlows, HttpTrigger, KnownFlow, KnownFlows};
 pub use self::lists::RunPage;
 pub use self::sealed::Seal;
 pub use self::starting::{Begun, MOST_BYTES, NewStart};
-pub use self::wanted::{RunWish, Wanted};
+pub use self::wanted::{RunWish, RunWishes};
 use crate::objects::ObjectError;
 use crate::store::StoreError;
 
@@ -71,8 +71,8 @@ pub struct RunHeader {
     pub entries: u32,
     /// The name that its caller has given it, as a hash.
     pub given: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Wanted::is_empty")]
-    pub wanted: Wanted,
+    #[serde(default, skip_serializing_if = "RunWishes::is_empty")]
+    pub wanted: RunWishes,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

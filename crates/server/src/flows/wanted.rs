@@ -33,7 +33,7 @@ impl RunWish {
 
 /// All that is wanted of a run, in the order in which it was said: at most one of a kind, however often people say so.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wanted(Vec<Said>);
+pub struct RunWishes(Vec<Said>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Said {
@@ -42,7 +42,7 @@ struct Said {
     lease: u64,
 }
 
-impl Wanted {
+impl RunWishes {
     pub(super) fn add(&mut self, wish: RunWish, lease: u64) {
         self.0.retain(|said| !said.wish.is_like(&wish));
         self.0.push(Said { wish, lease });

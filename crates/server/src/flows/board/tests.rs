@@ -12,7 +12,7 @@ fn run(name: &str) -> RunName {
 
 /// A run's header under a lease, with what is wanted of it since which lease.
 fn leased(name: &str, lease: u64, wanted: &[(RunWish, u64)]) -> RunHeader {
-    let mut all = Wanted::default();
+    let mut all = RunWishes::default();
     wanted.iter().for_each(|(wish, since)| all.add(wish.clone(), *since));
     RunHeader {
         name: run(name),
