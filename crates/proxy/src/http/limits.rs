@@ -75,18 +75,22 @@ impl TimeLimits {
     /// When an attempt has to be over that begins now.
     #[cold]
     pub fn attempt_end(&self) -> Option<RequestEnd> {
-        let attempt = self.rule.timeouts.backend_request.map(|time| Instant::now() + time);
-        attempt.into_iter().chain(self.end).min().map(RequestEnd)
+        self.first_over().map(|(end, ..)| RequestEnd(end))
+    }
+
+    /// Which limit is the first to end an attempt that begins now: when, its field, and how long it is.
+    fn first_over(&self) -> Option<(Instant, &'static str, Duration)> {
+        let Timeouts { request, backend_request } = self.rule.timeouts;
+        let attempt = backend_request.map(|time| (Instant::now() + time, "backendRequest", time));
+        let whole = self.end.zip(request).map(|(end, time)| (end, "request", time));
+        [attempt, whole].into_iter().flatten().min()
     }
 
     /// An attempt begins.
     #[cold]
     fn begin(&mut self) {
-        let Timeouts { request, backend_request } = self.rule.timeouts;
-        let attempt = backend_request.map(|time| (Instant::now() + time, "backendRequest", time));
-        let whole = self.end.zip(request).map(|(end, time)| (end, "request", time));
         // One of them there is.
-        let Some((until, field, time)) = [attempt, whole].into_iter().flatten().min() else { return };
+        let Some((until, field, time)) = self.first_over() else { return };
         (self.field, self.time, self.is_over) = (field, time, false);
         self.timer.as_mut().reset(until);
     }

@@ -326,6 +326,12 @@ impl Board {
         self.put_back_orphan(run);
     }
 
+    /// The same of a run that the store has under its header's lease.
+    pub(super) fn orphan_of(&mut self, header: &RunHeader) {
+        let RunHeader { name, account, lease, runner, .. } = header;
+        self.orphan(name.clone(), account.clone(), *lease, &Taker::named(runner));
+    }
+
     /// The namespaces with orphans.
     pub(super) fn with_orphans(&self) -> Vec<Arc<str>> {
         self.orphans.keys().cloned().collect()
@@ -386,16 +392,18 @@ impl Board {
         Ok(taker)
     }
 
-    /// Has a process of a node have what a former one had; none where it is gone itself, or somebody else has it, or it does already.
-    pub(super) fn inherit(&mut self, run: &RunName, heir: &Taker) -> Option<Taker> {
-        self.runners.get(&heir.node).filter(|runner| runner.instance == heir.instance)?;
+    /// Has a process of a node have what a former one had; `false` where it is gone itself, or somebody else has it, or it does already.
+    pub(super) fn inherit(&mut self, run: &RunName, heir: &Taker) -> bool {
+        let is_present = self.runners.get(&heir.node).is_some_and(|runner| runner.instance == heir.instance);
         let is_of_former = |carried: &&Carried| {
             carried.taker.node == heir.node && carried.taker.instance != heir.instance && !carried.is_orphan
         };
-        let account = self.runs.get(run).filter(is_of_former)?.account.clone();
-        let taker = heir.clone();
-        self.reserve(run, &account, taker.clone());
-        Some(taker)
+        let Some(carried) = self.runs.get(run).filter(is_of_former).filter(|_| is_present) else {
+            return false;
+        };
+        let account = carried.account.clone();
+        self.reserve(run, &account, heir.clone());
+        true
     }
 
     fn reserve(&mut self, run: &RunName, account: &Arc<str>, taker: Taker) {

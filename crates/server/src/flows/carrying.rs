@@ -9,7 +9,6 @@ use tulle_model::flow::history::Outcome;
 use tulle_model::rbac::{AUTHENTICATED, ApiAction, Asker, ResourceAction};
 use tulle_model::registry::KindId;
 
-use super::board::Taker;
 use super::changes::RunChange;
 use super::dispatcher::{Counted, Flows};
 use super::{Append, FlowsError, Loaded, RunHeader, RunName, RunState};
@@ -71,8 +70,7 @@ impl Flows {
         }
         if header.state == RunState::Active {
             // What its runner did not hear in time is told to the next.
-            let nobody = Taker::named(&header.runner);
-            self.board.lock().orphan(run.clone(), header.account, header.lease, &nobody);
+            self.board.lock().orphan_of(&header);
         }
         self.has_room();
         Ok(())

@@ -417,8 +417,7 @@ impl Flows {
             }
             GivenTo::NoRoom(_) => match self.book.lease(run, "", None).await {
                 Ok(header) => {
-                    let nobody = Taker::named("");
-                    self.board.lock().orphan(run.clone(), header.account, header.lease, &nobody);
+                    self.board.lock().orphan_of(&header);
                     Ok(true)
                 }
                 Err(FlowsError::Lost(_) | FlowsError::NotFound(_)) => Ok(false),
@@ -454,10 +453,8 @@ impl Flows {
     pub async fn lease_inherited(&self, node: Arc<str>, instance: Arc<str>, inherited: Vec<RunName>) {
         let heir = Taker { node, instance };
         let leases = inherited.into_iter().map(async |run| {
-            let taker = self.board.lock().inherit(&run, &heir);
-            if let Some(taker) = taker
-                && let Err(error) = self.lease_to(&run, &taker, None).await
-            {
+            let inherits = self.board.lock().inherit(&run, &heir);
+            if inherits && let Err(error) = self.lease_to(&run, &heir, None).await {
                 tracing::warn!(run = %run.run, %error, "a run is not leased to the new process of its node");
             }
         });

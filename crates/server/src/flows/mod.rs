@@ -9,6 +9,7 @@ mod board;
 mod book;
 mod carrying;
 mod changes;
+mod commands;
 mod dispatcher;
 mod ends;
 mod forget;
@@ -22,7 +23,6 @@ mod starting;
 #[cfg(test)]
 mod tests;
 mod wanted;
-mod wishes;
 
 use std::sync::Arc;
 
@@ -71,6 +71,7 @@ pub struct RunHeader {
     pub entries: u32,
     /// The name that its caller has given it, as a hash.
     pub given: Option<Arc<str>>,
+    /// What people want of it, and its history does not show yet.
     #[serde(default, skip_serializing_if = "RunWishes::is_empty")]
     pub wanted: RunWishes,
 }

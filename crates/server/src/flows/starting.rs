@@ -117,7 +117,7 @@ impl Flows {
         };
         if !is_his {
             // He was given up before it was written.
-            board.orphan(run, flow.account.clone(), header.lease, &taker);
+            board.orphan_of(&header);
             self.look.notify_one();
         }
         drop(board);

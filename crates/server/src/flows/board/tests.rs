@@ -42,6 +42,17 @@ impl Day {
     }
 
     fn open(&mut self, node: &str, spaces: &str, most: usize) -> (u64, mpsc::Receiver<RunnerNote>) {
+        self.open_with(node, spaces, most, Vec::new())
+    }
+
+    /// The stream of a process that has runs.
+    fn open_with(
+        &mut self,
+        node: &str,
+        spaces: &str,
+        most: usize,
+        holds: Vec<(RunName, u64)>,
+    ) -> (u64, mpsc::Receiver<RunnerNote>) {
         let (notes, told) = mpsc::channel(16);
         let new = NewRunner {
             node: node.into(),
@@ -50,25 +61,14 @@ impl Day {
             spaces: vec![spaces.to_owned()].into(),
             most,
             notes,
-            holds: Vec::new(),
+            holds,
         };
         (self.board.open(new, self.now).0, told)
     }
 
     /// The stream of a process opens anew, which has a run.
     fn reopen(&mut self, node: &str, holds: &str, lease: u64) -> mpsc::Receiver<RunnerNote> {
-        let (notes, told) = mpsc::channel(16);
-        let new = NewRunner {
-            node: node.into(),
-            instance: "1".into(),
-            stamp: Some(Stamp(1)),
-            spaces: vec!["shop".to_owned()].into(),
-            most: 10,
-            notes,
-            holds: vec![(run(holds), lease)],
-        };
-        self.board.open(new, self.now);
-        told
+        self.open_with(node, "shop", 10, vec![(run(holds), lease)]).1
     }
 
     fn take_up(&mut self, name: &str, first: Option<&str>) -> Result<String, NoTaker> {

@@ -143,7 +143,7 @@ impl Flows {
             Ok(leased) => {
                 let mut board = self.board.lock();
                 if !board.hand_over(&taker, &leased) {
-                    board.orphan(run.clone(), leased.account.clone(), leased.lease, &taker);
+                    board.orphan_of(&leased);
                 }
                 drop(board);
                 self.changes.tell(RunChange::Now(leased));
