@@ -20,6 +20,31 @@ pub(super) async fn of_policy(objects: &Objects, policy: &Value) -> Result<Vec<S
     Ok(unmatched(policy, InNamespace { services: &services, flows: &flows, workloads: &workloads }))
 }
 
+/// That a Service or a Flow does not have its name, as an older one of the other kind has it.
+pub(super) async fn of_name(
+    objects: &Objects,
+    kind: &'static Kind,
+    object: &Value,
+) -> Result<Vec<String>, ObjectError> {
+    let text = |object: &Value, field: &str| object["metadata"][field].as_str().map(str::to_owned);
+    let (Some(namespace), Some(name)) = (text(object, "namespace"), text(object, "name")) else {
+        return Ok(Vec::new());
+    };
+    let other = if kind.id == KindId::Flow { KindId::Service } else { KindId::Flow };
+    let Some(found) = objects.get(other.kind(), &namespace, &name).await? else { return Ok(Vec::new()) };
+    let created = |object: &Value| text(object, "creationTimestamp");
+    let (flow, is_older) = match other {
+        KindId::Flow => (&found, created(&found) < created(object)),
+        _ => (object, created(&found) <= created(object)),
+    };
+    let has_trigger = flow.pointer("/spec/trigger/http").is_some();
+    let (kind, other) = (kind.kind, other.kind().kind);
+    let warning = format!(
+        "the name is that of {other} {namespace}/{name}, which is older: nobody reaches this {kind} by it"
+    );
+    Ok(Vec::from_iter((has_trigger && is_older).then_some(warning)))
+}
+
 /// Where a route does nothing, and what it takes from others.
 pub(super) async fn of_route(
     objects: &Objects,

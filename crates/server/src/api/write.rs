@@ -170,6 +170,7 @@ impl WriteRequest<'_> {
             KindId::HttpRoute | KindId::GrpcRoute | KindId::TlsRoute | KindId::TcpRoute => {
                 foretold::of_route(self.objects, self.target.kind, object).await
             }
+            KindId::Service | KindId::Flow => foretold::of_name(self.objects, self.target.kind, object).await,
             _ => return Vec::new(),
         };
         told.unwrap_or_default()

@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::client::{Answer, SERVICES, TestApi};
 
 const POLICIES: &str = "/apis/tulle.dev/v1alpha1/namespaces/default/authorizationpolicies";
+const FLOWS: &str = "/apis/tulle.dev/v1alpha1/namespaces/default/flows";
 const WORKLOADS: &str = "/apis/tulle.dev/v1alpha1/namespaces/default/workloads";
 
 fn warnings(answer: &Answer) -> Vec<String> {
@@ -50,6 +51,40 @@ async fn a_target_of_a_policy_that_finds_nothing_is_told() {
     other["metadata"]["name"] = json!("q");
     let answer = api.post(&path, &other).await;
     assert_eq!(warnings(&answer).len(), 1, "{}", answer.body);
+}
+
+#[tokio::test]
+async fn a_name_that_another_has_is_told() {
+    let api = TestApi::start().await;
+    let flow = |name: &str, trigger: serde_json::Value| {
+        json!({
+            "apiVersion": "tulle.dev/v1alpha1",
+            "kind": "Flow",
+            "metadata": { "name": name },
+            "spec": { "trigger": trigger, "workflow": {
+                "document": { "dsl": "1.0.3", "namespace": "a", "name": "b", "version": "1.0.0" },
+                "do": [{ "one": { "set": { "a": 1 } } }],
+            } },
+        })
+    };
+    let service = json!({ "metadata": { "name": "c" }, "spec": { "ports": [{ "port": 80 }] } });
+    api.post(SERVICES, &service).await.expect(201);
+    for (name, trigger, expected) in [
+        ("c", json!({ "http": { "port": 81 } }), "the name is that of Service default/c, which is older"),
+        ("d", json!({ "http": {} }), ""),
+        ("e", json!({}), ""),
+    ] {
+        let told = warnings(&api.post(FLOWS, &flow(name, trigger)).await);
+        assert_eq!(told.is_empty(), expected.is_empty(), "{name}: {told:?}");
+        assert!(expected.is_empty() || told[0].contains(expected), "{name}: {told:?}");
+    }
+    // The other way round, of what was made a while ago: times are in seconds.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    for (name, is_told) in [("d", true), ("e", false), ("f", false)] {
+        let service = json!({ "metadata": { "name": name }, "spec": { "ports": [{ "port": 80 }] } });
+        let told = warnings(&api.post(SERVICES, &service).await);
+        assert_eq!(told.len(), usize::from(is_told), "{name}: {told:?}");
+    }
 }
 
 const ROUTES: &str = "/apis/gateway.networking.k8s.io/v1/namespaces/default";
