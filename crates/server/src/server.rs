@@ -29,7 +29,7 @@ use crate::controller::{Controller, Writers};
 use crate::enrolment::{Enrolment, EnrolmentError, JoinToken, TokenRequest};
 use crate::events::{Events, Severity};
 use crate::fleet::{Fleet, InvalidLeases, Leases};
-use crate::flows::{Flows, FlowsError, KnownFlows, RunBook, Seal};
+use crate::flows::{Flows, FlowsError, InvalidBounds, KnownFlows, RunBook, RunBounds, Seal};
 use crate::founding::{self, Owner, State, StateError};
 use crate::grpc::ads::Discovery;
 use crate::grpc::flow_service::FlowApi;
@@ -73,6 +73,8 @@ pub struct ServerConfig {
     pub authority: Option<AuthorityFiles>,
     /// How long a node may be silent, and with what consequence.
     pub leases: Leases,
+    /// How much a run of a Flow may take.
+    pub run_bounds: RunBounds,
 }
 
 impl ServerConfig {
@@ -86,6 +88,7 @@ impl ServerConfig {
             api_names: Vec::new(),
             authority: None,
             leases: Leases::default(),
+            run_bounds: RunBounds::default(),
         }
     }
 }
@@ -97,6 +100,8 @@ pub enum StartError {
     TrustDomain(#[from] InvalidIdentity),
     #[error(transparent)]
     Leases(#[from] InvalidLeases),
+    #[error(transparent)]
+    RunBounds(#[from] InvalidBounds),
     #[error("cannot make the folder {}: {source}", path.display())]
     Home { path: PathBuf, source: std::io::Error },
     #[error("cannot listen on {address} for {what}: {source}; choose another address, or stop what uses it")]
@@ -144,6 +149,7 @@ impl Server {
     pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
         let domain = TrustDomain::new(&config.trust_domain)?;
         config.leases.check()?;
+        config.run_bounds.check()?;
         let dir = config.home.join("server");
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -180,7 +186,7 @@ impl Server {
         let events = Events::new(objects.clone());
         let known_flows = KnownFlows::open(objects.clone()).await?;
         let flows = Flows::start(
-            RunBook::new(store.clone(), seal),
+            RunBook::new(store.clone(), seal, config.run_bounds),
             known_flows.clone(),
             objects.clone(),
             access.clone(),
@@ -370,7 +376,7 @@ async fn open_state(
     state.check_owner(&store, &authority).await?;
     let master = MasterKey::open(&dir.join(founding::MASTER_KEY))?;
     let session_key = session_key(&dir.join("ca"), &master);
-    let seal = Seal::new(master.secret())?;
+    let seal = Seal::new(master.secret());
     let tokens = JwtAuthority::open(&dir.join("ca"), master, domain, now)?;
     let master = MasterKey::open(&dir.join(founding::MASTER_KEY))?;
     let api_authority = ApiAuthority::open(&dir.join("api"), master, &api_names(config), now)?;

@@ -10,6 +10,9 @@ pub enum BookError {
     /// The run is another one's by now.
     #[error("somebody else carries the run out by now")]
     Lost,
+    /// The history is as large as it may be; the text says how large.
+    #[error("{0}")]
+    Full(String),
     /// It may go well another time.
     #[error("histories cannot be reached: {0}")]
     Later(String),

@@ -114,7 +114,7 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
     async fn until_over(&mut self) -> Result<(), Lost> {
         let mut run = match self.replayed().await {
             Ok(run) => run,
-            Err(fault) => return self.append(None, self.ends(Outcome::Faulted(fault))).await,
+            Err(fault) => return self.append(None, self.ends(Outcome::Faulted(fault))).await.map(drop),
         };
         self.settle(&mut run).await?;
         self.orders = run.orders_again();
@@ -131,9 +131,9 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
                 bytes += if let Arrival::Done(done) = &arrival { done.bytes } else { 0 };
                 self.take(&mut run, arrival).await?;
             }
-            let then = self.then(&run);
+            let mut then = self.then(&run);
             if !self.pending.is_empty() || then != Then::GoesOn {
-                self.append(Some(&run), then.clone()).await?;
+                then = self.append(Some(&run), then).await?;
             }
             if let Then::Ends(_, outcome) = then {
                 self.tells.send_replace(Some(outcome));
@@ -344,8 +344,9 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
         next.filter(|due| *due > soon).map_or(Then::GoesOn, Then::Waits)
     }
 
-    /// Has the book have all that it does not have. Returns when it has.
-    async fn append(&mut self, run: Option<&Run>, then: Then) -> Result<(), Lost> {
+    /// Has the book have all that it does not have. Returns when it has, and how it goes on: where there is no more room in
+    /// the history, the run ends with what is there.
+    async fn append(&mut self, run: Option<&Run>, then: Then) -> Result<Then, Lost> {
         let entries = std::mem::take(&mut self.pending);
         let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
         self.since_checkpoint = self.since_checkpoint.saturating_add(count);
@@ -359,18 +360,23 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
         if is_due {
             self.since_checkpoint = 0;
         }
-        let append = Append { lease: self.given.lease, first: self.recorded, entries, checkpoint, then };
+        let mut append = Append { lease: self.given.lease, first: self.recorded, entries, checkpoint, then };
         let mut pause = Pause::default();
         loop {
             let appended = self.shared.book.append(&self.given.id, &append);
             match beside(&mut self.around, appended).await? {
                 Ok(()) => break,
                 Err(BookError::Lost) => return Err(Lost),
+                Err(BookError::Full(why)) => {
+                    let fault = Fault { instance: "/".into(), ..FaultKind::Runtime.fault(why) };
+                    append.then = self.ends(Outcome::Faulted(fault));
+                    append.entries.clear();
+                }
                 Err(BookError::Later(_)) => beside(&mut self.around, pause.pass()).await?,
             }
         }
         self.recorded = self.recorded.saturating_add(count);
-        Ok(())
+        Ok(append.then)
     }
 
     fn carry_out_orders(&mut self) {

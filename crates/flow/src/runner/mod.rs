@@ -35,7 +35,7 @@ pub use self::book::{Book, BookError};
 pub use self::caller::{CallAnswer, Caller, OutgoingCall};
 use self::carried::Carried;
 pub use self::clock::Clock;
-pub use self::replay::replay;
+pub use self::replay::Replay;
 use self::schemas::SchemaCache;
 use self::tokens::TokenCache;
 use crate::evaluator::Evaluator;

@@ -4,24 +4,67 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tulle_model::flow::history::{HistoryEntry, lasting};
-use tulle_model::flow::run::{Run, RunEvent};
+use tulle_model::flow::run::{Run, RunEvent, RunStep};
+use tulle_model::flow::scope::RunInfo;
+use tulle_model::flow::workflow::Workflow;
 
 use super::backoff::Pause;
 use crate::evaluator::Evaluator;
 use crate::questions::answer;
 
-/// Takes a run through all of its history: to look at what it has gone through, it is one that tells ([`Run::begin_watched`]).
-pub async fn replay(run: &mut Run, entries: &[HistoryEntry], evaluator: &Evaluator) {
-    for (_, entry) in lasting(0, entries) {
-        reach(run, &entry.event, evaluator).await;
-        take(run, entry);
+/// How often what a run asks is asked again before somebody is told.
+const UNTOLD: u32 = 10;
+
+/// A run that is taken through its history as that grows, to look at what it goes through.
+pub struct Replay {
+    /// As it began.
+    begun: Run,
+    /// Where the history has led to: what it asks then has no answer yet.
+    run: Run,
+    entries: Vec<HistoryEntry>,
+    steps: Vec<RunStep>,
+}
+
+impl Replay {
+    pub fn new(workflow: Arc<Workflow>, info: Arc<RunInfo>) -> Self {
+        let begun = Run::begin_watched(workflow, info);
+        Self { run: begun.clone(), begun, entries: Vec::new(), steps: Vec::new() }
     }
-    // What has no answer at once is of whoever carries it out.
-    while let Some(question) = run.question() {
-        match answer(&question, evaluator, &no_secrets()).await {
-            Ok(value) => run.answer(Ok(value)),
-            Err(_) => return,
+
+    /// All of the history that was added.
+    pub fn entries(&self) -> &[HistoryEntry] {
+        &self.entries
+    }
+
+    /// Takes what comes next of the history.
+    pub async fn add(&mut self, entries: Vec<HistoryEntry>, evaluator: &Evaluator) {
+        let goes_back = entries.iter().any(|entry| matches!(entry.event, RunEvent::Retried { .. }));
+        let mut from = self.entries.len();
+        self.entries.extend(entries);
+        if goes_back {
+            self.run = self.begun.clone();
+            self.steps.clear();
+            from = 0;
         }
+        for (_, entry) in lasting(0, &self.entries[from..]) {
+            reach(&mut self.run, &entry.event, evaluator).await;
+            take(&mut self.run, entry);
+        }
+        self.steps.extend(self.run.take_steps());
+    }
+
+    /// The run as it is now, and what it has gone through.
+    pub async fn now(&self, evaluator: &Evaluator) -> (Run, Vec<RunStep>) {
+        let (mut run, mut steps) = (self.run.clone(), self.steps.clone());
+        while let Some(question) = run.question() {
+            match answer(&question, evaluator, &no_secrets()).await {
+                Ok(value) => run.answer(Ok(value)),
+                // What has no answer at once is of whoever carries it out.
+                Err(_) => break,
+            }
+        }
+        steps.extend(run.take_steps());
+        (run, steps)
     }
 }
 
@@ -39,14 +82,21 @@ pub(super) async fn reach(run: &mut Run, event: &RunEvent, evaluator: &Evaluator
 }
 
 async fn answer_until(run: &mut Run, until: Option<u32>, evaluator: &Evaluator) {
-    let mut pause = Pause::default();
+    let (mut pause, mut attempts) = (Pause::default(), 0);
     while let Some(question) = run.question().filter(|_| Some(run.question_number()) != until) {
         match answer(&question, evaluator, &no_secrets()).await {
             Ok(value) => {
                 run.answer(Ok(value));
-                pause = Pause::default();
+                (pause, attempts) = (Pause::default(), 0);
             }
-            Err(_) => pause.pass().await,
+            Err(why) => {
+                attempts += 1;
+                if attempts == UNTOLD {
+                    let run = &*question.scope.run.id;
+                    tracing::warn!(run, "the run waits: what was answered before has no answer now: {why:?}");
+                }
+                pause.pass().await;
+            }
         }
     }
 }

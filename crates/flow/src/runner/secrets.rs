@@ -53,7 +53,7 @@ impl RunSecrets {
                     return Ok(read);
                 }
                 Err(BookError::Lost) => return Err(Lost),
-                Err(BookError::Later(_)) => pause.pass().await,
+                Err(BookError::Later(_) | BookError::Full(_)) => pause.pass().await,
             }
         }
     }

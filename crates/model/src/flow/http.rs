@@ -260,7 +260,7 @@ fn fault_of(answer: &Answer) -> Fault {
 }
 
 fn start_of(text: &str) -> String {
-    text.chars().take(MOST_SHOWN).collect()
+    text.trim_end().chars().take(MOST_SHOWN).collect()
 }
 
 /// Headers as an output has them: those that prove something to somebody are not shown.

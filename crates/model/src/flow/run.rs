@@ -29,7 +29,7 @@ use super::workflow::{SchemaSource, TaskId, Workflow};
 use crate::json_bounds::is_deeper;
 
 /// A run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Run {
     workflow: Arc<Workflow>,
     info: Arc<RunInfo>,

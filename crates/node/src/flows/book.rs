@@ -36,11 +36,12 @@ pub(super) fn run_id(run: wire::RunRef) -> RunName {
 pub(super) fn failed(status: &tonic::Status) -> BookError {
     match status.code() {
         Code::Aborted | Code::NotFound | Code::PermissionDenied => BookError::Lost,
+        Code::OutOfRange => BookError::Full(status.message().to_owned()),
         _ => BookError::Later(explain_status(status)),
     }
 }
 
-fn late(_: tokio::time::error::Elapsed) -> BookError {
+pub(super) fn late(_: tokio::time::error::Elapsed) -> BookError {
     BookError::Later("the server gives no answer".to_owned())
 }
 

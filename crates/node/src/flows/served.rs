@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -19,8 +20,11 @@ use crate::workloads::{Port, WorkloadSpec, Workloads};
 
 /// How many requests may wait to be taken.
 const WAITING: usize = 256;
-/// How many bytes the body of a request may have: that of a document between tasks, and room for how it is written.
-const MOST_BODY: usize = 512 << 10;
+/// How many bytes a document between tasks has at most, as long as the server has not said that. The body of a request may have twice
+/// as many: it may be written with blanks.
+const MOST_DOCUMENT: usize = 256 << 10;
+/// What the server may say.
+const LARGEST_DOCUMENT: u64 = 1 << 20;
 /// The port of a workload whose Flow nobody starts by a request.
 const NO_TRIGGER: u16 = 1;
 
@@ -69,6 +73,7 @@ pub(super) struct ServedFlows {
     workloads: Arc<Workloads>,
     /// Where the mesh's own processes listen.
     never: Mutex<Arc<[SocketAddr]>>,
+    most_document: AtomicUsize,
     flows: Mutex<BTreeMap<NamespacedName, Served>>,
     /// Counts the changes.
     changed: watch::Sender<u64>,
@@ -104,7 +109,8 @@ impl Flow {
 impl ServedFlows {
     pub fn new(node: &str, workloads: Arc<Workloads>) -> Arc<Self> {
         let (never, flows, changed) = (Mutex::default(), Mutex::default(), watch::Sender::new(0));
-        Arc::new(Self { node: node.to_owned(), workloads, never, flows, changed })
+        let most_document = AtomicUsize::new(MOST_DOCUMENT);
+        Arc::new(Self { node: node.to_owned(), workloads, never, most_document, flows, changed })
     }
 
     /// Where the mesh's own processes listen. It holds for Flows that are told afterwards, as all are that a new stream tells.
@@ -113,6 +119,18 @@ impl ServedFlows {
         if **never != *addresses {
             *never = addresses.into();
         }
+    }
+
+    /// How many bytes a document between tasks may have; zero: the server does not say. It holds as [`Self::keep_from`] does.
+    pub fn set_most_document(&self, most: u64) {
+        if most > 0 {
+            let most = most.min(LARGEST_DOCUMENT).try_into().unwrap_or(MOST_DOCUMENT);
+            self.most_document.store(most, Ordering::Relaxed);
+        }
+    }
+
+    pub fn most_document(&self) -> usize {
+        self.most_document.load(Ordering::Relaxed)
     }
 
     pub fn get(&self, name: &NamespacedName) -> Option<Arc<Flow>> {
@@ -135,7 +153,7 @@ impl ServedFlows {
             self.workloads.remove_in_process(&known.workload);
             flows.remove(&flow.name);
         }
-        let (within, arrivals) = InProcess::new(WAITING, MOST_BODY, never.clone());
+        let (within, arrivals) = InProcess::new(WAITING, 2 * self.most_document(), never.clone());
         let workload = self.workloads.add_in_process(self.spec(&flow), within)?;
         flows.insert(flow.name.clone(), Served { flow, workload, never });
         drop(flows);

@@ -17,7 +17,7 @@ use tulle_proxy::Arrived;
 use tulle_wire::flow as wire;
 use tulle_wire::flow::run_command::Command;
 
-use super::book::{failed, reference, run_id};
+use super::book::{failed, late, reference, run_id};
 use super::served::Flow;
 use super::workflow::read_workflow;
 use super::{Coming, FlowNode, trigger};
@@ -120,6 +120,7 @@ async fn hold(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>) -> Result<(), tonic
                 let servers =
                     ports.flat_map(|port| addresses.iter().map(move |ip| SocketAddr::new(*ip, port)));
                 node.served.keep_from(node.own.iter().copied().chain(servers).collect());
+                node.served.set_most_document(settings.most_document);
                 beats = interval(Duration::from_millis(settings.lease_millis.max(100)) / 4);
                 beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
             }
@@ -231,18 +232,13 @@ impl FlowNode {
 async fn carry_on(node: &FlowNode, run: &RunName) -> bool {
     let Ok(_place) = node.loads.acquire().await else { return true };
     let Some(lease) = node.coming.lock().get(run).map(|known| known.lease) else { return true };
-    let request = wire::LoadRunRequest { run: Some(reference(run)), lease };
-    let mut client = node.server.flows();
-    let loaded = match timeout(OPEN, client.load(request)).await {
-        Ok(Ok(loaded)) => read(run, lease, loaded.into_inner()),
-        Ok(Err(status)) => match failed(&status) {
-            BookError::Lost => Ok(None),
-            BookError::Later(why) => {
-                tracing::debug!(run = &*run.run, "a run cannot be loaded for now: {why}");
-                return false;
-            }
-        },
-        Err(_) => return false,
+    let loaded = match load(node, run, lease).await {
+        Ok(loaded) => loaded.map(Some),
+        Err(BookError::Lost) => Ok(None),
+        Err(BookError::Later(why) | BookError::Full(why)) => {
+            tracing::debug!(run = &*run.run, "a run cannot be loaded for now: {why}");
+            return false;
+        }
     };
     let mut coming = node.coming.lock();
     // It was lost, or is this node's under another lease, by now.
@@ -269,10 +265,41 @@ async fn carry_on(node: &FlowNode, run: &RunName) -> bool {
     true
 }
 
-fn read(run: &RunName, lease: u64, loaded: wire::LoadRunResponse) -> Result<Option<GivenRun>, String> {
+/// A run as the server has it; the inner `Err` says what cannot be read of it.
+async fn load(node: &FlowNode, run: &RunName, lease: u64) -> Result<Result<GivenRun, String>, BookError> {
+    let loaded = load_part(node, run, lease, None).await?;
+    let (mut has_more, mut entries) = (loaded.has_more, loaded.entries.clone());
+    let first = loaded.checkpoint.as_ref().map_or(0, |at| at.entries);
+    while has_more {
+        let next = first.saturating_add(entries.len().try_into().unwrap_or(u32::MAX));
+        let part = load_part(node, run, lease, Some(next)).await?;
+        has_more = part.has_more && !part.entries.is_empty();
+        entries.extend(part.entries);
+    }
+    Ok(read(run, lease, loaded, entries))
+}
+
+async fn load_part(
+    node: &FlowNode,
+    run: &RunName,
+    lease: u64,
+    first: Option<u32>,
+) -> Result<wire::LoadRunResponse, BookError> {
+    let request = wire::LoadRunRequest { run: Some(reference(run)), lease, first };
+    let mut client = node.server.flows();
+    let answer = timeout(OPEN, client.load(request)).await.map_err(late)?;
+    Ok(answer.map_err(|status| failed(&status))?.into_inner())
+}
+
+fn read(
+    run: &RunName,
+    lease: u64,
+    loaded: wire::LoadRunResponse,
+    entries: Vec<bytes::Bytes>,
+) -> Result<GivenRun, String> {
     let entry = |bytes: bytes::Bytes| serde_json::from_slice::<HistoryEntry>(&bytes);
-    let entries: Result<Vec<_>, _> = loaded.entries.into_iter().map(entry).collect();
-    Ok(Some(GivenRun {
+    let entries: Result<Vec<_>, _> = entries.into_iter().map(entry).collect();
+    Ok(GivenRun {
         id: run.clone(),
         lease,
         info: Arc::new(serde_json::from_slice(&loaded.info).map_err(|error| error.to_string())?),
@@ -280,5 +307,5 @@ fn read(run: &RunName, lease: u64, loaded: wire::LoadRunResponse) -> Result<Opti
         checkpoint: loaded.checkpoint.map(|at| (at.entries, at.state.into())),
         entries: entries.map_err(|error| error.to_string())?,
         commands: Vec::new(),
-    }))
+    })
 }

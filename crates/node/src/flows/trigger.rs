@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Code;
 use tulle_model::flow::history::{Outcome, RunName};
+use tulle_model::json_bounds::is_within;
 use tulle_model::name::NamespacedName;
 use tulle_proxy::{Arrived, RUN};
 use tulle_wire::flow as wire;
@@ -142,6 +143,11 @@ async fn started(
         return Err(Problem::new(StatusCode::BAD_REQUEST, why));
     }
     let input = input(trigger, &head, &body)?;
+    let most = node.served.most_document();
+    if !is_within(&input, most) {
+        let why = format!("the input of the Flow {name} has at most {} KiB", most >> 10);
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, why));
+    }
     let is_async = is_async(&head.headers);
     drop((head, body));
     if node.runner.is_full() {
@@ -162,7 +168,9 @@ async fn started(
     };
     let mut client = node.server.flows();
     let answer = timeout(START, client.start(request)).await;
-    let answer = answer.map_err(|_| unavailable("the server gives no answer"))?;
+    let unsure = "the server gives no answer: whether the run begins is not known; asked for again under one \
+                  Idempotency-Key it begins once";
+    let answer = answer.map_err(|_| unavailable(unsure))?;
     let answer = answer.map_err(|status| refused(name, &status))?.into_inner();
     let broken = || unavailable("the server's answer makes no sense");
     let run = run_id(answer.run.ok_or_else(broken)?);
@@ -273,6 +281,7 @@ fn refused(name: &NamespacedName, status: &tonic::Status) -> Problem {
     match status.code() {
         Code::ResourceExhausted => Problem::new(StatusCode::TOO_MANY_REQUESTS, why),
         Code::NotFound => Problem::new(StatusCode::NOT_FOUND, format!("there is no Flow {name} any more")),
+        Code::OutOfRange => Problem::new(StatusCode::LOOP_DETECTED, why),
         Code::InvalidArgument => Problem::new(StatusCode::BAD_REQUEST, why),
         Code::PermissionDenied => Problem::new(StatusCode::FORBIDDEN, why),
         _ => unavailable(&why),

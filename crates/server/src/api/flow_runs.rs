@@ -279,7 +279,11 @@ pub(super) async fn act(
         if request.method != Method::GET {
             return Err(Failure::method_not_allowed());
         }
-        return history(flows, &require(flows, namespace, name).await?).await;
+        let query = Query::parse(request.uri.query());
+        let first = query.number("first")?.unwrap_or_default();
+        let first =
+            u32::try_from(first).map_err(|_| Failure::bad_request("first: it is no number of an entry"))?;
+        return history(flows, &require(flows, namespace, name).await?, first).await;
     }
     if request.method != Method::POST {
         return Err(Failure::method_not_allowed());
@@ -350,16 +354,18 @@ async fn start(
     Ok(reply::json(code, &whole(flows, &header).await?))
 }
 
-/// All that it takes to go through a run again.
-async fn history(flows: &Flows, header: &RunHeader) -> Result<Reply, Failure> {
-    let loaded = flows.book().load(&header.name, false).await?;
-    let run = whole(flows, &loaded.header).await?;
-    let answer = json!({
-        "run": run,
-        "info": loaded.info,
-        "workflow": *loaded.workflow,
-        "entries": loaded.entries,
-    });
+/// All that it takes to go through a run again, or the part of it from an entry on: `?first=`, which is behind another part.
+async fn history(flows: &Flows, header: &RunHeader, first: u32) -> Result<Reply, Failure> {
+    let (mut answer, part) = if first == 0 {
+        let loaded = flows.book().load(&header.name, false).await?;
+        let run = whole(flows, &loaded.header).await?;
+        (json!({ "run": run, "info": loaded.info, "workflow": *loaded.workflow }), loaded.part)
+    } else {
+        let part = flows.book().history(&header.name, first).await?;
+        (json!({ "run": whole(flows, header).await? }), part)
+    };
+    answer["entries"] = json!(part.entries);
+    answer["more"] = json!(part.has_more);
     Ok(reply::json(StatusCode::OK, &answer))
 }
 
@@ -368,10 +374,11 @@ impl From<FlowsError> for Failure {
         let message = error.to_string();
         let (code, reason) = match error {
             FlowsError::NotFound(_) | FlowsError::NoFlow(_) => (StatusCode::NOT_FOUND, "NotFound"),
-            FlowsError::Lost(_) | FlowsError::Contended(_) | FlowsError::Refused(_) => {
-                (StatusCode::CONFLICT, "Conflict")
-            }
-            FlowsError::Invalid(_) => (StatusCode::BAD_REQUEST, "BadRequest"),
+            FlowsError::Lost(_)
+            | FlowsError::Contended(_)
+            | FlowsError::Refused(_)
+            | FlowsError::TooDeep(_) => (StatusCode::CONFLICT, "Conflict"),
+            FlowsError::Invalid(_) | FlowsError::TooLarge(_) => (StatusCode::BAD_REQUEST, "BadRequest"),
             FlowsError::TooMany(_) => return Self::too_many_requests(message),
             FlowsError::NoRunner(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
             FlowsError::Unreadable { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),

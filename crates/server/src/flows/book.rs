@@ -12,20 +12,24 @@ use tulle_model::flow::scope::{Millis, RunInfo};
 
 use super::keys::{self, RecordPart};
 use super::{
-    Append, FlowsError, Given, Loaded, RunHeader, RunName, RunState, RunWish, RunWishes, Seal, Start,
-    Started, Then,
+    Append, FlowsError, Given, HistoryPart, Loaded, RunBounds, RunHeader, RunName, RunState, RunWish,
+    RunWishes, Seal, Start, Started, Then,
 };
 use crate::ca::seal::hex;
 use crate::store::{RecordWrite, Store, StoreError};
 
-/// How many records of entries are read at once.
+/// How many records are read at once, and how many of entries, which are large.
 pub(super) const PAGE: usize = 256;
+const PAGE_OF_ENTRIES: usize = 32;
+/// Of a history no more is read for one answer, once it has so many bytes.
+const MOST_READ: usize = 4 << 20;
 /// How often a header is changed anew that others change at the same time.
 const ATTEMPTS: usize = 8;
 
 pub struct RunBook {
     pub(super) store: Store,
     pub(super) seal: Seal,
+    pub(super) bounds: RunBounds,
 }
 
 /// A record that was read, in the form that the store has it in: what is written next depends on that.
@@ -35,13 +39,17 @@ pub(super) struct Kept {
 }
 
 impl RunBook {
-    pub fn new(store: Store, seal: Seal) -> Self {
-        Self { store, seal }
+    pub fn new(store: Store, seal: Seal, bounds: RunBounds) -> Self {
+        Self { store, seal, bounds }
+    }
+
+    pub fn bounds(&self) -> RunBounds {
+        self.bounds
     }
 
     /// Begins a run, for its runner to carry out.
     pub async fn start(&self, start: Start) -> Result<Started, FlowsError> {
-        let Start { name, info, caller, runner, workflow, uid, account, given } = start;
+        let Start { name, info, caller, runner, workflow, uid, account, depth, given } = start;
         let given_key = given.as_ref().map(|given| given_key(&caller, given));
         let text = workflow.to_string();
         let workflow_hash: Arc<str> = hash(&[&text]).into();
@@ -57,6 +65,8 @@ impl RunBook {
             lease: u64::from(runner.is_some()),
             runner: runner.unwrap_or_default(),
             entries: 0,
+            bytes: 0,
+            depth,
             given: given_key.clone(),
             wanted: RunWishes::default(),
         };
@@ -197,6 +207,7 @@ impl RunBook {
     }
 
     /// Adds to a history. Refused as [`FlowsError::Lost`] where the lease is another one's by now, or the entries are not the next.
+    /// As [`FlowsError::TooLarge`] where the history would have more bytes than it may, unless the run ends with that.
     /// A run that would wait or be suspended, and of which something is wanted that its runner has not heard, stays active: somebody is
     /// to take it up.
     pub async fn append(&self, run: &RunName, append: &Append) -> Result<RunHeader, FlowsError> {
@@ -229,7 +240,18 @@ impl RunBook {
         write.expected.push((keys::header(run), Some(bytes)));
         header.entries = first.saturating_add(u32::try_from(entries.len()).unwrap_or(u32::MAX));
         if !entries.is_empty() {
-            self.put(&mut write, keys::entries(run, first), entries)?;
+            let key = keys::entries(run, first);
+            let sealed = self.seal.seal(&key, entries)?;
+            header.bytes = header.bytes.saturating_add(sealed.len());
+            write.put.push((key, sealed));
+        }
+        let most = self.bounds.history;
+        if header.bytes > most && !matches!(then, Then::Ends(..)) {
+            return Err(FlowsError::TooLarge(format!(
+                "the history of the run has more than {} MiB, which is the most that one may: have calls answer \
+                 less, or split it into several Flows",
+                most >> 20
+            )));
         }
         if let Some(checkpoint) = checkpoint.as_ref().filter(|_| !matches!(then, Then::Ends(..))) {
             let key = keys::part(run, RecordPart::Checkpoint);
@@ -302,7 +324,7 @@ impl RunBook {
         Ok(self.kept(run).await?.header)
     }
 
-    /// All of a run: from its last checkpoint on, or from its start.
+    /// A run, and the first part of its history: from its last checkpoint on, or from its start.
     pub async fn load(&self, run: &RunName, from_checkpoint: bool) -> Result<Loaded, FlowsError> {
         let header = self.header(run).await?;
         let info = self.info(run).await?;
@@ -312,8 +334,8 @@ impl RunBook {
             checkpoint = self.checkpoint(run).await?;
         }
         let first = checkpoint.as_ref().map_or(0, |(entries, _)| *entries);
-        let entries = self.entries(run, first).await?;
-        Ok(Loaded { header, info, workflow: Arc::new(workflow), checkpoint, entries })
+        let part = self.history(run, first).await?;
+        Ok(Loaded { header, info, workflow: Arc::new(workflow), checkpoint, part })
     }
 
     /// The workflow that a run goes by.
@@ -335,21 +357,26 @@ impl RunBook {
         Ok(whole.split_first_chunk().map(|(entries, state)| (u32::from_be_bytes(*entries), state.to_vec())))
     }
 
-    /// The history from an entry on, which is the first of what was added at once.
-    async fn entries(&self, run: &RunName, first: u32) -> Result<Vec<HistoryEntry>, FlowsError> {
+    /// Part of a history, from the first entry or from behind another part on.
+    pub async fn history(&self, run: &RunName, first: u32) -> Result<HistoryPart, FlowsError> {
         let (_, until) = keys::under(&format!("{}e/", keys::inside(run)));
-        let (mut pages, mut entries) = (self.pages((keys::entries(run, first), until)), Vec::new());
+        let mut pages = Pages { most: PAGE_OF_ENTRIES, ..self.pages((keys::entries(run, first), until)) };
+        let (mut entries, mut bytes) = (Vec::new(), 0);
         while let Some(page) = pages.next().await? {
             for (key, value) in &page {
+                bytes += value.len();
                 entries.extend(self.seal.open::<Vec<HistoryEntry>>(key, value)?);
             }
+            if bytes > MOST_READ {
+                break;
+            }
         }
-        Ok(entries)
+        Ok(HistoryPart { entries, has_more: pages.from.is_some() })
     }
 
     /// All records of a range, page by page.
     pub(super) fn pages(&self, (from, until): (Bytes, Bytes)) -> Pages<'_> {
-        Pages { store: &self.store, from: Some(from), until }
+        Pages { store: &self.store, from: Some(from), until, most: PAGE }
     }
 
     /// What came of a run; `None`: it is not over.
@@ -393,13 +420,15 @@ pub(super) struct Pages<'s> {
     /// `None`: there are no more.
     from: Option<Bytes>,
     until: Bytes,
+    /// How many are read at once.
+    most: usize,
 }
 
 impl Pages<'_> {
     pub(super) async fn next(&mut self) -> Result<Option<Vec<(Bytes, Bytes)>>, StoreError> {
         let Some(from) = self.from.take() else { return Ok(None) };
-        let page = self.store.records(&from, &self.until, PAGE).await?;
-        self.from = page.last().filter(|_| page.len() == PAGE).map(|(last, _)| after(last));
+        let page = self.store.records(&from, &self.until, self.most).await?;
+        self.from = page.last().filter(|_| page.len() == self.most).map(|(last, _)| after(last));
         Ok(Some(page))
     }
 }

@@ -11,7 +11,7 @@ use tulle_model::registry::KindId;
 
 use super::changes::RunChange;
 use super::dispatcher::{Counted, Flows};
-use super::{Append, FlowsError, Loaded, RunHeader, RunName, RunState};
+use super::{Append, FlowsError, HistoryPart, Loaded, RunHeader, RunName, RunState};
 
 /// Secrets by their names and keys, and why others are not among them.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -32,7 +32,7 @@ impl Flows {
         }
     }
 
-    /// All that a runner needs to carry on a run.
+    /// What a runner needs to carry on a run, with the first part of its history.
     pub async fn load(&self, run: &RunName, node: &str, lease: u64) -> Result<Loaded, FlowsError> {
         self.require_lease(run, node, lease)?;
         let loaded = self.book.load(run, true).await?;
@@ -40,6 +40,18 @@ impl Flows {
             true => Ok(loaded),
             false => Err(FlowsError::Lost(run.clone())),
         }
+    }
+
+    /// Another part of the history of a run that a node has.
+    pub async fn history(
+        &self,
+        run: &RunName,
+        node: &str,
+        lease: u64,
+        first: u32,
+    ) -> Result<HistoryPart, FlowsError> {
+        self.require_lease(run, node, lease)?;
+        self.book.history(run, first).await
     }
 
     /// Adds to a run's history.

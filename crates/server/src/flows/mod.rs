@@ -7,6 +7,7 @@
 
 mod board;
 mod book;
+mod bounds;
 mod carrying;
 mod changes;
 mod commands;
@@ -36,13 +37,14 @@ use tulle_model::name::NamespacedName;
 pub(crate) use self::board::allows;
 pub use self::board::{FlowTally, NewRunner, RunnerNote};
 pub use self::book::RunBook;
+pub use self::bounds::{InvalidBounds, RunBounds};
 pub use self::carrying::RunSecrets;
 pub use self::changes::{RunChange, RunChanges};
 pub use self::dispatcher::Flows;
 pub use self::known::{AllFlows, HttpTrigger, KnownFlow, KnownFlows};
 pub use self::lists::RunPage;
 pub use self::sealed::Seal;
-pub use self::starting::{Begun, MOST_BYTES, NewStart};
+pub use self::starting::{Begun, NewStart};
 pub use self::wanted::{RunWish, RunWishes};
 use crate::objects::ObjectError;
 use crate::store::StoreError;
@@ -67,8 +69,13 @@ pub struct RunHeader {
     pub runner: Arc<str>,
     /// The number of that lease.
     pub lease: u64,
-    /// How many entries its history has.
+    /// How many entries its history has, and how many bytes of the store they take.
     pub entries: u32,
+    #[serde(default)]
+    pub bytes: usize,
+    /// How many runs stand behind it, each started by the one before.
+    #[serde(default)]
+    pub depth: u32,
     /// The name that its caller has given it, as a hash.
     pub given: Option<Arc<str>>,
     /// What people want of it, and its history does not show yet.
@@ -122,6 +129,8 @@ pub struct Start {
     pub uid: Arc<str>,
     /// The service account of its calls.
     pub account: Arc<str>,
+    /// How many runs stand behind it.
+    pub depth: u32,
     /// The name that the caller gives it, and a hash of all that it is started with.
     pub given: Option<Given>,
 }
@@ -150,8 +159,15 @@ pub struct Loaded {
     pub workflow: Arc<Value>,
     /// The number of entries that it stands for, and the run as they have left it.
     pub checkpoint: Option<(u32, Vec<u8>)>,
-    /// Those after the checkpoint; all, where it is not asked for.
+    pub part: HistoryPart,
+}
+
+/// Some entries of a history.
+#[derive(Debug, Clone)]
+pub struct HistoryPart {
     pub entries: Vec<HistoryEntry>,
+    /// Whether there are more after them.
+    pub has_more: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -174,6 +190,12 @@ pub enum FlowsError {
     /// It is not possible as things are.
     #[error("{0}")]
     Refused(String),
+    /// What was to be added to a history makes it larger than it may be; the text says how large.
+    #[error("{0}")]
+    TooLarge(String),
+    /// Runs start runs without end; the text says how many may.
+    #[error("{0}")]
+    TooDeep(String),
     /// There are too many; the text says of what.
     #[error("{0}")]
     TooMany(String),

@@ -1,31 +1,35 @@
 //! What is on disk of a run can be read with the server's master key alone: inputs and answers are the business of others.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
-use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Prk, Salt};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::FlowsError;
 
-/// What the key is for: another one would come of the same master key for anything else.
-const PURPOSE: &[u8] = b"tulle flow runs 1";
+/// What the keys are for: others would come of the same master key for anything else.
+const PURPOSE: &[u8] = b"tulle flow runs 2 ";
 
+/// Each record has a key of its own. Of one key for all, so many records would be sealed in the end that two of them might have
+/// the same random nonce (NIST SP 800-38D, section 8.3: 2^32 at most).
 pub struct Seal {
-    key: RandomizedNonceKey,
+    master: Prk,
 }
 
 impl Seal {
     /// `secret` is what nobody but the server has.
-    pub fn new(secret: &[u8]) -> Result<Self, FlowsError> {
-        let cannot =
-            |_| FlowsError::Unreadable { key: String::new(), why: "no key can be made of the master key" };
+    pub fn new(secret: &[u8]) -> Self {
+        Self { master: Salt::new(HKDF_SHA256, &[]).extract(secret) }
+    }
+
+    fn of_record(&self, key: &[u8]) -> Result<RandomizedNonceKey, FlowsError> {
+        let cannot = |_| FlowsError::Unreadable { key: shown(key), why: "no key can be made for it" };
         let mut bytes = zeroize::Zeroizing::new([0; 32]);
-        let extracted = Salt::new(HKDF_SHA256, &[]).extract(secret);
-        let expanded = extracted.expand(&[PURPOSE], HKDF_SHA256).map_err(cannot)?;
+        let purpose = [PURPOSE, key];
+        let expanded = self.master.expand(&purpose, HKDF_SHA256).map_err(cannot)?;
         expanded.fill(&mut *bytes).map_err(cannot)?;
-        let key = RandomizedNonceKey::new(&AES_256_GCM, &*bytes).map_err(cannot)?;
-        Ok(Self { key })
+        RandomizedNonceKey::new(&AES_256_GCM, &*bytes).map_err(cannot)
     }
 
     /// A value for a record; it can be opened under the record's key alone.
@@ -37,7 +41,10 @@ impl Seal {
     /// The same for what is bytes already.
     pub fn seal_bytes(&self, key: &[u8], mut sealed: Vec<u8>) -> Result<Bytes, FlowsError> {
         let cannot = || FlowsError::Unreadable { key: shown(key), why: "it cannot be sealed" };
-        let nonce = self.key.seal_in_place_append_tag(Aad::from(key), &mut sealed).map_err(|_| cannot())?;
+        let nonce = self
+            .of_record(key)?
+            .seal_in_place_append_tag(Aad::from(key), &mut sealed)
+            .map_err(|_| cannot())?;
         sealed.extend_from_slice(nonce.as_ref());
         Ok(sealed.into())
     }
@@ -54,7 +61,7 @@ impl Seal {
         let (sealed, nonce) = sealed.split_at(at);
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| unreadable("it has no nonce"))?;
         let mut bytes = sealed.to_vec();
-        let plain = self.key.open_in_place(nonce, Aad::from(key), &mut bytes).map_err(|_| {
+        let plain = self.of_record(key)?.open_in_place(nonce, Aad::from(key), &mut bytes).map_err(|_| {
             unreadable("it was sealed under another master key, or changed; put both back from one backup")
         })?;
         let length = plain.len();

@@ -17,10 +17,8 @@ use super::known::KnownFlow;
 use super::{FlowsError, Given, RunHeader, RunName, Start, Started, id};
 use crate::ca::seal::hex;
 
-/// How many tasks a run may begin.
-const MOST_TASKS: u32 = 10_000;
-/// How many bytes of JSON may go from task to task, the input included.
-pub const MOST_BYTES: usize = 256 << 10;
+/// How many runs may stand behind one, each started by the one before: without an end they would take the places of all others.
+const MOST_DEPTH: u32 = 16;
 /// How long a name may be that a caller gives a run.
 const LONGEST_GIVEN: usize = 255;
 
@@ -55,10 +53,11 @@ impl Flows {
     /// Begins a run, for whoever has room; `runner`, a node that has asked for it, where that has.
     pub async fn start_run(&self, new: NewStart, runner: Option<&str>) -> Result<Begun, FlowsError> {
         let NewStart { flow: name, caller, input, given } = new;
+        let bounds = self.book.bounds;
         let flow = self.known.get(&name).ok_or_else(|| FlowsError::NoFlow(name.clone()))?;
-        if is_deeper(&input, NESTING) || !is_within(&input, MOST_BYTES) {
-            let bounds = format!("it has at most {} KiB, and {NESTING} levels", MOST_BYTES >> 10);
-            return Err(FlowsError::Invalid(format!("the input of the Flow {name} is too large: {bounds}")));
+        if is_deeper(&input, NESTING) || !is_within(&input, bounds.document) {
+            let most = format!("it has at most {} KiB, and {NESTING} levels", bounds.document >> 10);
+            return Err(FlowsError::Invalid(format!("the input of the Flow {name} is too large: {most}")));
         }
         let given = given.map(|given| named(given, &input)).transpose()?;
         let started = now_millis();
@@ -69,6 +68,14 @@ impl Flows {
         {
             return Ok(known_before(before));
         }
+        let depth = self.depth(&caller, given.as_ref()).await?;
+        if depth > MOST_DEPTH {
+            return Err(FlowsError::TooDeep(format!(
+                "the Flow {} is called by a run that a run has started, and so on for {MOST_DEPTH} times, which is the \
+                 most: does it call itself?",
+                run.of_flow()
+            )));
+        }
         let admitted = self.board.lock().admit(&run, &flow, runner, Instant::now(), self.lease);
         let taker = admitted.map_err(|refusal| refused(&flow, refusal))?;
         let info = RunInfo {
@@ -76,8 +83,8 @@ impl Flows {
             input: input.into(),
             started,
             seed: rand::random(),
-            most_tasks: MOST_TASKS,
-            most_bytes: MOST_BYTES,
+            most_tasks: bounds.tasks,
+            most_bytes: bounds.document,
         };
         let start = Start {
             name: run.clone(),
@@ -87,6 +94,7 @@ impl Flows {
             workflow: flow.workflow.clone(),
             uid: flow.uid.as_str().into(),
             account: flow.account.clone(),
+            depth,
             given,
         };
         let begun = self.book.start(start).await;
@@ -124,6 +132,15 @@ impl Flows {
         Ok(if is_own { Begun::New { header, info, flow } } else { Begun::Elsewhere(header) })
     }
 
+    /// How many runs stand behind one that is to begin. What a run calls has a name that begins with the run's, unless its author has
+    /// chosen another one, which is no defence against those who want to do harm: it is to stop who has erred.
+    async fn depth(&self, caller: &str, given: Option<&Given>) -> Result<u32, FlowsError> {
+        let parent = given.and_then(|given| id::leading(&given.name)).zip(namespace_of(caller));
+        let Some((run, namespace)) = parent else { return Ok(0) };
+        let header = self.find(namespace, run).await?;
+        Ok(header.map_or(0, |header| header.depth + 1))
+    }
+
     fn not_begun(&self, run: &RunName, had_taker: bool) {
         let mut board = self.board.lock();
         board.drop_run(run);
@@ -136,6 +153,12 @@ impl Flows {
         drop(board);
         self.has_room();
     }
+}
+
+/// The namespace of a workload, by its SPIFFE ID (`spiffe://TRUST DOMAIN/ns/NAMESPACE/sa/ACCOUNT`).
+fn namespace_of(caller: &str) -> Option<&str> {
+    let (_, path) = caller.strip_prefix("spiffe://")?.split_once("/ns/")?;
+    path.split('/').next()
 }
 
 /// A name that a caller gives, and what tells whether it is for the same.

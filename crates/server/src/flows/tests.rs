@@ -12,7 +12,7 @@ use crate::store::Store;
 const SECRET: &[u8] = b"the master key of a test";
 
 fn book(store: &Store) -> RunBook {
-    RunBook::new(store.clone(), Seal::new(SECRET).unwrap())
+    RunBook::new(store.clone(), Seal::new(SECRET), RunBounds::default())
 }
 
 impl RunBook {
@@ -44,6 +44,7 @@ fn start(run: &str) -> Start {
         runner: Some("node-1".into()),
         uid: "1".into(),
         account: "till".into(),
+        depth: 0,
         workflow: Arc::new(json!({ "do": [] })),
         given: None,
     }
@@ -89,14 +90,14 @@ async fn a_history_is_as_it_was_written() {
     }
     let loaded = book.load(&name("r1"), true).await.unwrap();
     assert_eq!((loaded.info, loaded.workflow), (start("r1").info, start("r1").workflow));
-    assert_eq!((loaded.entries, loaded.checkpoint), (entries(0..600), None));
+    assert_eq!((loaded.part.entries, loaded.checkpoint), (entries(0..600), None));
     let checkpoint = Append { checkpoint: Some(b"state".to_vec()), ..append(1, 600, 602) };
     book.append(&name("r1"), &checkpoint).await.unwrap();
     book.append(&name("r1"), &append(1, 602, 603)).await.unwrap();
     let loaded = book.load(&name("r1"), true).await.unwrap();
     assert_eq!(loaded.checkpoint, Some((602, b"state".to_vec())));
-    assert_eq!(loaded.entries, entries(602..603));
-    assert_eq!(book.load(&name("r1"), false).await.unwrap().entries, entries(0..603));
+    assert_eq!(loaded.part.entries, entries(602..603));
+    assert_eq!(book.load(&name("r1"), false).await.unwrap().part.entries, entries(0..603));
     assert!(matches!(book.load(&name("r2"), true).await, Err(FlowsError::NotFound(_))));
 }
 
@@ -245,7 +246,11 @@ async fn what_is_forgotten_leaves_nothing() {
     // By age.
     assert_eq!(book.prune("shop", "order", 9, 20).await.unwrap().0.len(), 1);
     assert!(book.header(&name("r2")).await.is_err() && book.header(&name("r3")).await.is_ok());
-    assert_eq!(book.load(&name("r4"), true).await.unwrap().entries, entries(0..2), "its workflow is there");
+    assert_eq!(
+        book.load(&name("r4"), true).await.unwrap().part.entries,
+        entries(0..2),
+        "its workflow is there"
+    );
     let end = Append { then: Then::Ends(90, Outcome::Cancelled), ..append(1, 2, 2) };
     book.append(&name("r4"), &end).await.unwrap();
     assert_eq!(book.prune("shop", "order", 0, 0).await.unwrap().0.len(), 2);
@@ -276,7 +281,7 @@ async fn nobody_reads_on_disk_what_a_run_is_about() {
     // One of entries, what came of it and that it is over are new; the checkpoint is gone, and nobody has to carry it out.
     assert_eq!(nothing_is_shown().await, with_checkpoint + 1);
     // With another master key nothing can be read, nor in the place of something else.
-    let other = RunBook::new(store.clone(), Seal::new(b"another").unwrap());
+    let other = RunBook::new(store.clone(), Seal::new(b"another"), RunBounds::default());
     let refused = other.header(&name("r1")).await.unwrap_err().to_string();
     assert!(refused.contains("flow/h/shop/order/r1") && refused.contains("another master key"), "{refused}");
     let stolen = store.record(b"flow/h/shop/order/r1").await.unwrap();
@@ -302,7 +307,7 @@ async fn runs_are_there_after_a_restart() {
     let again = book(&store);
     assert_eq!(again.due(50, 9).await.unwrap(), [name("r1")]);
     let loaded = again.load(&name("r1"), true).await.unwrap();
-    assert_eq!((loaded.entries, loaded.header.state), (entries(0..3), RunState::Waiting { until: 50 }));
+    assert_eq!((loaded.part.entries, loaded.header.state), (entries(0..3), RunState::Waiting { until: 50 }));
 }
 
 /// Who has not heard that it was taken says it again: nothing is added twice, and it is not taken for somebody else's.
@@ -328,7 +333,59 @@ async fn what_is_added_again_is_there_once() {
     book.append(&name("r1"), &end.clone()).await.unwrap();
     assert_eq!(book.append(&name("r1"), &end.clone()).await.unwrap().state, RunState::Completed);
     assert!(is_lost(&book.append(&name("r1"), &Append { then: Then::GoesOn, ..end }).await));
-    assert_eq!(book.load(&name("r1"), false).await.unwrap().entries.len(), 7);
+    assert_eq!(book.load(&name("r1"), false).await.unwrap().part.entries.len(), 7);
+}
+
+/// What would be too much for one answer is read in several.
+#[tokio::test]
+async fn a_large_history_is_read_in_parts() {
+    let store = Store::in_memory();
+    let book = book(&store);
+    begin(&book, "r1").await;
+    let large = |ask| {
+        let result = Ok(Arc::new(json!("x".repeat(256 << 10))));
+        HistoryEntry::new(7, RunEvent::Answered { ask: AskId(ask), result })
+    };
+    let mut written = Vec::new();
+    for first in (0..80).step_by(2) {
+        let added = vec![large(first), large(first + 1)];
+        written.extend(added.clone());
+        let more = Append { entries: added, ..append(1, first, first) };
+        book.append(&name("r1"), &more).await.unwrap();
+    }
+    let first = book.load(&name("r1"), false).await.unwrap().part;
+    assert!(first.has_more && first.entries.len() < 80, "{}", first.entries.len());
+    let (mut read, mut has_more) = (first.entries, first.has_more);
+    while has_more {
+        let part = book.history(&name("r1"), read.len() as u32).await.unwrap();
+        read.extend(part.entries);
+        has_more = part.has_more;
+    }
+    assert!(read == written);
+}
+
+#[tokio::test]
+async fn a_history_has_no_more_than_it_may() {
+    let store = Store::in_memory();
+    let bounds = RunBounds { history: 2_000, ..RunBounds::default() };
+    let book = RunBook::new(store.clone(), Seal::new(SECRET), bounds);
+    begin(&book, "r1").await;
+    let mut entries = 0;
+    let refused = loop {
+        match book.append(&name("r1"), &append(1, entries, entries + 1)).await {
+            Ok(header) => entries = header.entries,
+            Err(error) => break error,
+        }
+        assert!(entries < 100, "a limit");
+    };
+    assert!(matches!(refused, FlowsError::TooLarge(_)) && entries > 5, "{refused:?} after {entries}");
+    let ends = Append {
+        then: Then::Ends(9, Outcome::Cancelled),
+        entries: Vec::new(),
+        ..append(1, entries, entries)
+    };
+    assert_eq!(book.append(&name("r1"), &ends).await.unwrap().state, RunState::Cancelled);
+    assert_eq!(book.load(&name("r1"), false).await.unwrap().part.entries.len(), entries as usize);
 }
 
 #[tokio::test]
@@ -460,5 +517,5 @@ async fn who_wants_something_does_not_keep_a_run_from_going_on() {
         }
     };
     tokio::join!(adds, wants);
-    assert_eq!(book.load(&run, false).await.unwrap().entries, entries(0..50));
+    assert_eq!(book.load(&run, false).await.unwrap().part.entries, entries(0..50));
 }

@@ -173,19 +173,31 @@ impl FlowService for FlowApi {
         request: Request<wire::LoadRunRequest>,
     ) -> Result<Response<wire::LoadRunResponse>, Status> {
         let runner = self.runner(&request).await?;
-        let wire::LoadRunRequest { run, lease } = request.into_inner();
+        let wire::LoadRunRequest { run, lease, first } = request.into_inner();
         let run = self.run(&runner, run)?;
-        let loaded = self.flows.load(&run, &runner.node.name, lease).await.map_err(refused)?;
-        let entries: Result<Vec<_>, _> = loaded.entries.iter().map(json).collect();
-        let checkpoint =
-            loaded.checkpoint.map(|(entries, state)| wire::RunCheckpoint { entries, state: state.into() });
-        Ok(Response::new(wire::LoadRunResponse {
-            info: json(&loaded.info)?,
-            workflow: json(&loaded.workflow)?,
-            checkpoint,
-            entries: entries?,
-            service_account: loaded.header.account.to_string(),
-        }))
+        let (mut answer, part) = match first {
+            Some(first) => {
+                let part = self.flows.history(&run, &runner.node.name, lease, first).await;
+                (wire::LoadRunResponse::default(), part.map_err(refused)?)
+            }
+            None => {
+                let loaded = self.flows.load(&run, &runner.node.name, lease).await.map_err(refused)?;
+                let checkpoint = loaded
+                    .checkpoint
+                    .map(|(entries, state)| wire::RunCheckpoint { entries, state: state.into() });
+                let answer = wire::LoadRunResponse {
+                    info: json(&loaded.info)?,
+                    workflow: json(&loaded.workflow)?,
+                    checkpoint,
+                    service_account: loaded.header.account.to_string(),
+                    ..wire::LoadRunResponse::default()
+                };
+                (answer, loaded.part)
+            }
+        };
+        answer.entries = part.entries.iter().map(json).collect::<Result<_, _>>()?;
+        answer.has_more = part.has_more;
+        Ok(Response::new(answer))
     }
 
     async fn append(
@@ -312,6 +324,7 @@ impl FlowApi {
         runner_told::Told::Settings(wire::RunnerSettings {
             lease_millis: self.flows.lease().as_millis().try_into().unwrap_or(u64::MAX),
             server_ports: self.ports.iter().map(|port| u32::from(*port)).collect(),
+            most_document: self.flows.book().bounds().document.try_into().unwrap_or(u64::MAX),
         })
     }
 
@@ -496,6 +509,7 @@ fn refused(error: FlowsError) -> Status {
         FlowsError::Lost(_) => Status::aborted(message),
         FlowsError::Invalid(_) => Status::invalid_argument(message),
         FlowsError::Refused(_) => Status::failed_precondition(message),
+        FlowsError::TooLarge(_) | FlowsError::TooDeep(_) => Status::out_of_range(message),
         FlowsError::TooMany(_) => Status::resource_exhausted(message),
         FlowsError::NoRunner(_)
         | FlowsError::Contended(_)

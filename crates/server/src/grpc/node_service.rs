@@ -381,7 +381,7 @@ mod tests {
     use crate::enrolment::TokenRequest;
     use crate::events::Events;
     use crate::fleet::Leases;
-    use crate::flows::{KnownFlows, RunBook, Seal};
+    use crate::flows::{KnownFlows, RunBook, RunBounds, Seal};
     use crate::objects::Objects;
     use crate::store::Store;
 
@@ -401,7 +401,7 @@ mod tests {
         let writers = (events, audit.clone());
         let access = Access::open(objects.clone(), store.clone()).await.unwrap();
         let known = KnownFlows::open(objects.clone()).await.unwrap();
-        let book = RunBook::new(store.clone(), Seal::new(b"a master key").unwrap());
+        let book = RunBook::new(store.clone(), Seal::new(b"a master key"), RunBounds::default());
         let flows =
             Flows::start(book, known.clone(), objects.clone(), access, leases.flow_lease).await.unwrap();
         let fleet = Fleet::start(

@@ -148,8 +148,20 @@ impl Client {
         &self.namespace
     }
 
+    /// What is there; of a list all of it, however many answers that takes.
     pub async fn get(&self, path: &str, accept: &str) -> Result<Value> {
-        self.call(Method::GET, path, accept, None).await
+        let mut whole = self.call(Method::GET, path, accept, None).await?;
+        while let Value::String(token) = whole["metadata"]["continue"].take() {
+            let path = Query::new(path.to_owned()).set("continue", &token).finish();
+            let mut more = self.call(Method::GET, &path, accept, None).await?;
+            for field in ["items", "rows"] {
+                if let (Value::Array(all), Value::Array(more)) = (&mut whole[field], more[field].take()) {
+                    all.extend(more);
+                }
+            }
+            whole["metadata"]["continue"] = more["metadata"]["continue"].take();
+        }
+        Ok(whole)
     }
 
     pub async fn delete(&self, path: &str) -> Result<Value> {

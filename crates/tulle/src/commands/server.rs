@@ -9,13 +9,14 @@ use tulle_model::identity::TrustDomain;
 use tulle_model::name::dns_subdomain_problem;
 use tulle_server::ca::mesh::AuthorityFiles;
 use tulle_server::fleet::Leases;
+use tulle_server::flows::RunBounds;
 use tulle_server::{Server, ServerConfig, StartError};
 
 use crate::exit::{Exit, Failure, Result};
 use crate::home::HomeArgs;
 use crate::printer::{LAST_WORDS, Printer};
 use crate::signals::Stop;
-use crate::units::parse_duration;
+use crate::units::{parse_duration, parse_size};
 use crate::up::ports::{API_PORT, NODES_PORT};
 
 #[derive(Debug, Args)]
@@ -53,6 +54,15 @@ pub struct ServerArgs {
     /// How long a node may be silent before its runs of Flows are given to other nodes (500ms to 1h)
     #[arg(long, value_name = "TIME", value_parser = parse_flow_lease, default_value = "2s")]
     flow_lease: Duration,
+    /// How many tasks a run of a Flow may begin (1 to 100000)
+    #[arg(long, value_name = "N", value_parser = parse_flow_tasks, default_value = "10000")]
+    flow_max_tasks: u32,
+    /// How large what goes from task to task of a run may be, as JSON (1k to 1M)
+    #[arg(long, value_name = "SIZE", value_parser = parse_flow_document, default_value = "256k")]
+    flow_max_document: usize,
+    /// How large the history of a run may become (1M to 64M)
+    #[arg(long, value_name = "SIZE", value_parser = parse_flow_history, default_value = "50M")]
+    flow_max_history: usize,
     #[command(flatten)]
     home: HomeArgs,
 }
@@ -67,6 +77,19 @@ fn parse_forget_stale(text: &str) -> std::result::Result<Duration, String> {
 
 fn parse_flow_lease(text: &str) -> std::result::Result<Duration, String> {
     Leases::check_flow_lease(parse_duration(text)?).map_err(|e| e.to_string())
+}
+
+fn parse_flow_tasks(text: &str) -> std::result::Result<u32, String> {
+    let tasks = text.parse().map_err(|_| format!("`{text}` is no number"))?;
+    RunBounds::check_tasks(tasks).map_err(|e| e.to_string())
+}
+
+fn parse_flow_document(text: &str) -> std::result::Result<usize, String> {
+    RunBounds::check_document(parse_size(text)?).map_err(|e| e.to_string())
+}
+
+fn parse_flow_history(text: &str) -> std::result::Result<usize, String> {
+    RunBounds::check_history(parse_size(text)?).map_err(|e| e.to_string())
 }
 
 fn parse_trust_domain(text: &str) -> std::result::Result<String, String> {
@@ -105,6 +128,11 @@ pub async fn run(args: ServerArgs) -> Result<()> {
         api_names: args.api_name,
         authority,
         leases: Leases { lease: args.lease, forget_stale: args.forget_stale, flow_lease: args.flow_lease },
+        run_bounds: RunBounds {
+            tasks: args.flow_max_tasks,
+            document: args.flow_max_document,
+            history: args.flow_max_history,
+        },
         ..ServerConfig::local(home)
     };
     let server = tokio::select! {

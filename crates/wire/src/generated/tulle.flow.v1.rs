@@ -89,6 +89,9 @@ pub struct RunnerSettings {
     /// At which ports of its host the server listens: calls of Flows do not reach these.
     #[prost(uint32, repeated, tag = "2")]
     pub server_ports: ::prost::alloc::vec::Vec<u32>,
+    /// How many bytes of JSON go from task to task, the input included.
+    #[prost(uint64, tag = "3")]
+    pub most_document: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FlowTold {
@@ -241,6 +244,9 @@ pub struct LoadRunRequest {
     pub run: ::core::option::Option<RunRef>,
     #[prost(uint64, tag = "2")]
     pub lease: u64,
+    /// Only more of the history: from this entry on, which is the first behind those of another answer.
+    #[prost(uint32, optional, tag = "3")]
+    pub first: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LoadRunResponse {
@@ -257,6 +263,9 @@ pub struct LoadRunResponse {
     /// The service account of its calls.
     #[prost(string, tag = "5")]
     pub service_account: ::prost::alloc::string::String,
+    /// There are more entries: who loads the run asks for them.
+    #[prost(bool, tag = "6")]
+    pub has_more: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RunCheckpoint {
@@ -490,7 +499,8 @@ pub mod flow_service_client {
             self.inner.streaming(req, path, codec).await
         }
         /// Begins a run, for this runner to carry out; where it has no room and another one has, for that (`queued`). FAILED_PRECONDITION: no stream
-        /// of this node is open (Serve). RESOURCE_EXHAUSTED: there are too many, for the reason that the message says.
+        /// of this node is open (Serve). RESOURCE_EXHAUSTED: there are too many, for the reason that the message says. OUT_OF_RANGE: runs start
+        /// runs without end.
         pub async fn start(
             &mut self,
             request: impl tonic::IntoRequest<super::StartRunRequest>,
@@ -540,7 +550,8 @@ pub mod flow_service_client {
                 .insert(GrpcMethod::new("tulle.flow.v1.FlowService", "Load"));
             self.inner.unary(req, path, codec).await
         }
-        /// Adds to a run's history. ABORTED: the lease is another one's by now, or the entries are not the next.
+        /// Adds to a run's history. ABORTED: the lease is another one's by now, or the entries are not the next. OUT_OF_RANGE: the history is as
+        /// large as it may be, and the run is to end.
         pub async fn append(
             &mut self,
             request: impl tonic::IntoRequest<super::AppendRequest>,
@@ -640,7 +651,8 @@ pub mod flow_service_server {
             request: tonic::Request<tonic::Streaming<super::RunnerSays>>,
         ) -> std::result::Result<tonic::Response<Self::ServeStream>, tonic::Status>;
         /// Begins a run, for this runner to carry out; where it has no room and another one has, for that (`queued`). FAILED_PRECONDITION: no stream
-        /// of this node is open (Serve). RESOURCE_EXHAUSTED: there are too many, for the reason that the message says.
+        /// of this node is open (Serve). RESOURCE_EXHAUSTED: there are too many, for the reason that the message says. OUT_OF_RANGE: runs start
+        /// runs without end.
         async fn start(
             &self,
             request: tonic::Request<super::StartRunRequest>,
@@ -653,7 +665,8 @@ pub mod flow_service_server {
             &self,
             request: tonic::Request<super::LoadRunRequest>,
         ) -> std::result::Result<tonic::Response<super::LoadRunResponse>, tonic::Status>;
-        /// Adds to a run's history. ABORTED: the lease is another one's by now, or the entries are not the next.
+        /// Adds to a run's history. ABORTED: the lease is another one's by now, or the entries are not the next. OUT_OF_RANGE: the history is as
+        /// large as it may be, and the run is to end.
         async fn append(
             &self,
             request: tonic::Request<super::AppendRequest>,

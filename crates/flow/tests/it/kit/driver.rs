@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tulle_flow::evaluator::Evaluator;
-use tulle_flow::runner::{Runner, RunnerLimits, replay};
+use tulle_flow::runner::{Replay, Runner, RunnerLimits};
 use tulle_model::flow::history::{HistoryEntry, Outcome as Ended, RunName, Then};
 use tulle_model::flow::run::{Order, Run, RunPhase, RunStep, RunStepKind};
 use tulle_model::flow::scope::{Millis, RunInfo};
@@ -109,8 +109,8 @@ async fn carried_out(
     for _ in 0..MOST_EVENTS {
         all_wait(evaluator).await;
         if book.has_crashed() {
-            let written = watched(workflow, &info, &book.entered(&id).entries, evaluator).await;
-            caller.gives_up(&unended(written));
+            let (run, steps) = watched(workflow, &info, &book.entered(&id).entries, evaluator).await;
+            caller.gives_up(&unended(&run, &steps));
             runner.drop_all();
             runner = new();
             book.crash(Crash { at: usize::MAX, is_written: false });
@@ -122,7 +122,7 @@ async fn carried_out(
         let (is_held, then) = (!runner.held().is_empty(), book.entered(&id).then);
         if let Then::Ends(at, outcome) = then {
             let entered = book.entered(&id);
-            let mut run = watched(workflow, &info, &entered.entries, evaluator).await;
+            let (run, steps) = watched(workflow, &info, &entered.entries, evaluator).await;
             let phase = match outcome {
                 Ended::Completed(output) => RunPhase::Completed(output),
                 Ended::Faulted(fault) => RunPhase::Faulted(fault),
@@ -134,7 +134,7 @@ async fn carried_out(
             return Ok(Outcome {
                 workflow: workflow.clone(),
                 phase,
-                steps: run.take_steps(),
+                steps,
                 sent: caller.sent()?,
                 took: at - STARTED,
                 kept: serde_json::to_string(&entered.entries).unwrap_or_default(),
@@ -165,15 +165,14 @@ async fn watched(
     info: &Arc<RunInfo>,
     entries: &[HistoryEntry],
     evaluator: &Evaluator,
-) -> Run {
-    let mut run = Run::begin_watched(workflow.clone(), info.clone());
-    replay(&mut run, entries, evaluator).await;
-    run
+) -> (Run, Vec<RunStep>) {
+    let mut replay = Replay::new(workflow.clone(), info.clone());
+    replay.add(entries.to_vec(), evaluator).await;
+    replay.now(evaluator).await
 }
 
 /// The calls that it waits for, each with how many of its path were ordered.
-fn unended(mut run: Run) -> Vec<(Arc<str>, usize)> {
-    let steps = run.take_steps();
+fn unended(run: &Run, steps: &[RunStep]) -> Vec<(Arc<str>, usize)> {
     let asked = |path: &str| {
         let is = |step: &&RunStep| matches!(step.what, RunStepKind::Asked { .. }) && *step.path == *path;
         steps.iter().filter(is).count()

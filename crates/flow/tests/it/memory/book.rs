@@ -21,6 +21,8 @@ struct Pages {
     has_crashed: bool,
     /// How many appends are answered with that it may go well later.
     away: usize,
+    /// How many entries a history may have.
+    most: Option<usize>,
 }
 
 /// What a run began with.
@@ -67,6 +69,11 @@ impl MemoryBook {
 
     pub fn has_crashed(&self) -> bool {
         self.0.lock().has_crashed
+    }
+
+    /// Takes no more entries than so many of each run.
+    pub fn takes(&self, most: usize) {
+        self.0.lock().most = Some(most);
     }
 
     /// Cannot be reached so often.
@@ -122,6 +129,10 @@ impl MemoryBook {
             return Err(BookError::Later("away".to_owned()));
         }
         let number = pages.appends;
+        let is_full = pages.most.is_some_and(|most| append.first as usize + append.entries.len() > most);
+        if is_full && !matches!(append.then, Then::Ends(..)) {
+            return Err(BookError::Full("it is full".to_owned()));
+        }
         pages.appends += 1;
         let crash = pages.crash.filter(|crash| crash.at == number);
         pages.has_crashed = crash.is_some();

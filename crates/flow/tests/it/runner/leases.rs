@@ -58,6 +58,23 @@ async fn a_run_stands_still_while_the_book_cannot_be_reached() {
     assert!(matches!(around.outcome(&run), Outcome::Completed(_)));
 }
 
+/// It ends with what the book has, and calls nothing more.
+#[tokio::test]
+async fn a_run_ends_where_its_history_has_no_more_room() {
+    let around = Around::new();
+    around.book.takes(2);
+    let run = around.begin("r1", json!([call("a", "/"), call("b", "/"), call("c", "/"), call("d", "/")]));
+    let runner = around.runner();
+    around.give(&runner, &run, vec![]);
+    let ended = runner.ended(&run);
+    around.pass(seconds(1)).await;
+    let Outcome::Faulted(fault) = around.outcome(&run) else { panic!("{:?}", around.outcome(&run)) };
+    assert_eq!((fault.detail.as_deref(), &*fault.instance), (Some("it is full"), "/"));
+    assert_eq!(ended.await, Some(Outcome::Faulted(fault)));
+    assert_eq!((around.history(&run).join(" "), around.keys().len()), ("answered answered".to_owned(), 3));
+    assert_eq!(runner.held(), []);
+}
+
 /// Branches, loops, waits and errors, with a runner that dies again and again.
 #[tokio::test]
 async fn however_often_runners_die_a_run_ends_as_it_would_have() {

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tulle_flow::runner::{RunCommand, replay};
+use tulle_flow::runner::{Replay, RunCommand};
 use tulle_model::flow::history::Outcome;
 use tulle_model::flow::run::{Run, RunPhase};
 
@@ -57,16 +57,24 @@ async fn a_run_goes_on_from_a_task_with_calls_that_are_new() {
     // Each part of the history leads to where the run was then.
     let entered = around.book.entered(&run);
     let phases = ["runs", "runs", "faulted", "runs", "faulted", "runs", "runs", "completed"];
+    let new = || Replay::new(entered.facts.workflow.clone(), entered.facts.info.clone());
+    // Whether it is read at once or piece by piece.
+    let mut growing = new();
     for (entries, expected) in phases.into_iter().enumerate() {
-        let mut run = Run::begin(entered.facts.workflow.clone(), entered.facts.info.clone());
-        replay(&mut run, &entered.entries[..entries], &around.evaluator).await;
-        let phase = match run.phase() {
+        let mut at_once = new();
+        at_once.add(entered.entries[..entries].to_vec(), &around.evaluator).await;
+        let read = growing.entries().len();
+        growing.add(entered.entries[read..entries].to_vec(), &around.evaluator).await;
+        let (run, steps) = at_once.now(&around.evaluator).await;
+        let (grown, grown_steps) = growing.now(&around.evaluator).await;
+        let phase = |run: &Run| match run.phase() {
             RunPhase::Running => "runs",
             RunPhase::Faulted(_) => "faulted",
             RunPhase::Completed(_) => "completed",
             other => panic!("{other:?}"),
         };
-        assert_eq!(phase, expected, "{entries}");
+        assert_eq!((phase(&run), phase(&grown)), (expected, expected), "{entries}");
+        assert_eq!(steps, grown_steps, "{entries}");
     }
     // What goes on is not gone back.
     let other = around.begin("r2", json!([call("a", "/")]));

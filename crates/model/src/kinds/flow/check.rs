@@ -1,5 +1,7 @@
 //! What a Flow must be, beyond its schema.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::DEFAULT_PORT;
@@ -12,6 +14,9 @@ use crate::port_settings::duration;
 use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
 use crate::validate::metadata::{created, namespace};
 use crate::validate::syntax::header_name_problem;
+
+/// How long a request may wait for the end of its run: it takes one of the places of its Flow meanwhile.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 pub(crate) fn check(flow: &Field<'_>, errors: &mut Errors) -> Read<FlowForm> {
     let before = errors.0.len();
@@ -55,6 +60,12 @@ fn read(flow: &Field<'_>, spec: &Field<'_>) -> Read<FlowForm> {
 fn check_http(http: &Field<'_>, errors: &mut Errors) {
     if let Some(wait) = http.get("wait") {
         check_duration(&wait, errors);
+        if wait.str().and_then(duration).is_some_and(|wait| wait > LONGEST_WAIT) {
+            errors.invalid(
+                &wait,
+                "a request waits for 1h at most: it is told then where the run is to be looked at",
+            );
+        }
     }
     if let Some(headers) = http.get("headers")
         && headers.value.as_array().is_some_and(|names| !names.is_empty())

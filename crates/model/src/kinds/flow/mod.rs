@@ -105,7 +105,7 @@ pub struct FlowHttpTrigger {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "set"))]
     pub headers: Vec<String>,
-    /// How long a request waits for the run to end, e.g. `10s`. It is told where the run is to be looked at then (202).
+    /// How long a request waits for the run to end, e.g. `10s`; 1h at most. It is told where the run is to be looked at then (202).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-default" = "25s"))]
     pub wait: Option<String>,

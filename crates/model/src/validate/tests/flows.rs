@@ -38,6 +38,7 @@ fn flows_are_what_their_fields_say() {
         ),
         ("/trigger/http/headers", json!([""]), "spec.trigger.http.headers[0]: `` is no name of a header"),
         ("/trigger/http/wait", json!("soon"), "spec.trigger.http.wait: `soon` is no duration"),
+        ("/trigger/http/wait", json!("2h"), "spec.trigger.http.wait: a request waits for 1h at most"),
         ("/concurrency/limit", json!(0), "spec.concurrency.limit: 0 is out of range"),
         ("/concurrency/limit", json!(null), "spec.concurrency.limit: is missing"),
         ("/concurrency/overflow", json!("queue"), "did you mean `Queue`?"),

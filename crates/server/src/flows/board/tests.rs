@@ -26,6 +26,8 @@ fn leased(name: &str, lease: u64, wanted: &[(RunWish, u64)]) -> RunHeader {
         runner: "n1/1".into(),
         lease,
         entries: 0,
+        bytes: 0,
+        depth: 0,
         given: None,
         wanted: all,
     }
@@ -273,6 +275,41 @@ fn a_run_whose_turn_it_is_is_counted_once() {
     assert_eq!(day.board.with_queue().len(), 1);
     day.board.begins(&run("r2"), false, true);
     assert!(!day.board.is_unsure(&run("r2")) && day.board.with_queue().is_empty());
+}
+
+/// Of a node that is started again and again, the last process has what the others had.
+#[test]
+fn what_a_node_had_is_for_the_process_that_is_there() {
+    let mut day = Day::new();
+    let (_, _told) = day.open("n1", "shop", 10);
+    let [first, second, third] = ["1", "2", "3"].map(|instance| Taker::named(&format!("n1/{instance}")));
+    day.take_up("r1", None).unwrap();
+    assert!(day.board.hand_over(&first, &leased("r1", 1, &[])));
+    let again = |day: &mut Day, instance: &str| {
+        let (notes, told) = mpsc::channel(16);
+        let new = NewRunner {
+            node: "n1".into(),
+            instance: instance.into(),
+            stamp: Some(Stamp(1)),
+            spaces: vec!["shop".to_owned()].into(),
+            most: 10,
+            notes,
+            holds: Vec::new(),
+        };
+        (day.board.open(new, day.now).1, told)
+    };
+    let (inherited, _told) = again(&mut day, "2");
+    assert_eq!(inherited, [run("r1")]);
+    // It is gone before its lease is written, and the next is there.
+    let (inherited, mut told) = again(&mut day, "3");
+    assert_eq!(inherited, [run("r1")]);
+    assert!(!day.board.inherit(&run("r1"), &second));
+    assert!(day.board.inherit(&run("r1"), &third) && !day.board.inherit(&run("r1"), &third), "once");
+    // What was written for the second is not for the third.
+    assert!(!day.board.hand_over(&second, &leased("r1", 2, &[])));
+    assert!(day.board.hand_over(&third, &leased("r1", 3, &[])));
+    assert_eq!(told.try_recv(), Ok(RunnerNote::Given(run("r1"), 3, Vec::new())));
+    assert!(day.board.has(&run("r1"), "n1", 3));
 }
 
 #[test]

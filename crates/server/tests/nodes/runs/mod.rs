@@ -262,6 +262,27 @@ async fn a_name_that_a_caller_gives_starts_one_run() {
     }
 }
 
+/// A Flow that calls itself would start runs without end.
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_that_start_runs_come_to_an_end() {
+    let server = server().await;
+    put_flow(&server, "order", json!({})).await;
+    let n1 = node(&server, "n1", &["shop"]).await;
+    let mut runner = Runner::open(&n1, "1", 100, &[]).await;
+    let mut calls = vec!["order-7/do/0".to_owned()];
+    let refused = loop {
+        match runner.start("order", calls.last().map(|call| &**call)).await {
+            Ok(begun) => calls.push(format!("{}~1/do/0/again[{}]", begun.run.unwrap().run, calls.len())),
+            Err(status) => break status,
+        }
+        assert!(calls.len() < 100, "an end");
+    };
+    assert_eq!((refused.code(), calls.len()), (Code::OutOfRange, 18));
+    assert!(refused.message().contains("does it call itself?"), "{refused:?}");
+    // What others start goes on.
+    runner.begin("order").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_go_on_when_their_time_has_come() {
     let server = server().await;
@@ -326,7 +347,7 @@ async fn people_have_runs_suspended_cancelled_and_retried() {
     cancel(&run).await.unwrap();
     assert_eq!(state(&server, &run).await, "Cancelled");
     let loaded = flows.book().load(&name("order", &run), false).await.unwrap();
-    assert_eq!(loaded.entries.len(), 4);
+    assert_eq!(loaded.part.entries.len(), 4);
     for refused in [cancel(&run).await, want(&run, RunWish::Resume).await, want(&run, RunWish::Suspend).await]
     {
         let refused = refused.unwrap_err().to_string();

@@ -188,7 +188,7 @@ impl Runner {
     }
 
     pub async fn load(&mut self, run: &str, lease: u64) -> Result<LoadRunResponse, Status> {
-        let request = LoadRunRequest { run: run_ref("order", run), lease };
+        let request = LoadRunRequest { run: run_ref("order", run), lease, first: None };
         Ok(self.calls.load(request).await?.into_inner())
     }
 

@@ -2,27 +2,52 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tulle_flow::evaluator::Evaluator;
-use tulle_flow::runner::replay;
+use tokio::time::timeout;
+use tulle_flow::evaluator::{Evaluator, Evaluators};
+use tulle_flow::runner::Replay;
 use tulle_model::flow::fault::Fault;
 use tulle_model::flow::history::{CallRecord, HistoryEntry, lasting};
-use tulle_model::flow::run::{AskId, Run, RunEvent, RunStep, RunStepKind};
+use tulle_model::flow::run::{AskId, RunEvent, RunStep, RunStepKind};
 use tulle_model::flow::scope::{Millis, RunInfo};
 use tulle_model::flow::workflow::{TaskKind, Workflow};
 
 use crate::exit::{Failure, Result};
 
-/// What the server gives of a run.
+/// How long a history may take to be gone through: the evaluation of an expression may fail where it has not failed before.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the server gives of a run at first.
 #[derive(Debug, Deserialize)]
+pub struct WholeRun {
+    info: RunInfo,
+    workflow: Value,
+    #[serde(flatten)]
+    pub part: HistoryPart,
+}
+
+/// What it gives behind that.
+#[derive(Debug, Deserialize)]
+pub struct HistoryPart {
+    /// The FlowRun.
+    run: Value,
+    entries: Vec<HistoryEntry>,
+    /// There are more entries.
+    #[serde(default)]
+    pub more: bool,
+}
+
+/// A run, and its history as far as it was read.
 pub struct RunHistory {
     /// The FlowRun.
     pub run: Value,
-    pub info: RunInfo,
-    pub workflow: Value,
-    entries: Vec<HistoryEntry>,
+    pub info: Arc<RunInfo>,
+    pub workflow: Arc<Workflow>,
+    replay: Replay,
+    evaluator: Evaluator,
 }
 
 /// How far a task is.
@@ -92,20 +117,64 @@ pub struct TaskOfRun {
     /// Until when it waits, or when it is tried again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Millis>,
-    /// The last of its calls that was answered.
+    /// Its calls that were answered, one for each attempt.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<CallOfTask>,
+}
+
+/// A call, and what became of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CallOfTask {
+    #[serde(flatten)]
+    pub made: CallRecord,
+    pub ended: Millis,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub call: Option<CallRecord>,
+    pub error: Option<Fault>,
 }
 
 impl RunHistory {
-    /// All tasks that have begun, in this order.
-    pub async fn tasks(&self, evaluator: &Evaluator) -> Result<Vec<TaskOfRun>> {
+    pub async fn new(whole: WholeRun) -> Result<Self> {
         let unreadable =
             || Failure::new("the run's workflow cannot be read").help("is the server of another version?");
-        let workflow = Arc::new(tulle_model::flow::parse(&self.workflow).map_err(|_| unreadable())?);
-        let mut run = Run::begin_watched(workflow.clone(), Arc::new(self.info.clone()));
-        replay(&mut run, &self.entries, evaluator).await;
-        Ok(tasks(&workflow, &run.take_steps(), &self.entries))
+        let workflow = Arc::new(tulle_model::flow::parse(&whole.workflow).map_err(|_| unreadable())?);
+        let info = Arc::new(whole.info);
+        let replay = Replay::new(workflow.clone(), info.clone());
+        let evaluator = Evaluator::new(Evaluators::default());
+        let mut history = Self { run: Value::Null, info, workflow, replay, evaluator };
+        history.add(whole.part).await?;
+        Ok(history)
+    }
+
+    /// Takes what comes behind that which was read.
+    pub async fn add(&mut self, part: HistoryPart) -> Result<()> {
+        let adding = timeout(PATIENCE, self.replay.add(part.entries, &self.evaluator));
+        adding.await.map_err(|_| {
+            Failure::new(format!("the run cannot be gone through here within {} s", PATIENCE.as_secs()))
+                .help("an expression that was evaluated before is not evaluated now: is this host busy?")
+        })?;
+        self.run = part.run;
+        Ok(())
+    }
+
+    /// How many entries were read.
+    pub fn entries(&self) -> usize {
+        self.replay.entries().len()
+    }
+
+    pub fn is_over(&self) -> bool {
+        matches!(self.run["status"]["state"].as_str(), Some("Completed" | "Faulted" | "Cancelled"))
+    }
+
+    /// All tasks that have begun, in this order.
+    pub async fn tasks(&self) -> Vec<TaskOfRun> {
+        let (_, steps) = self.replay.now(&self.evaluator).await;
+        let mut tasks = tasks(&self.workflow, &steps, self.replay.entries());
+        // The server may have ended it where its history had no more room.
+        for task in tasks.iter_mut().filter(|task| self.is_over() && !task.state.is_over()) {
+            task.state = TaskState::Stopped;
+        }
+        tasks
     }
 }
 
@@ -114,11 +183,12 @@ fn tasks(workflow: &Workflow, steps: &[RunStep], entries: &[HistoryEntry]) -> Ve
     let mut tasks: Vec<TaskOfRun> = Vec::new();
     let mut by_path: HashMap<Arc<str>, usize> = HashMap::new();
     let mut by_ask: BTreeMap<AskId, usize> = BTreeMap::new();
+    let mut depths = Depths::default();
     for step in steps {
         let of = workflow.task(step.task);
         let index = *by_path.entry(step.path.clone()).or_insert_with(|| {
             let turns = step.path.strip_prefix(&*of.reference).unwrap_or_default();
-            let depth = depth(&of.reference, turns, &tasks);
+            let depth = depths.of(&of.reference, turns);
             tasks.push(TaskOfRun {
                 name: named(&of.name, turns),
                 reference: of.reference.clone(),
@@ -132,7 +202,7 @@ fn tasks(workflow: &Workflow, steps: &[RunStep], entries: &[HistoryEntry]) -> Ve
                 output: None,
                 error: None,
                 until: None,
-                call: None,
+                calls: Vec::new(),
             });
             tasks.len() - 1
         });
@@ -173,10 +243,11 @@ fn tasks(workflow: &Workflow, steps: &[RunStep], entries: &[HistoryEntry]) -> Ve
         }
     }
     for (_, entry) in lasting(0, entries) {
-        if let RunEvent::Answered { ask, .. } = &entry.event
-            && let Some(index) = by_ask.get(ask)
+        if let RunEvent::Answered { ask, result } = &entry.event
+            && let (Some(index), Some(made)) = (by_ask.get(ask), &entry.call)
         {
-            tasks[*index].call.clone_from(&entry.call);
+            let call = CallOfTask { made: made.clone(), ended: entry.at, error: result.clone().err() };
+            tasks[*index].calls.push(call);
         }
     }
     tasks
@@ -190,26 +261,42 @@ fn named(name: &Arc<str>, turns: &str) -> Arc<str> {
     }
 }
 
-/// How many of the tasks before are around one: by where it stands, and by who has called the function that it is in.
-fn depth(reference: &str, turns: &str, before: &[TaskOfRun]) -> usize {
-    let caller = turns.rsplit_once('@').map(|(_, caller)| caller);
-    let is_around = |around: &&str| {
-        let holds = |of: &str| of.strip_prefix(around).is_some_and(|rest| rest.starts_with('/'));
-        holds(reference) || caller.is_some_and(|caller| holds(caller) || caller.starts_with(around))
-    };
-    let around: BTreeSet<_> = before.iter().map(|task| &*task.reference).filter(is_around).collect();
-    around.len()
+/// How many of the tasks that have begun are around one: by where it stands, and by who has called the function that it is in.
+#[derive(Default)]
+struct Depths<'w> {
+    /// The references of those that have begun. In loops there are few of them to many tasks.
+    begun: BTreeSet<&'w str>,
+    known: HashMap<(&'w str, String), usize>,
+}
+
+impl<'w> Depths<'w> {
+    /// Of one that begins.
+    fn of(&mut self, reference: &'w str, turns: &str) -> usize {
+        let caller = turns.rsplit_once('@').map(|(_, caller)| caller);
+        // All that is around a task has begun before it.
+        let key = (reference, caller.unwrap_or_default().to_owned());
+        if let Some(depth) = self.known.get(&key) {
+            return *depth;
+        }
+        let is_around = |around: &&&str| {
+            let holds = |of: &str| of.strip_prefix(**around).is_some_and(|rest| rest.starts_with('/'));
+            holds(reference) || caller.is_some_and(|caller| holds(caller) || caller.starts_with(**around))
+        };
+        let depth = self.begun.iter().filter(is_around).count();
+        self.begun.insert(reference);
+        self.known.insert(key, depth);
+        depth
+    }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use serde_json::json;
-    use tulle_flow::evaluator::Evaluators;
 
     use super::*;
 
     /// The history of a run: a task that is tried again, a loop with a function, a pause, and a call that nobody answers.
-    pub fn history() -> RunHistory {
+    pub async fn history() -> RunHistory {
         let call =
             |endpoint: &str| json!({ "call": "http", "with": { "method": "get", "endpoint": endpoint } });
         let workflow = json!({
@@ -251,18 +338,18 @@ pub(super) mod tests {
             "spec": { "flow": "order", "caller": "ann", "serviceAccount": "orders" },
             "status": { "state": "Running", "startedAt": "1970-01-01T00:00:01.000Z", "entries": 6 },
         });
-        serde_json::from_value(json!({ "run": run, "info": info, "workflow": workflow, "entries": entries }))
-            .unwrap()
+        let whole = json!({ "run": run, "info": info, "workflow": workflow, "entries": entries });
+        RunHistory::new(serde_json::from_value(whole).unwrap()).await.unwrap()
     }
 
     #[tokio::test]
     async fn each_task_says_what_became_of_it() {
-        let tasks = history().tasks(&Evaluator::new(Evaluators::default())).await.unwrap();
+        let tasks = history().await.tasks().await;
         let told: Vec<_> = tasks
             .iter()
             .map(|task| {
                 let took = task.ended.map_or("-".to_owned(), |ended| (ended - task.started).to_string());
-                let call = task.call.as_ref().and_then(|call| call.status);
+                let call = task.calls.last().and_then(|call| call.made.status);
                 let call = call.map_or(String::new(), |status| format!(" {status}"));
                 format!(
                     "{:indent$}{} {} {took} {}{call}",
@@ -289,6 +376,9 @@ pub(super) mod tests {
                 "last calling - 1",
             ]
         );
+        let attempts: Vec<_> =
+            tasks[1].calls.iter().map(|call| (call.made.status, call.error.is_some())).collect();
+        assert_eq!(attempts, [(Some(503), true), (Some(200), false)]);
         assert_eq!(tasks[0].error.as_ref().map(|error| error.status), Some(503));
         assert_eq!(
             (&*tasks[1].input, tasks[1].output.as_deref()),

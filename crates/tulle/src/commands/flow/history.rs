@@ -1,15 +1,15 @@
 //! `tulle flow history`: what became of each task of a run.
 
 use clap::Args;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tulle_flow::evaluator::{Evaluator, Evaluators};
 use tulle_model::flow::fault::Fault;
 use tulle_model::flow::scope::Millis;
 use tulle_model::legible::legible;
 
-use super::gone_through::{RunHistory, TaskOfRun};
+use super::gone_through::{HistoryPart, RunHistory, TaskOfRun, WholeRun};
 use super::runs::{OneRunArgs, path};
-use crate::client::{Client, JSON};
+use crate::client::{Client, JSON, Query};
 use crate::exit::{Failure, Result};
 use crate::output::{Cell, ReportFormat, Table, print, print_json, print_yaml};
 use tulle_model::name::NamespacedName;
@@ -26,7 +26,7 @@ pub struct RunHistoryArgs {
 pub async fn run(args: RunHistoryArgs) -> Result<()> {
     let (run, client) = args.one.read()?;
     let history = fetch(&client, &run).await?;
-    let tasks = history.tasks(&Evaluator::new(Evaluators::default())).await?;
+    let tasks = history.tasks().await;
     match args.output {
         ReportFormat::Json => print_json(&json!({ "run": history.run, "tasks": tasks })),
         ReportFormat::Yaml => print_yaml(&json!({ "run": history.run, "tasks": tasks })),
@@ -37,7 +37,29 @@ pub async fn run(args: RunHistoryArgs) -> Result<()> {
 
 /// All that is known of a run.
 pub async fn fetch(client: &Client, run: &NamespacedName) -> Result<RunHistory> {
-    let answer = client.get(&path(run, Some("history")), JSON).await?;
+    let whole: WholeRun = read(client.get(&path(run, Some("history")), JSON).await?)?;
+    let has_more = whole.part.more;
+    let mut history = RunHistory::new(whole).await?;
+    if has_more {
+        fetch_more(client, run, &mut history).await?;
+    }
+    Ok(history)
+}
+
+/// What has come of a run since its history was read.
+pub async fn fetch_more(client: &Client, run: &NamespacedName, history: &mut RunHistory) -> Result<()> {
+    loop {
+        let path = Query::new(path(run, Some("history"))).set("first", &history.entries().to_string());
+        let part: HistoryPart = read(client.get(&path.finish(), JSON).await?)?;
+        let has_more = part.more;
+        history.add(part).await?;
+        if !has_more {
+            return Ok(());
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(answer: Value) -> Result<T> {
     let misunderstood = |error| {
         Failure::new(format!("the server's answer is not understood: {error}"))
             .help("is it of another version?")
@@ -52,7 +74,7 @@ fn render(history: &RunHistory, tasks: &[TaskOfRun], is_wide: bool) -> String {
     }
     let mut table = Table::new(header);
     for task in tasks {
-        let call = task.call.as_ref();
+        let call = task.calls.last().map(|call| &call.made);
         let took = task.ended.map(|ended| span(ended.saturating_sub(task.started)));
         let mut cells = vec![
             format!("{:indent$}{}", "", task.name, indent = 2 * task.depth),
@@ -122,8 +144,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_history_is_a_table() {
-        let history = history();
-        let tasks = history.tasks(&Evaluator::new(Evaluators::default())).await.unwrap();
+        let history = history().await;
+        let tasks = history.tasks().await;
         insta::assert_snapshot!(render(&history, &tasks, true));
     }
 

@@ -6,7 +6,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tulle_flow::evaluator::{Evaluator, Evaluators};
+use tulle_model::flow::workflow::Workflow;
 use tulle_model::legible::legible;
 use tulle_model::name::NamespacedName;
 use tulle_model::registry::KindId;
@@ -166,7 +166,7 @@ pub async fn retry(args: RetryArgs) -> Result<()> {
     let (run, client) = args.one.read()?;
     let history = fetch(&client, &run).await?;
     let from = if args.from.starts_with('/') { args.from } else { reference(&history.workflow, &args.from)? };
-    let tasks = history.tasks(&Evaluator::new(Evaluators::default())).await?;
+    let tasks = history.tasks().await;
     if !tasks.iter().any(|task| *task.reference == *from) {
         let names: Vec<_> = tasks.iter().map(|task| &*task.name).collect();
         return Err(Failure::input(format!("--from: the run has not come to {from} as yet"))
@@ -177,10 +177,7 @@ pub async fn retry(args: RetryArgs) -> Result<()> {
 }
 
 /// Where the one task of that name stands.
-fn reference(workflow: &Value, name: &str) -> Result<String> {
-    let workflow = tulle_model::flow::parse(workflow).map_err(|_| {
-        Failure::new("the run's workflow cannot be read").help("is the server of another version?")
-    })?;
+fn reference(workflow: &Workflow, name: &str) -> Result<String> {
     let mut found: Vec<_> = workflow.tasks.iter().filter(|task| *task.name == *name).collect();
     found.sort_by(|a, b| a.reference.cmp(&b.reference));
     found.dedup_by(|a, b| a.reference == b.reference);
@@ -233,6 +230,7 @@ mod tests {
             "document": { "dsl": "1.0.3", "namespace": "a", "name": "b", "version": "0.1.0" },
             "do": [{ "one": { "do": [nap] } }, { "two": { "do": [nap] } }],
         });
+        let workflow = tulle_model::flow::parse(&workflow).unwrap();
         assert_eq!(reference(&workflow, "two").unwrap(), "/do/1/two");
         let said = |name: &str| reference(&workflow, name).unwrap_err().to_string();
         assert!(said("twoo").contains("has no task `twoo`; did you mean `two`?"), "{}", said("twoo"));

@@ -8,16 +8,14 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Value, json};
-use tulle_flow::evaluator::{Evaluator, Evaluators};
 use tulle_model::flow::fault::Fault;
 use tulle_model::legible::legible;
 use tulle_model::name::NamespacedName;
 use tulle_model::registry::KindId;
 
 use super::gone_through::{RunHistory, TaskOfRun, TaskState};
-use super::history::{fetch, sentence, span};
-use super::runs::path;
-use crate::client::{Client, ClientArgs, JSON, resource};
+use super::history::{fetch, fetch_more, sentence, span};
+use crate::client::{Client, ClientArgs, resource};
 use crate::exit::{Failure, Result};
 use crate::output::{note, print, print_json};
 use crate::selection::object_name;
@@ -109,24 +107,20 @@ fn input(data: Option<&str>) -> Result<Value> {
 
 /// Says what it goes through until it is over.
 async fn look_on(client: &Client, run: &NamespacedName) -> Result<Value> {
-    let evaluator = Evaluator::new(Evaluators::default());
+    let mut history = fetch(client, run).await?;
     let mut told = Told::default();
     let mut pause = LOOK_FIRST;
     loop {
-        let found = client.get(&path(run, None), JSON).await?;
-        let is_over =
-            matches!(found["status"]["state"].as_str(), Some("Completed" | "Faulted" | "Cancelled"));
-        if told.is_news(&found) {
-            let history = fetch(client, run).await?;
-            let tasks = history.tasks(&evaluator).await?;
-            told.news(&history, &tasks).iter().for_each(|line| note(line));
+        if told.is_news(&history.run) {
+            told.news(&history, &history.tasks().await).iter().for_each(|line| note(line));
             pause = LOOK_FIRST;
         }
-        if is_over {
-            return Ok(found);
+        if history.is_over() {
+            return Ok(history.run);
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LOOK_AT_MOST);
+        fetch_more(client, run, &mut history).await?;
     }
 }
 
@@ -168,7 +162,7 @@ fn described(task: &TaskOfRun) -> String {
     if let Some(ended) = task.ended.filter(|_| task.state != TaskState::Skipped) {
         words += &format!(" in {}", span(ended.saturating_sub(task.started)));
     }
-    if let Some(call) = task.call.as_ref().filter(|_| task.state.is_over()) {
+    if let Some(call) = task.calls.last().map(|call| &call.made).filter(|_| task.state.is_over()) {
         words += &format!(", {} {}", call.method, call.endpoint);
         words.extend(call.status.map(|status| format!(": {status}")));
     }
@@ -204,8 +198,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_new_is_said_once() {
-        let history = history();
-        let tasks = history.tasks(&Evaluator::new(Evaluators::default())).await.unwrap();
+        let history = history().await;
+        let tasks = history.tasks().await;
         let mut told = Told::default();
         insta::assert_snapshot!(told.news(&history, &tasks).join("\n"));
         assert_eq!(told.news(&history, &tasks), [""; 0]);
