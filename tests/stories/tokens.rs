@@ -107,7 +107,7 @@ fn keys_are_fetched_once_for_all_and_anew_when_the_issuer_has_others() {
 
     *answer.lock().unwrap() = set(&[&old]);
     eventually("its keys are there", PATIENCE, || (ask(Some(old.token())).0 == "200").then_some(()));
-    let before = asked.load(Ordering::SeqCst);
+    let (before, since) = (asked.load(Ordering::SeqCst), Instant::now());
     assert_eq!(ask(Some(new.token())).0, "401", "nobody knows that key");
     *answer.lock().unwrap() = set(&[&old, &new]);
     eventually("its new key is taken", Duration::from_secs(30), || {
@@ -120,7 +120,8 @@ fn keys_are_fetched_once_for_all_and_anew_when_the_issuer_has_others() {
         assert_eq!(ask(Some(stranger.token())).0, "401");
     }
     let asked = asked.load(Ordering::SeqCst) - before;
-    assert!((1..=4).contains(&asked), "{asked}");
+    let most = usize::try_from(since.elapsed().as_secs() / 10).unwrap() + 2;
+    assert!((1..=most).contains(&asked), "{asked} in {:?}", since.elapsed());
     drop(app);
     mesh.end();
 }

@@ -389,7 +389,7 @@ Feature: Who a call says to be by
       uri: http://vault/***
       header: '***'
     title: 'no *** here'
-    why: 'it was answered with 403: *** is wrong'
+    why: '*** is wrong'
     """
     And the workflow should keep nothing of hush
 

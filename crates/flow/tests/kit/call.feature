@@ -423,7 +423,7 @@ Feature: Calls of services by HTTP
     type: https://serverlessworkflow.io/spec/1.0.0/errors/communication
     status: 403
     title: Out of credit
-    detail: 'it was answered with 403: 30 are missing'
+    detail: 30 are missing
     """
 
   Scenario: An answer that says to be JSON and is not

@@ -246,12 +246,11 @@ fn fault_of(answer: &Answer) -> Fault {
     let title = words("title");
     let title = title.or_else(|| answer.status.canonical_reason().map(str::to_owned));
     let text = || std::str::from_utf8(answer.body).ok().map(start_of).filter(|text| !text.is_empty());
-    let detail = words("detail").or_else(text);
     let number = answer.status.as_u16();
-    let detail = detail.map_or_else(
-        || format!("it was answered with {number}"),
-        |text| format!("it was answered with {number}: {text}"),
-    );
+    let detail = words("detail").unwrap_or_else(|| match text() {
+        Some(text) => format!("it was answered with {number}: {text}"),
+        None => format!("it was answered with {number}"),
+    });
     Fault {
         status: number,
         title: title.unwrap_or_else(|| number.to_string()).into(),

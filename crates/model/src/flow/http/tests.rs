@@ -145,7 +145,7 @@ fn an_answer_that_is_an_error_is_one() {
             of(410, "application/problem+json", problem),
             410,
             "Gone away",
-            "it was answered with 410: the pet has left",
+            "the pet has left",
         ),
         (of(599, "", b""), 599, "599", "it was answered with 599"),
     ] {
