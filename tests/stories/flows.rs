@@ -6,10 +6,10 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tulle_tests::harness::{Home, Process, alone, eventually, project};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Services `c` and `d`, of which `d` answers as slowly as it is told; and these Flows.
-fn services(latency: &str) -> String {
+pub(crate) fn services(latency: &str) -> String {
     let service = |name: &str, port: u16, more: &str| {
         format!(
             "  {name}:\n    command: [\"${{TULLE}}\", fake-service, --name, {name}{more}]\n    port: {port}\n    probe: {{http: /healthz}}\n"
@@ -19,7 +19,7 @@ fn services(latency: &str) -> String {
     format!("name: flows\nservices:\n{}{}", service("c", 9091, ""), service("d", 9092, &slow))
 }
 
-fn flow(name: &str, tasks: &str, more: &str) -> String {
+pub(crate) fn flow(name: &str, tasks: &str, more: &str) -> String {
     format!(
         "apiVersion: tulle.dev/v1alpha1\nkind: Flow\nmetadata: {{name: {name}, namespace: default}}\nspec:\n\
          \x20 serviceAccount: orders\n  trigger: {{http: {{{more}}}}}\n  workflow:\n    document: {{dsl: '1.0.3', namespace: t, name: {name}, version: '1.0.0'}}\n\
@@ -27,19 +27,27 @@ fn flow(name: &str, tasks: &str, more: &str) -> String {
     )
 }
 
-fn call(name: &str, url: &str) -> String {
+pub(crate) fn call(name: &str, url: &str) -> String {
     format!(
         "    - {name}:\n        call: http\n        with: {{method: post, endpoint: '{url}', body: '${{ . }}'}}\n"
     )
 }
 
-fn apply(home: &Home, objects: &[String]) {
+/// A Service on port 80 whose endpoints are those of a workload.
+pub(crate) fn service(name: &str, workload: &str, port: u16) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\n\
+         spec: {{selector: {{app: {workload}}}, ports: [{{port: 80, targetPort: {port}, appProtocol: http}}]}}\n"
+    )
+}
+
+pub(crate) fn apply(home: &Home, objects: &[String]) {
     let file = home.write("objects.yaml", &objects.join("---\n")).display().to_string();
     home.tulle(&["apply", "-f", &file]).ok();
 }
 
 /// What a workload of that name is answered.
-fn ask(home: &Home, who: &str, arguments: &[&str]) -> (String, String) {
+pub(crate) fn ask(home: &Home, who: &str, arguments: &[&str]) -> (String, String) {
     let mut all = vec!["run", who, "--", "curl", "-s", "-i", "-m", "20"];
     all.extend(arguments);
     let answer = home.tulle(&all).ok();
@@ -47,16 +55,16 @@ fn ask(home: &Home, who: &str, arguments: &[&str]) -> (String, String) {
     (head.to_ascii_lowercase(), body.to_owned())
 }
 
-fn status(head: &str) -> u16 {
+pub(crate) fn status(head: &str) -> u16 {
     head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default()
 }
 
-fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+pub(crate) fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
 /// Waits until requests to a Flow start runs.
-fn ready(home: &Home, flow: &str) {
+pub(crate) fn ready(home: &Home, flow: &str) {
     eventually("a node that runs the Flow", PATIENCE, || {
         let ready = home.kubectl(&[
             "get",

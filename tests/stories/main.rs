@@ -9,6 +9,8 @@ mod egress;
 mod egress_in_tls;
 mod exit_codes;
 mod external;
+mod flow_harm;
+mod flow_waits;
 mod flows;
 mod footprint;
 mod gateway_api;

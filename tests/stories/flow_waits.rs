@@ -1,0 +1,150 @@
+//! Who waits for a run: a caller whose route gives it less time than the run takes, and runs whose node is stopped.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tulle_tests::counting::CountingService;
+use tulle_tests::harness::{Home, Process, alone, eventually};
+use tulle_tests::ports::free_port;
+
+use crate::flows::{PATIENCE, apply, ask, call, field, flow, ready, service, services, status};
+
+#[test]
+fn a_caller_is_told_where_to_look_before_its_routes_deadline() {
+    let _alone = alone();
+    let home = Home::new();
+    let up = home.up(&services("0ms"));
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: front, namespace: default}\nspec:\n  \
+                 parentRefs: [{group: '', kind: Service, name: front}]\n  rules:\n  - timeouts: {request: 2s}\n    \
+                 backendRefs: [{group: tulle.dev, kind: Flow, name: slow}]\n";
+    apply(
+        &home,
+        &[
+            flow("slow", "    - pause: {wait: {seconds: 30}}\n", ""),
+            service("front", "nobody", 80),
+            route.to_owned(),
+        ],
+    );
+    ready(&home, "slow");
+    let get = |who: &str, more: &[&str]| {
+        let mut all = vec!["-w", "\n%{time_total}"];
+        all.extend(more);
+        let (head, body) = ask(&home, who, &all);
+        let took: f64 = body.lines().next_back().and_then(|line| line.parse().ok()).unwrap_or(f64::MAX);
+        (head, body, took)
+    };
+    let (head, body, took) = eventually("the route", PATIENCE, || {
+        let answer = get("web", &["http://front/", "-d", "1"]);
+        (status(&answer.0) != 503).then_some(answer)
+    });
+    assert_eq!(status(&head), 202, "{head} {body}");
+    assert!(took < 2.0, "after {took} s");
+    // It has waited for the run's end as long as it could.
+    assert!(took > 1.0, "after {took} s");
+    let run = field(&head, "tulle-run").unwrap();
+    assert_eq!(field(&head, "location"), Some(&*format!("/runs/{run}")), "{head}");
+    // By the same route it finds the run, as only it does.
+    let url = format!("http://front/runs/{run}");
+    let (head, body, took) = get("web", &[&url]);
+    assert!(status(&head) == 202 && took < 2.0, "after {took} s: {head} {body}");
+    assert_eq!(status(&get("other", &[&url]).0), 404);
+    home.tulle(&["flow", "cancel", run]).ok();
+    eventually("the end of the run", PATIENCE, || (status(&get("web", &[&url]).0) == 409).then_some(()));
+    assert!(up.interrupt().success());
+}
+
+/// A server that gives the runs of a silent node to others after half a minute only; a node with a service; and nodes that run Flows.
+struct Mesh {
+    home: Home,
+    nodes: String,
+    runners: Vec<(Home, Process)>,
+    _others: Vec<Process>,
+}
+
+impl Mesh {
+    #[track_caller]
+    fn start(counted: &CountingService) -> Self {
+        let home = Home::new();
+        let [api, nodes] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
+        let server =
+            home.start(&["server", "--api-listen", &api, "--node-listen", &nodes, "--flow-lease", "30s"]);
+        server.wait_for_line("server", PATIENCE, |line| line.contains("the server runs"));
+        let mut mesh = Self { home, nodes, runners: Vec::new(), _others: vec![server] };
+        let token = mesh.home.tulle(&["token", "create"]).ok();
+        let node = mesh.node(&mesh.home, "services", token.trim());
+        let port = format!("80={}", counted.port);
+        mesh._others
+            .extend([node, mesh.home.start(&["run", "tasks", "--port", &port, "--", "sleep", "600"])]);
+        for name in ["runner-0", "runner-1"] {
+            let home = Home::new();
+            let token = ["token", "create", "--identity", "none/none", "--flows", "default"];
+            let runner = mesh.node(&home, name, mesh.home.tulle(&token).ok().trim());
+            mesh.runners.push((home, runner));
+        }
+        mesh
+    }
+
+    #[track_caller]
+    fn node(&self, home: &Home, name: &str, token: &str) -> Process {
+        let mut arguments = vec!["node", "--server", &self.nodes, "--name", name, "--token", token];
+        arguments.extend(["--capture", "explicit", "--workers", "1"]);
+        arguments.extend(["--listen-links", "127.0.0.1:0", "--listen-admin", "127.0.0.1:0"]);
+        let node = home.start(&arguments);
+        node.wait_for_line("node", PATIENCE, |line| line.contains(" runs, links at "));
+        node
+    }
+
+    /// Of each run: its state, and the node that has it or had it last.
+    fn runs(&self) -> Vec<(String, String)> {
+        let list = self.home.kubectl(&["get", "flowruns", "-o", "json"]).ok();
+        let list: Value = serde_json::from_str(&list).unwrap();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let of = |run: &Value| (text(&run["status"]["state"]), text(&run["status"]["runner"]));
+        list["items"].as_array().unwrap().iter().map(of).collect()
+    }
+}
+
+#[test]
+fn runs_of_a_node_that_is_stopped_go_on_elsewhere_at_once() {
+    let _alone = alone();
+    let count = 30;
+    let counted = CountingService::start(Duration::from_millis(500));
+    let mesh = Mesh::start(&counted);
+    let tasks = call("first", "http://tasks/first")
+        + "    - pause: {wait: {seconds: 4}}\n"
+        + &call("last", "http://tasks/last");
+    apply(&mesh.home, &[service("tasks", "tasks", 80), flow("order", &tasks, "")]);
+    ready(&mesh.home, "order");
+    let script = format!(
+        "seq {count} | xargs -P 10 -I@ sh -c 'until curl -sf -m 10 -o /dev/null -H \"prefer: respond-async\" \
+         -H \"idempotency-key: k@\" -d @ http://order/; do sleep 0.2; done'"
+    );
+    let starter = mesh.home.start(&["run", "starter", "--", "sh", "-c", &script]);
+    assert!(starter.wait(PATIENCE).success(), "{}", starter.stderr());
+    let of = |runs: &[(String, String)], node: &str| {
+        runs.iter().filter(|(_, runner)| runner.starts_with(node)).count()
+    };
+    let runs = mesh.runs();
+    assert_eq!(runs.len(), count, "{runs:?}");
+    assert!(of(&runs, "runner-0/") > 0 && of(&runs, "runner-1/") > 0, "both have some: {runs:?}");
+    assert!(runs.iter().all(|(state, _)| state != "Completed"), "{runs:?}");
+
+    let (_, runner) = &mesh.runners[0];
+    runner.signal(Signal::SIGTERM);
+    // A lease would end half a minute after that.
+    eventually("the end of all runs", Duration::from_secs(15), || {
+        mesh.runs().iter().all(|(state, _)| state == "Completed").then_some(())
+    });
+    assert!(runner.wait(PATIENCE).success(), "{}", runner.stderr());
+    let runs = mesh.runs();
+    assert_eq!((runs.len(), of(&runs, "runner-1/")), (count, count), "{runs:?}");
+    // What was under way with the one that has left may have been called once more, under the same key.
+    let mut calls = BTreeMap::<String, usize>::new();
+    for call in counted.counted() {
+        *calls.entry(call.key).or_default() += 1;
+    }
+    assert_eq!(calls.len(), 2 * count, "{calls:?}");
+    assert!(calls.values().all(|times| *times <= 2), "{calls:?}");
+}
