@@ -116,7 +116,11 @@ fn runs_of_a_node_that_is_stopped_go_on_elsewhere_at_once() {
         + "    - pause: {wait: {seconds: 4}}\n"
         + &call("last", "http://tasks/last");
     apply(&mesh.home, &[service("tasks", "tasks", 80), flow("order", &tasks, "")]);
-    ready(&mesh.home, "order");
+    let programmed = "jsonpath={.status.conditions[?(@.type==\"Programmed\")].message}";
+    eventually("both nodes", PATIENCE, || {
+        let by = mesh.home.kubectl(&["get", "flow", "order", "-o", programmed]).stdout;
+        (by.contains("runner-0") && by.contains("runner-1")).then_some(())
+    });
     let script = format!(
         "seq {count} | xargs -P 10 -I@ sh -c 'until curl -sf -m 10 -o /dev/null -H \"prefer: respond-async\" \
          -H \"idempotency-key: k@\" -d @ http://order/; do sleep 0.2; done'"
