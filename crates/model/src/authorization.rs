@@ -151,8 +151,11 @@ impl Denial<'_> {
                     policy.name
                 )
             }
-            Self::NoAllowPolicy(_) => {
-                format!("no AuthorizationPolicy of those that allow callers of {workload} allows this one")
+            Self::NoAllowPolicy(policy) => {
+                format!(
+                    "AuthorizationPolicy {} does not let this caller enter {workload}, and no other does",
+                    policy.name
+                )
             }
             Self::ByDefault => {
                 format!(

@@ -84,6 +84,8 @@ pub struct Node {
     link_address: watch::Receiver<SocketAddr>,
     admin_address: Option<SocketAddr>,
     no_more_runs: watch::Sender<bool>,
+    /// Whether nothing of runs is under way any more.
+    runs_rest: watch::Receiver<bool>,
     leaving: watch::Sender<bool>,
     reporter: AbortOnDropHandle<()>,
     tasks: Vec<AbortOnDropHandle<()>>,
@@ -224,7 +226,7 @@ impl Node {
             seen: SeenSummaries::default(),
         };
         let seen = state.cell().clone();
-        let no_more_runs = watch::Sender::new(false);
+        let (no_more_runs, runs_rest) = (watch::Sender::new(false), watch::Sender::new(false));
         let flow_parts = FlowParts {
             name: config.name.clone(),
             server: server.clone(),
@@ -232,6 +234,7 @@ impl Node {
             proxy: proxy.clone(),
             own: listens,
             leave: no_more_runs.subscribe(),
+            rested: runs_rest.clone(),
         };
         let source = Arc::new(StatusSource {
             name: config.name,
@@ -278,6 +281,7 @@ impl Node {
             link_address,
             admin_address,
             no_more_runs,
+            runs_rest: runs_rest.subscribe(),
             leaving,
             reporter,
             tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect(),
@@ -316,12 +320,21 @@ impl Node {
         timeout(deadline, connected.wait_for(|connected| *connected)).await.is_ok()
     }
 
+    /// Has runs of Flows begin nothing more, and waits until what they have begun is over, for `deadline` at most: before what they call
+    /// is stopped. What is not over then is done again by whoever takes them over.
+    pub async fn rest_runs(&self, deadline: Duration) {
+        self.no_more_runs.send_replace(true);
+        let mut rest = self.runs_rest.clone();
+        let _ = timeout(deadline, rest.wait_for(|rests| *rests)).await;
+    }
+
     /// Drains what is in flight (at most for `deadline`), and tells the server that the node leaves. Removes what it
     /// made on the host, processes of captured workloads included, or leaves these ([`NodeConfig::keep_workloads`]).
     pub async fn shutdown(self, deadline: Duration) -> Left {
-        let Self { source, no_more_runs, leaving, reporter, tasks, socket, keep_workloads, .. } = self;
         let end = Instant::now() + deadline;
-        no_more_runs.send_replace(true);
+        self.rest_runs(deadline / 2).await;
+        let deadline = end.saturating_duration_since(Instant::now());
+        let Self { source, leaving, reporter, tasks, socket, keep_workloads, .. } = self;
         let left = match keep_workloads {
             true => source.workloads.leave(deadline).await,
             false => {

@@ -19,7 +19,7 @@ use super::backoff::Pause;
 use super::book::Book;
 use super::caller::{CallAnswer, Caller, OutgoingCall};
 use super::clock::Clock;
-use super::masks::Masks;
+use super::masks::{Masks, beginning};
 use super::secrets::{Lost, RunSecrets};
 use super::tokens::{self, Asking};
 use crate::arguments;
@@ -29,6 +29,8 @@ use crate::scoped::{Scoped, Unanswered};
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The longest key that says in words what it is of, in bytes: services store them.
 const LONGEST_KEY: usize = 200;
+/// How many characters of an endpoint are kept.
+const MOST_SHOWN: usize = 2048;
 /// An answer may be larger than what becomes of it, by so much: blanks, and fields that are left out.
 const ANSWER_TO_OUTPUT: usize = 4;
 
@@ -38,8 +40,6 @@ pub(super) struct CallDone {
     pub(super) at: Millis,
     pub(super) result: Result<Arc<Value>, Fault>,
     pub(super) record: Option<CallRecord>,
-    /// About how large the result is.
-    pub(super) bytes: usize,
 }
 
 /// Makes a call, however long it takes until its arguments can be evaluated.
@@ -54,11 +54,11 @@ pub(super) async fn make<B: Book, C: Caller, K: Clock>(
     loop {
         let known = secrets.get(&shared.book).await?;
         let mut masks = Masks::of(&known);
-        let (mut record, mut bytes) = (None, 0);
+        let mut record = None;
         let made = match &task.kind {
             TaskKind::Call(http) => {
                 let making = Making { shared: &shared, run: &secrets.run, call: &call, secrets: &known };
-                making.make(task, http, &mut masks, &mut record, &mut bytes).await
+                making.make(task, http, &mut masks, &mut record).await
             }
             _ => Err(FaultKind::Runtime.fault("the task is no call").into()),
         };
@@ -75,10 +75,10 @@ pub(super) async fn make<B: Book, C: Caller, K: Clock>(
             }
         };
         let record = record.map(|record: CallRecord| CallRecord {
-            endpoint: masks.masked(&record.endpoint).into_owned().into(),
+            endpoint: beginning(&masks.masked(&record.endpoint), MOST_SHOWN).into(),
             ..record
         });
-        return Ok(CallDone { ask: call.ask, at: shared.clock.now(), result, record, bytes });
+        return Ok(CallDone { ask: call.ask, at: shared.clock.now(), result, record });
     }
 }
 
@@ -97,7 +97,6 @@ impl<B: Book, C: Caller, K: Clock> Making<'_, B, C, K> {
         http: &HttpCall,
         masks: &mut Masks,
         record: &mut Option<CallRecord>,
-        bytes: &mut usize,
     ) -> Result<Value, Unanswered> {
         let Self { shared, run, call, secrets } = *self;
         let evaluator = &shared.evaluator;
@@ -161,7 +160,6 @@ impl<B: Book, C: Caller, K: Clock> Making<'_, B, C, K> {
                 continue;
             }
             let CallAnswer { status, headers, mut body, .. } = answer;
-            *bytes = body.len();
             // What is cut off or encoded below shows nothing of a secret by which it could be known.
             let is_cut = !status.is_success() || http.output == HttpOutput::Raw;
             if is_cut || std::str::from_utf8(&body).is_err() {

@@ -11,6 +11,7 @@ use tulle_model::flow::fault::{Fault, FaultKind};
 use tulle_model::flow::history::{Append, CallRecord, HistoryEntry, Outcome, Then, lasting};
 use tulle_model::flow::run::{AskId, Order, Run, RunEvent, RunPhase, RunStepKind};
 use tulle_model::flow::scope::Millis;
+use tulle_model::json_bounds::size;
 
 use super::backoff::Pause;
 use super::book::{Book, BookError};
@@ -54,6 +55,8 @@ pub(super) struct Carried<B, C, K> {
     secrets: Arc<RunSecrets>,
     commands: mpsc::Receiver<RunCommand>,
     tells: watch::Sender<Option<Outcome>>,
+    /// Whether nothing more is to be begun.
+    resting: watch::Receiver<bool>,
     around: Around,
     under_way: BTreeMap<AskId, AbortHandle>,
     timers: BTreeSet<(Millis, AskId)>,
@@ -87,8 +90,10 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
         let secrets = RunSecrets::new(given.id.clone(), given.lease, !given.workflow.secrets.is_empty());
         let first = given.checkpoint.as_ref().map_or(0, |(entries, _)| *entries);
         let since_checkpoint = u32::try_from(given.entries.len()).unwrap_or(u32::MAX);
+        let resting = shared.resting.subscribe();
         Self {
             shared,
+            resting,
             secrets: Arc::new(secrets),
             commands,
             tells,
@@ -114,7 +119,10 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
     async fn until_over(&mut self) -> Result<(), Lost> {
         let mut run = match self.replayed().await {
             Ok(run) => run,
-            Err(fault) => return self.append(None, self.ends(Outcome::Faulted(fault))).await.map(drop),
+            Err(fault) => {
+                self.pending.push(self.given_up(fault.clone()));
+                return self.append(None, self.ends(Outcome::Faulted(fault))).await.map(drop);
+            }
         };
         self.settle(&mut run).await?;
         self.orders = run.orders_again();
@@ -124,12 +132,13 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
         }
         self.around.arrived.extend(commands.into_iter().map(Arrival::Wanted));
         loop {
-            let mut bytes = 0;
+            let (mut bytes, mut counted) = (0_usize, 0);
             while bytes < MOST_APPENDED
                 && let Some(arrival) = self.around.arrived.pop_front()
             {
-                bytes += if let Arrival::Done(done) = &arrival { done.bytes } else { 0 };
                 self.take(&mut run, arrival).await?;
+                bytes = bytes.saturating_add(self.pending[counted..].iter().map(size).sum());
+                counted = self.pending.len();
             }
             let mut then = self.then(&run);
             if !self.pending.is_empty() || then != Then::GoesOn {
@@ -139,7 +148,12 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
                 self.tells.send_replace(Some(outcome));
                 return Ok(());
             }
-            self.carry_out_orders();
+            let rests = *self.resting.borrow();
+            if !rests {
+                self.carry_out_orders();
+            } else if self.under_way.is_empty() && self.around.arrived.is_empty() {
+                return Ok(());
+            }
             if then != Then::GoesOn && self.around.arrived.is_empty() {
                 let shared = &self.shared;
                 match shared.forget_unless_wanted(&self.given.id, self.given.lease, &mut self.commands) {
@@ -156,7 +170,7 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
         let mut run = self.before_history(false)?;
         let first = self.first;
         for (_, entry) in lasting(first, &self.given.entries) {
-            reach(&mut run, &entry.event, &self.shared.evaluator).await;
+            reach(&mut run, &entry.event, &self.shared.evaluator).await?;
             take(&mut run, entry);
         }
         run.take_orders();
@@ -302,7 +316,7 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
         };
         let mut entries = first;
         for (number, entry) in lasting(first, &self.given.entries) {
-            reach(&mut run, &entry.event, &self.shared.evaluator).await;
+            reach(&mut run, &entry.event, &self.shared.evaluator).await?;
             if begins(&mut run) {
                 begun = Some(entries);
             }
@@ -313,6 +327,10 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
             begun = Some(entries);
         }
         Ok(begun)
+    }
+
+    fn given_up(&self, fault: Fault) -> HistoryEntry {
+        HistoryEntry::new(self.shared.clock.now(), RunEvent::GivenUp { fault })
     }
 
     fn ends(&self, outcome: Outcome) -> Then {
@@ -369,12 +387,13 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
                 Err(BookError::Lost) => return Err(Lost),
                 Err(BookError::Full(why)) => {
                     let fault = Fault { instance: "/".into(), ..FaultKind::Runtime.fault(why) };
+                    append.entries = vec![self.given_up(fault.clone())];
                     append.then = self.ends(Outcome::Faulted(fault));
-                    append.entries.clear();
                 }
                 Err(BookError::Later(_)) => beside(&mut self.around, pause.pass()).await?,
             }
         }
+        let count = u32::try_from(append.entries.len()).unwrap_or(u32::MAX);
         self.recorded = self.recorded.saturating_add(count);
         Ok(append.then)
     }
@@ -412,6 +431,8 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
                     self.around.arrived.push_back(Arrival::Wanted(command));
                 }
                 Some(done) = self.around.calls.next() => self.around.done(done)?,
+                // It is looked at what is under way still.
+                Ok(()) = self.resting.changed() => return Ok(()),
                 () = timer => {}
             }
             // Also where calls are answered so fast that the timer gets no turn.

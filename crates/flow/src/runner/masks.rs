@@ -25,6 +25,37 @@ pub(super) fn beginning(text: &str, most: usize) -> String {
     }
 }
 
+/// A text as it stands in JSON, as writers differ in what they escape: no more than they must; `/` as well (PHP); what means
+/// something in HTML (Go); all that is not ASCII (Python, PHP).
+fn in_json(text: &str) -> [String; 5] {
+    let json = Value::from(text).to_string();
+    let least = &json[1..json.len() - 1];
+    let escaped = |is: fn(char) -> bool| -> String {
+        let mut all = String::new();
+        for char in least.chars() {
+            match is(char) {
+                true => {
+                    let mut units = [0; 2];
+                    for unit in char.encode_utf16(&mut units) {
+                        all += &format!("\\u{unit:04x}");
+                    }
+                }
+                false => all.push(char),
+            }
+        }
+        all
+    };
+    let is_foreign = |char: char| !char.is_ascii();
+    let php = escaped(is_foreign).replace('/', "\\/");
+    [
+        least.to_owned(),
+        least.replace('/', "\\/"),
+        escaped(|char| "&<>\u{2028}\u{2029}".contains(char)),
+        escaped(is_foreign),
+        php,
+    ]
+}
+
 /// What is not to be shown: values of secrets, in the forms that they are sent and answered in.
 pub(super) struct Masks {
     /// The longest first: some are parts of others.
@@ -44,14 +75,8 @@ impl Masks {
     pub(super) fn add(&mut self, secret: &str) {
         // Files end with a line break that is left out where they are used.
         for value in [secret, secret.trim()] {
-            let json = Value::from(value).to_string();
-            let forms = [
-                value.to_owned(),
-                json[1..json.len() - 1].to_owned(),
-                encoded(value),
-                STANDARD.encode(value),
-            ];
-            for form in forms {
+            let forms = [value.to_owned(), encoded(value), STANDARD.encode(value)];
+            for form in forms.into_iter().chain(in_json(value)) {
                 if value.len() >= SHORTEST && !self.forms.contains(&form) {
                     self.forms.push(form);
                 }
@@ -176,7 +201,7 @@ mod tests {
 
     fn masks() -> Masks {
         Masks::of(&json!({
-            "pay": { "token": "s3cr&t \"x\"", "pin": "48271", "short": "abc", "line": "hush-hush\n" },
+            "pay": { "token": "s3cr&t \"x\"", "pin": "48271", "short": "abc", "line": "hush-hush\n", "path": "/ü/key" },
         }))
     }
 
@@ -189,6 +214,11 @@ mod tests {
             ("/?t=s3cr%26t%20%22x%22&b", "/?t=***&b"),
             ("czNjciZ0ICJ4Ig==", "***"),
             ("abc and pins", "abc and pins"),
+            (r#"{"a":"s3cr\u0026t \"x\""}"#, r#"{"a":"***"}"#),
+            (
+                r#"{"a":"\/\u00fc\/key"} {"a":"/\u00fc/key"} {"a":"\/ü\/key"}"#,
+                r#"{"a":"***"} {"a":"***"} {"a":"***"}"#,
+            ),
             ("hush-hush hush-hush\n", "*** ***"),
             ("given s3cr&…", "given ***…"),
             ("given s3…, hush-h…", "given s3…, ***…"),

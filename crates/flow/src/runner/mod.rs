@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 use tulle_model::flow::history::{HistoryEntry, Outcome, RunName};
 use tulle_model::flow::scope::RunInfo;
@@ -111,6 +111,10 @@ struct Surroundings<B, C, K> {
     clock: K,
     limits: RunnerLimits,
     held: Mutex<HashMap<RunName, Held>>,
+    /// Whether nothing more is to be begun.
+    resting: watch::Sender<bool>,
+    /// The last of its runs is gone.
+    emptied: Notify,
     tokens: TokenCache,
     schemas: SchemaCache,
 }
@@ -132,6 +136,8 @@ impl<B: Book, C: Caller, K: Clock> Runner<B, C, K> {
             clock,
             limits,
             held: Mutex::default(),
+            resting: watch::Sender::new(false),
+            emptied: Notify::new(),
             tokens: TokenCache::default(),
             schemas: SchemaCache::default(),
         }))
@@ -186,8 +192,16 @@ impl<B: Book, C: Caller, K: Clock> Runner<B, C, K> {
         self.0.held.lock().iter().map(|(run, has)| (run.clone(), has.lease)).collect()
     }
 
-    pub fn is_full(&self) -> bool {
-        self.0.held.lock().len() >= self.0.limits.most_runs
+    /// Begins nothing more. Returns when what was under way is written down, and all runs are left to who takes them over.
+    pub async fn rest(&self) {
+        self.0.resting.send_replace(true);
+        loop {
+            let emptied = self.0.emptied.notified();
+            if self.0.held.lock().is_empty() {
+                return;
+            }
+            emptied.await;
+        }
     }
 
     /// What comes of a run. `None`: it is not here, or no longer, and the book knows what has become of it. Several may wait.
@@ -207,6 +221,9 @@ impl<B, C, K> Surroundings<B, C, K> {
         let mut held = self.held.lock();
         if held.get(run).is_some_and(|has| has.lease == lease) {
             held.remove(run);
+        }
+        if held.is_empty() {
+            self.emptied.notify_waiters();
         }
     }
 

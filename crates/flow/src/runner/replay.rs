@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
+use tulle_model::flow::fault::{Fault, FaultKind};
 use tulle_model::flow::history::{HistoryEntry, lasting};
 use tulle_model::flow::run::{Run, RunEvent, RunStep};
 use tulle_model::flow::scope::RunInfo;
@@ -11,9 +12,10 @@ use tulle_model::flow::workflow::Workflow;
 use super::backoff::Pause;
 use crate::evaluator::Evaluator;
 use crate::questions::answer;
+use crate::scoped::Unanswered;
 
-/// How often what a run asks is asked again before somebody is told.
-const UNTOLD: u32 = 10;
+/// How often what a run asks is asked again that had an answer before, in half a minute: a host may be busy.
+const ATTEMPTS: u32 = 12;
 
 /// A run that is taken through its history as that grows, to look at what it goes through.
 pub struct Replay {
@@ -37,7 +39,10 @@ impl Replay {
     }
 
     /// Takes what comes next of the history.
-    pub async fn add(&mut self, entries: Vec<HistoryEntry>, evaluator: &Evaluator) {
+    ///
+    /// # Errors
+    /// Why it cannot be gone through here; what was added is taken up to there.
+    pub async fn add(&mut self, entries: Vec<HistoryEntry>, evaluator: &Evaluator) -> Result<(), Fault> {
         let goes_back = entries.iter().any(|entry| matches!(entry.event, RunEvent::Retried { .. }));
         let mut from = self.entries.len();
         self.entries.extend(entries);
@@ -47,10 +52,11 @@ impl Replay {
             from = 0;
         }
         for (_, entry) in lasting(0, &self.entries[from..]) {
-            reach(&mut self.run, &entry.event, evaluator).await;
+            reach(&mut self.run, &entry.event, evaluator).await?;
             take(&mut self.run, entry);
         }
         self.steps.extend(self.run.take_steps());
+        Ok(())
     }
 
     /// The run as it is now, and what it has gone through.
@@ -69,19 +75,22 @@ impl Replay {
 }
 
 /// Answers what a run asks before an entry: the answers are those that it had when the entry was made. What has none now had one then, as the
-/// history would say otherwise: it is asked again.
-pub(super) async fn reach(run: &mut Run, event: &RunEvent, evaluator: &Evaluator) {
+/// history would say otherwise: it is asked again, some times.
+///
+/// # Errors
+/// It is answered otherwise: by a host that is slower, or by another version.
+pub(super) async fn reach(run: &mut Run, event: &RunEvent, evaluator: &Evaluator) -> Result<(), Fault> {
     match event {
         RunEvent::Failed { question, .. } | RunEvent::Checked { question } => {
-            answer_until(run, Some(*question), evaluator).await;
+            answer_until(run, Some(*question), evaluator).await
         }
-        // It is taken where the entry before it has led to.
-        RunEvent::Retried { .. } => {}
+        // They are taken where the entry before them has led to.
+        RunEvent::Retried { .. } | RunEvent::GivenUp { .. } => Ok(()),
         _ => answer_until(run, None, evaluator).await,
     }
 }
 
-async fn answer_until(run: &mut Run, until: Option<u32>, evaluator: &Evaluator) {
+async fn answer_until(run: &mut Run, until: Option<u32>, evaluator: &Evaluator) -> Result<(), Fault> {
     let (mut pause, mut attempts) = (Pause::default(), 0);
     while let Some(question) = run.question().filter(|_| Some(run.question_number()) != until) {
         match answer(&question, evaluator, &no_secrets()).await {
@@ -89,16 +98,28 @@ async fn answer_until(run: &mut Run, until: Option<u32>, evaluator: &Evaluator) 
                 run.answer(Ok(value));
                 (pause, attempts) = (Pause::default(), 0);
             }
-            Err(why) => {
+            Err(Unanswered::Fault(fault)) => {
                 attempts += 1;
-                if attempts == UNTOLD {
-                    let run = &*question.scope.run.id;
-                    tracing::warn!(run, "the run waits: what was answered before has no answer now: {why:?}");
+                if attempts == ATTEMPTS {
+                    let why = "what was answered before, on the run's way to here, is not answered now: this host is \
+                               slower, or of another version";
+                    let task = question.scope.task.as_ref().map(|task| question.scope.workflow.task(task.id));
+                    let instance = task.map_or("/".into(), |task| task.reference.clone());
+                    // What it says may quote what the expression was given.
+                    tracing::warn!(
+                        run = &*question.scope.run.id,
+                        task = &*instance,
+                        kind = &*fault.kind,
+                        "{why}"
+                    );
+                    return Err(Fault { instance, ..FaultKind::Runtime.fault(why) });
                 }
                 pause.pass().await;
             }
+            Err(Unanswered::Later(_) | Unanswered::Elsewhere) => pause.pass().await,
         }
     }
+    Ok(())
 }
 
 /// Takes an entry, after [`reach`].

@@ -30,8 +30,13 @@ pub(super) const MOST_FETCHED: usize = 1 << 20;
 pub(super) const FETCHED_WITHIN: Duration = Duration::from_secs(5);
 /// How many characters are shown of what a token endpoint says.
 const MOST_SAID: usize = 200;
-/// How many tokens are kept.
+/// How many tokens are kept, and how many bytes one of them may have.
 const MOST_KEPT: usize = 1_000;
+const LARGEST_TOKEN: usize = 16 << 10;
+/// By how many bytes one is asked for at most that is kept.
+const LONGEST_KEY: usize = 16 << 10;
+/// For how long one is kept at most, in seconds.
+const LONGEST: u64 = 3_600;
 /// How long before it expires a token is not used any more, in milliseconds: a call takes its time.
 const EARLY: Millis = 10_000;
 /// For how long one is used that does not say when it expires, in seconds.
@@ -213,11 +218,14 @@ impl<B: Book, C: Caller, K: Clock> Asking<'_, B, C, K> {
         if token.is_empty() {
             return Err(wrong(format_args!("{endpoint} answers without an access_token")));
         }
+        if token.len() > LARGEST_TOKEN {
+            return Err(wrong(format_args!("{endpoint} gives a token of more than {LARGEST_TOKEN} bytes")));
+        }
         if said["token_type"].as_str().is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
             return Err(wrong(format_args!("{endpoint} gives a token of a type other than Bearer")));
         }
         let lasts = &said["expires_in"];
-        let lasts = lasts.as_u64().or_else(|| lasts.as_str()?.parse().ok()).unwrap_or(UNSAID);
+        let lasts = lasts.as_u64().or_else(|| lasts.as_str()?.parse().ok()).unwrap_or(UNSAID).min(LONGEST);
         let until = asked.saturating_add(lasts.saturating_mul(1_000)).saturating_sub(EARLY);
         Ok(Token { text: token.into(), until })
     }
@@ -312,18 +320,33 @@ fn issuer_of(token: &str) -> Option<String> {
     claims["iss"].as_str().map(str::to_owned)
 }
 
+/// The part of a token's key that says which Flow has asked for it.
+fn flow_of(key: &str) -> &str {
+    let end = key.match_indices('\0').nth(1).map_or(key.len(), |(at, _)| at);
+    &key[..end]
+}
+
 impl TokenCache {
     fn get(&self, key: &str, now: Millis) -> Option<Token> {
         self.0.lock().get(key).filter(|token| token.until > now).cloned()
     }
 
     fn keep(&self, key: String, token: Token, now: Millis) {
+        if key.len() > LONGEST_KEY {
+            return;
+        }
         let mut tokens = self.0.lock();
         if tokens.len() >= MOST_KEPT {
             tokens.retain(|_, token| token.until > now);
         }
         if tokens.len() >= MOST_KEPT {
-            let first = tokens.iter().min_by_key(|(_, token)| token.until).map(|(key, _)| key.clone());
+            // One of the Flow's that has the most: nobody's are pushed out by another's.
+            let mut of_flows: HashMap<&str, usize> = HashMap::new();
+            tokens.keys().for_each(|key| *of_flows.entry(flow_of(key)).or_default() += 1);
+            let first = tokens
+                .iter()
+                .min_by_key(|(key, token)| (std::cmp::Reverse(of_flows[flow_of(key)]), token.until));
+            let first = first.map(|(key, _)| key.clone());
             first.map(|key| tokens.remove(&key));
         }
         tokens.insert(key, token);

@@ -259,7 +259,12 @@ fn fault_of(answer: &Answer) -> Fault {
 }
 
 fn start_of(text: &str) -> String {
-    text.trim_end().chars().take(MOST_SHOWN).collect()
+    let text = text.trim_end();
+    match text.char_indices().nth(MOST_SHOWN) {
+        // That it is cut off has to be seen: a secret's beginning may be left.
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
 }
 
 /// Headers as an output has them: those that prove something to somebody are not shown.

@@ -103,6 +103,10 @@ pub enum RunEvent {
     Suspended,
     Resumed,
     Cancelled,
+    /// Whoever carries it out cannot go on with it. As [`RunEvent::Retried`] it may come while there is a question.
+    GivenUp {
+        fault: Fault,
+    },
 }
 
 /// What is to be done.
@@ -294,10 +298,16 @@ impl Run {
     }
 
     /// Takes what has happened at a time. What was asked by nobody, or by who does not wait for it any more, changes nothing.
-    /// To be called when there is no question, other than for [`RunEvent::Retried`], which leaves it open.
+    /// To be called when there is no question, other than for [`RunEvent::Retried`], which leaves it open, and
+    /// [`RunEvent::GivenUp`].
     pub fn take(&mut self, at: Millis, event: RunEvent) {
-        if let RunEvent::Retried { number, .. } = event {
-            return self.retried(at, number);
+        match event {
+            RunEvent::Retried { number, .. } => return self.retried(at, number),
+            RunEvent::GivenUp { fault } => {
+                self.state.now = self.state.now.max(at);
+                return self.over(RunPhase::Faulted(fault));
+            }
+            _ => {}
         }
         debug_assert!(self.state.asking.is_none());
         match (&self.state.phase, event) {
@@ -342,7 +352,8 @@ impl Run {
             RunEvent::Resumed
             | RunEvent::Failed { .. }
             | RunEvent::Checked { .. }
-            | RunEvent::Retried { .. } => {}
+            | RunEvent::Retried { .. }
+            | RunEvent::GivenUp { .. } => {}
             RunEvent::Cancelled => self.over(RunPhase::Cancelled),
         }
     }

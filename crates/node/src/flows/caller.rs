@@ -27,11 +27,17 @@ const SETTLING: Duration = Duration::from_secs(3);
 /// What the mesh answers of what it may not have heard of yet.
 const UNHEARD_OF: [&str; 3] = ["unknown-service", "no-endpoints", "connect-failed"];
 
+/// Services that were started together with the node take a while until they are ready.
+const BOOT: Duration = Duration::from_secs(60);
+const STARTING_UP: [&str; 2] = ["no-endpoints", "connect-failed"];
+
 pub(super) struct MeshCaller {
     pub proxy: Arc<Proxy>,
     pub served: Arc<ServedFlows>,
     /// Since when the server tells this node of the mesh; `None`: it does not just now.
     pub told: watch::Receiver<Option<Instant>>,
+    /// When this node was started.
+    pub started: Instant,
 }
 
 impl MeshCaller {
@@ -39,8 +45,10 @@ impl MeshCaller {
     /// anywhere then.
     fn may_not_be_told(&self, answer: &Response<Bytes>) -> bool {
         let reason = answer.headers().get(REASON).and_then(|reason| reason.to_str().ok());
-        reason.is_some_and(|reason| UNHEARD_OF.contains(&reason))
-            && self.told.borrow().is_none_or(|since| since.elapsed() < SETTLING)
+        reason.is_some_and(|reason| {
+            UNHEARD_OF.contains(&reason) && self.told.borrow().is_none_or(|since| since.elapsed() < SETTLING)
+                || STARTING_UP.contains(&reason) && self.started.elapsed() < BOOT
+        })
     }
 }
 

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tulle_flow::evaluator::{Evaluator, Evaluators};
 use tulle_flow::runner::{GivenRun, RunCommand, Runner, RunnerLimits};
 use tulle_model::flow::history::{Outcome, RunName};
@@ -68,14 +69,16 @@ pub(crate) struct FlowParts {
     pub own: Vec<SocketAddr>,
     /// Whether the node is about to end.
     pub leave: watch::Receiver<bool>,
+    /// Is told when nothing is under way any more then.
+    pub rested: watch::Sender<bool>,
 }
 
 /// Runs Flows for as long as this is polled.
 pub(crate) async fn run(parts: FlowParts) {
-    let FlowParts { name, server, workloads, proxy, own, leave } = parts;
+    let FlowParts { name, server, workloads, proxy, own, leave, rested } = parts;
     let served = ServedFlows::new(&name, workloads);
     let (tells, told) = watch::channel(None);
-    let caller = MeshCaller { proxy, served: served.clone(), told };
+    let caller = MeshCaller { proxy, served: served.clone(), told, started: Instant::now() };
     let clock = ServersClock(server.clock().clone());
     let book = ServerBook { server: server.clone() };
     let evaluator = Evaluator::new(Evaluators::default());
@@ -96,7 +99,15 @@ pub(crate) async fn run(parts: FlowParts) {
     // Ends with this.
     let mut tasks = JoinSet::new();
     tasks.spawn(caller::follow(node.server.connected(), tells));
-    stream::keep(&node, &mut tasks).await;
+    tokio::join!(stream::keep(&node, &mut tasks), rest_at_end(&node, rested));
+}
+
+/// Has runs rest when the node is about to end: what they call is about to go as well.
+async fn rest_at_end(node: &FlowNode, rested: watch::Sender<bool>) {
+    if node.leave.clone().wait_for(|leaves| *leaves).await.is_ok() {
+        node.runner.rest().await;
+        rested.send_replace(true);
+    }
 }
 
 /// Drops all runs with it.

@@ -19,9 +19,8 @@ use super::workflow::read_workflow;
 use crate::workloads::{Port, WorkloadSpec, Workloads};
 
 /// How many requests may wait to be taken.
-const WAITING: usize = 256;
-/// How many bytes a document between tasks has at most, as long as the server has not said that. The body of a request may have twice
-/// as many: it may be written with blanks.
+const ARRIVALS: usize = 256;
+/// How many bytes a document between tasks has at most, as long as the server has not said that.
 const MOST_DOCUMENT: usize = 256 << 10;
 /// What the server may say.
 const LARGEST_DOCUMENT: u64 = 1 << 20;
@@ -66,6 +65,7 @@ struct Served {
     flow: Arc<Flow>,
     workload: WorkloadName,
     never: Arc<[SocketAddr]>,
+    most_body: usize,
 }
 
 pub(super) struct ServedFlows {
@@ -141,11 +141,14 @@ impl ServedFlows {
     pub fn set(&self, flow: Flow) -> anyhow::Result<Option<mpsc::Receiver<Arrived>>> {
         let flow = Arc::new(flow);
         let never = self.never.lock().clone();
+        // It may be written with blanks.
+        let most_body = 2 * self.most_document();
         let mut flows = self.flows.lock();
         if let Some(known) = flows.get_mut(&flow.name) {
             let same = known.flow.service_account == flow.service_account
                 && known.flow.port() == flow.port()
-                && Arc::ptr_eq(&known.never, &never);
+                && Arc::ptr_eq(&known.never, &never)
+                && known.most_body == most_body;
             if same {
                 known.flow = flow;
                 return Ok(None);
@@ -153,9 +156,9 @@ impl ServedFlows {
             self.workloads.remove_in_process(&known.workload);
             flows.remove(&flow.name);
         }
-        let (within, arrivals) = InProcess::new(WAITING, 2 * self.most_document(), never.clone());
+        let (within, arrivals) = InProcess::new(ARRIVALS, most_body, never.clone());
         let workload = self.workloads.add_in_process(self.spec(&flow), within)?;
-        flows.insert(flow.name.clone(), Served { flow, workload, never });
+        flows.insert(flow.name.clone(), Served { flow, workload, never, most_body });
         drop(flows);
         self.changed.send_modify(|changes| *changes += 1);
         Ok(Some(arrivals))

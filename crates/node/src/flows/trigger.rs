@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Code;
+use tulle_model::flow::expression::NESTING;
 use tulle_model::flow::history::{Outcome, RunName};
-use tulle_model::json_bounds::is_within;
+use tulle_model::json_bounds::{is_text_deeper, is_within};
 use tulle_model::name::NamespacedName;
 use tulle_proxy::{Arrived, RUN};
 use tulle_wire::flow as wire;
@@ -48,17 +49,20 @@ pub(super) async fn answer(
 ) {
     let Arrived { caller, head, body, end, mut answer, .. } = arrived;
     let caller = caller.map(|caller| caller.to_string()).unwrap_or_default();
-    let response = match head.uri.path().strip_prefix(RUNS) {
+    let looks_up = head.uri.path().strip_prefix(RUNS).filter(|_| head.method == Method::GET);
+    let response = match looks_up {
         // Whoever has no identity cannot be told from others.
-        Some(_) if head.method == Method::GET && caller.is_empty() => Err(unknown()),
-        Some(run) if head.method == Method::GET => looked_up(&node, &flow, caller, run).await,
-        _ => {
+        Some(_) if caller.is_empty() => Err(unknown()),
+        Some(run) => looked_up(&node, &flow, caller, run).await,
+        None if [Method::HEAD, Method::OPTIONS].contains(&head.method) => Err(no_start(&head.method)),
+        None => {
             let wait = flow.trigger.as_ref().map_or(Duration::ZERO, |trigger| trigger.wait_within(end));
-            let until = Instant::now() + wait;
+            let prefers = Preferences::of(&head.headers);
+            let until = Instant::now() + prefers.wait.map_or(wait, |prefers| prefers.min(wait));
             match started(&node, &flow, &caller, head, body).await {
                 Ok(begun) => {
                     drop(place);
-                    let end = ended(&node, &caller, begun, until, &waits);
+                    let end = ended(&node, &caller, begun, until, (&prefers, &waits));
                     tokio::select! {
                         response = end => response,
                         // Nobody reads the answer.
@@ -121,8 +125,35 @@ struct BegunRun {
     run: RunName,
     /// Tells what comes of it, where this node carries it out to its end.
     end: Option<BoxFuture<'static, Option<Outcome>>>,
-    /// The client does not wait for that.
+}
+
+/// What the client prefers (RFC 7240, section 4).
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Preferences {
+    /// `respond-async`: it does not wait.
     is_async: bool,
+    /// `wait`: it waits for so long.
+    wait: Option<Duration>,
+}
+
+impl Preferences {
+    fn of(headers: &http::HeaderMap) -> Self {
+        let all = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+        let mut prefers = Self::default();
+        for preference in all.flat_map(|value| value.split(',')) {
+            let token = preference.split(';').next().unwrap_or_default();
+            let (name, value) = token.split_once('=').unwrap_or((token, ""));
+            match name.trim().to_ascii_lowercase().as_str() {
+                "respond-async" => prefers.is_async = true,
+                "wait" => {
+                    let seconds = value.trim().trim_matches('"').parse().ok();
+                    prefers.wait = prefers.wait.or(seconds.map(Duration::from_secs));
+                }
+                _ => {}
+            }
+        }
+        prefers
+    }
 }
 
 async fn started(
@@ -148,15 +179,7 @@ async fn started(
         let why = format!("the input of the Flow {name} has at most {} KiB", most >> 10);
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, why));
     }
-    let is_async = is_async(&head.headers);
     drop((head, body));
-    if node.runner.is_full() {
-        let why = format!(
-            "this node has {} runs, which is the most that it carries out: try again later",
-            node.most_runs
-        );
-        return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, why));
-    }
     let request = wire::StartRunRequest {
         namespace: name.namespace.as_ref().to_owned(),
         flow: name.name.as_ref().to_owned(),
@@ -188,7 +211,7 @@ async fn started(
         }
         wire::start_run_response::Started::Queued(_) | wire::start_run_response::Started::Before(_) => None,
     };
-    Ok(BegunRun { run, end, is_async })
+    Ok(BegunRun { run, end })
 }
 
 /// What became of a run until then, or that it goes on: also where too many wait already.
@@ -197,10 +220,15 @@ async fn ended(
     caller: &str,
     begun: BegunRun,
     until: Instant,
-    waits: &Semaphore,
+    (prefers, waits): (&Preferences, &Semaphore),
 ) -> Result<Response<Bytes>, Problem> {
-    let BegunRun { run, end, is_async } = begun;
-    let Some(_place) = waits.try_acquire().ok().filter(|_| !is_async) else { return Ok(accepted(&run)) };
+    let BegunRun { run, end } = begun;
+    if prefers.is_async {
+        let mut response = accepted(&run);
+        response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static("respond-async"));
+        return Ok(response);
+    }
+    let Ok(_place) = waits.try_acquire() else { return Ok(accepted(&run)) };
     let told = match end {
         Some(end) => timeout_at(until, end).await,
         None => Ok(None),
@@ -221,6 +249,9 @@ async fn looked_up(
 ) -> Result<Response<Bytes>, Problem> {
     let NamespacedName { namespace, name } = flow.name.clone();
     let run = RunName { namespace, flow: name, run: run.into() };
+    if run.run.is_empty() || run.run.contains('/') {
+        return Err(Problem::new(StatusCode::NOT_FOUND, no_run(&run)));
+    }
     let outcome = awaited(node, &run, &caller, Instant::now()).await?;
     Ok(outcome.map_or_else(|| accepted(&run), |outcome| answered(&run, outcome)))
 }
@@ -245,10 +276,15 @@ async fn awaited(
         let mut client = node.server.flows();
         let answer = timeout(wait + START, client.outcome(request)).await;
         let answer = answer.map_err(|_| unavailable("the server gives no answer"))?;
-        let answer = answer.map_err(|status| match status.code() {
-            Code::NotFound => Problem::new(StatusCode::NOT_FOUND, no_run(run)),
-            _ => unavailable(&explain_status(&status)),
-        })?;
+        let answer = match answer {
+            Ok(answer) => answer,
+            // Too many wait there: it is as over as it was.
+            Err(status) if status.code() == Code::ResourceExhausted => return Ok(None),
+            Err(status) if status.code() == Code::NotFound => {
+                return Err(Problem::new(StatusCode::NOT_FOUND, no_run(run)));
+            }
+            Err(status) => return Err(unavailable(&explain_status(&status))),
+        };
         if let Some(outcome) = answer.into_inner().outcome {
             let outcome = serde_json::from_slice(&outcome);
             return outcome.map(Some).map_err(|_| unavailable("the server's answer makes no sense"));
@@ -261,6 +297,11 @@ async fn awaited(
 
 fn unknown() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "runs are shown to who has started them, by the identity of the mesh")
+}
+
+/// What is asked in passing is to order nothing.
+fn no_start(method: &Method) -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} starts no run: POST does, or GET"))
 }
 
 fn no_run(run: &RunName) -> String {
@@ -281,7 +322,7 @@ fn refused(name: &NamespacedName, status: &tonic::Status) -> Problem {
     match status.code() {
         Code::ResourceExhausted => Problem::new(StatusCode::TOO_MANY_REQUESTS, why),
         Code::NotFound => Problem::new(StatusCode::NOT_FOUND, format!("there is no Flow {name} any more")),
-        Code::OutOfRange => Problem::new(StatusCode::LOOP_DETECTED, why),
+        Code::FailedPrecondition => Problem::new(StatusCode::LOOP_DETECTED, why),
         Code::InvalidArgument => Problem::new(StatusCode::BAD_REQUEST, why),
         Code::PermissionDenied => Problem::new(StatusCode::FORBIDDEN, why),
         _ => unavailable(&why),
@@ -309,6 +350,10 @@ fn given(headers: &http::HeaderMap) -> Result<Option<String>, Problem> {
 fn input(trigger: &HttpTrigger, head: &http::request::Parts, body: &Bytes) -> Result<Value, Problem> {
     let parsed = match body.is_empty() {
         true => Value::Null,
+        false if is_text_deeper(body, NESTING) => {
+            let why = format!("the body has more than {NESTING} arrays and objects within one another");
+            return Err(Problem::new(StatusCode::BAD_REQUEST, why));
+        }
         false => serde_json::from_slice(body).map_err(|error| {
             Problem::new(StatusCode::BAD_REQUEST, format!("the body is to be JSON, and is not: {error}"))
         })?,
@@ -339,13 +384,6 @@ fn input(trigger: &HttpTrigger, head: &http::request::Parts, body: &Bytes) -> Re
     }))
 }
 
-/// `Prefer: respond-async` (RFC 7240, section 4.1).
-fn is_async(headers: &http::HeaderMap) -> bool {
-    let all = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
-    let mut wishes = all.flat_map(|value| value.split(','));
-    wishes.any(|wish| wish.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("respond-async"))
-}
-
 /// That a run goes on, and where it is to be asked for.
 fn accepted(run: &RunName) -> Response<Bytes> {
     let place = format!("{RUNS}{}", run.run);
@@ -354,7 +392,6 @@ fn accepted(run: &RunName) -> Response<Bytes> {
     if let Ok(place) = HeaderValue::try_from(place) {
         response.headers_mut().insert(LOCATION, place);
     }
-    response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static("respond-async"));
     response
 }
 
@@ -373,6 +410,30 @@ fn answered(run: &RunName, outcome: Outcome) -> Response<Bytes> {
         Outcome::Cancelled => {
             let why = format!("the run {} was cancelled", run.run);
             Problem { run: Some(run.run.clone()), ..Problem::new(StatusCode::CONFLICT, why) }.response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preferences_are_read() {
+        for (values, is_async, wait) in [
+            (&[][..], false, None),
+            (&["respond-async"][..], true, None),
+            (&["Respond-Async; a=b, wait=2"], true, Some(2)),
+            (&["return=minimal", "wait=\"10\""], false, Some(10)),
+            (&["wait=2", "wait=9"], false, Some(2)),
+            (&["wait=soon", "respond-asynchronously"], false, None),
+        ] {
+            let mut headers = http::HeaderMap::new();
+            for value in values {
+                headers.append(PREFER, HeaderValue::from_static(value));
+            }
+            let expected = Preferences { is_async, wait: wait.map(Duration::from_secs) };
+            assert_eq!(Preferences::of(&headers), expected, "{values:?}");
         }
     }
 }

@@ -471,10 +471,15 @@ impl Board {
         }
     }
 
-    /// As [`Board::drop_run`]; its runner is told that it has it no more.
-    pub(super) fn take_away(&mut self, run: &RunName) {
-        if let Some(carried) = self.runs.get(run)
-            && let Some(runner) = self.runners.get_mut(&carried.taker.node)
+    /// As [`Board::drop_run`], of a run that was cancelled under a lease; its runner is told that it has it no more. Who has it under a
+    /// later one has had it go on since. Whoever is about to have it finds out himself.
+    pub(super) fn take_away(&mut self, run: &RunName, cancelled: u64) {
+        let Some(carried) = self.runs.get(run) else { return };
+        let is_earlier = carried.lease < cancelled && (carried.is_orphan || carried.lease > 0);
+        if !is_earlier {
+            return;
+        }
+        if let Some(runner) = self.runners.get_mut(&carried.taker.node)
             && runner.runs.contains(run)
         {
             runner.tell(RunnerNote::Lost(run.clone(), carried.lease));

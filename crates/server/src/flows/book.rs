@@ -20,7 +20,7 @@ use crate::store::{RecordWrite, Store, StoreError};
 
 /// How many records are read at once, and how many of entries, which are large.
 pub(super) const PAGE: usize = 256;
-const PAGE_OF_ENTRIES: usize = 32;
+const PAGE_OF_ENTRIES: usize = 8;
 /// Of a history no more is read for one answer, once it has so many bytes.
 const MOST_READ: usize = 4 << 20;
 /// How often a header is changed anew that others change at the same time.
@@ -30,6 +30,14 @@ pub struct RunBook {
     pub(super) store: Store,
     pub(super) seal: Seal,
     pub(super) bounds: RunBounds,
+}
+
+/// What became of an addition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Appended {
+    pub header: RunHeader,
+    /// It was not there before: whoever says it again is not counted again.
+    pub is_new: bool,
 }
 
 /// A record that was read, in the form that the store has it in: what is written next depends on that.
@@ -210,18 +218,18 @@ impl RunBook {
     /// As [`FlowsError::TooLarge`] where the history would have more bytes than it may, unless the run ends with that.
     /// A run that would wait or be suspended, and of which something is wanted that its runner has not heard, stays active: somebody is
     /// to take it up.
-    pub async fn append(&self, run: &RunName, append: &Append) -> Result<RunHeader, FlowsError> {
+    pub async fn append(&self, run: &RunName, append: &Append) -> Result<Appended, FlowsError> {
         for _ in 0..ATTEMPTS {
             // Those who want something of it write as well, and are not to keep it from going on.
-            if let Some(header) = self.try_append(run, append).await? {
-                return Ok(header);
+            if let Some(appended) = self.try_append(run, append).await? {
+                return Ok(appended);
             }
         }
         Err(FlowsError::Contended(run.clone()))
     }
 
     /// `None`: somebody else has written of it meanwhile.
-    async fn try_append(&self, run: &RunName, append: &Append) -> Result<Option<RunHeader>, FlowsError> {
+    async fn try_append(&self, run: &RunName, append: &Append) -> Result<Option<Appended>, FlowsError> {
         let Append { lease, first, entries, checkpoint, then } = append;
         let (lease, first) = (*lease, *first);
         let Kept { header: before, bytes } = self.kept(run).await?;
@@ -231,7 +239,7 @@ impl RunBook {
         if before.entries != first || before.state.is_over() {
             // Whoever has not heard that it was taken says it again.
             return match self.has_taken(&before, first, entries, then).await? {
-                true => Ok(Some(before)),
+                true => Ok(Some(Appended { header: before, is_new: false })),
                 false => Err(FlowsError::Lost(run.clone())),
             };
         }
@@ -286,7 +294,7 @@ impl RunBook {
         move_to(&mut write, &before, &header);
         self.put(&mut write, keys::header(run), &header)?;
         match self.write(write, run).await {
-            Ok(()) => Ok(Some(header)),
+            Ok(()) => Ok(Some(Appended { header, is_new: true })),
             Err(FlowsError::Lost(_)) => Ok(None),
             Err(error) => Err(error),
         }
@@ -364,14 +372,15 @@ impl RunBook {
         let (mut entries, mut bytes) = (Vec::new(), 0);
         while let Some(page) = pages.next().await? {
             for (key, value) in &page {
+                // There is always some, however large.
+                if bytes > 0 && bytes + value.len() > MOST_READ {
+                    return Ok(HistoryPart { entries, has_more: true });
+                }
                 bytes += value.len();
                 entries.extend(self.seal.open::<Vec<HistoryEntry>>(key, value)?);
             }
-            if bytes > MOST_READ {
-                break;
-            }
         }
-        Ok(HistoryPart { entries, has_more: pages.from.is_some() })
+        Ok(HistoryPart { entries, has_more: false })
     }
 
     /// All records of a range, page by page.

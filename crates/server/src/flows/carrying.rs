@@ -11,7 +11,7 @@ use tulle_model::registry::KindId;
 
 use super::changes::RunChange;
 use super::dispatcher::{Counted, Flows};
-use super::{Append, FlowsError, HistoryPart, Loaded, RunHeader, RunName, RunState};
+use super::{Append, Appended, FlowsError, HistoryPart, Loaded, RunHeader, RunName, RunState};
 
 /// Secrets by their names and keys, and why others are not among them.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -58,18 +58,17 @@ impl Flows {
     pub async fn append(&self, run: &RunName, node: &str, append: Append) -> Result<(), FlowsError> {
         let lease = append.lease;
         self.require_lease(run, node, lease)?;
-        let header = self.book.append(run, &append).await?;
+        let Appended { header, is_new } = self.book.append(run, &append).await?;
         if header.state == RunState::Active && header.lease == lease {
             self.board.lock().shown(run, &append.entries);
             return Ok(());
         }
-        let released = {
+        {
             let mut board = self.board.lock();
             // Somebody may be about to take one up that was an orphan, and finds it over.
-            board.release(run, lease) || header.state.is_over() && board.release(run, 0)
-        };
-        // Who says it again is not counted again.
-        if !released {
+            let _ = board.release(run, lease) || header.state.is_over() && board.release(run, 0);
+        }
+        if !is_new {
             return Ok(());
         }
         if header.state.is_over() {

@@ -97,7 +97,7 @@ impl Flows {
             match self.book.cancel(run, now_millis(), |now| now == state).await {
                 Ok(cancelled) => {
                     // Somebody may have been about to take it up.
-                    self.board.lock().take_away(run);
+                    self.board.lock().take_away(run, cancelled.lease);
                     self.ended(&cancelled, Counted::of(state));
                     return Ok(());
                 }
@@ -144,6 +144,7 @@ impl Flows {
                 let mut board = self.board.lock();
                 if !board.hand_over(&taker, &leased) {
                     board.orphan_of(&leased);
+                    self.look.notify_one();
                 }
                 drop(board);
                 self.changes.tell(RunChange::Now(leased));

@@ -13,7 +13,14 @@ const MOST: usize = 100_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Ends {
-    waiting: Mutex<HashMap<RunName, Arc<Notify>>>,
+    waiting: Mutex<HashMap<RunName, Awaited>>,
+}
+
+#[derive(Debug, Default)]
+struct Awaited {
+    end: Arc<Notify>,
+    /// How many wait for it.
+    waiters: usize,
 }
 
 /// Somebody's place among those who wait for a run.
@@ -30,13 +37,14 @@ impl Ends {
         if waiting.len() >= MOST && !waiting.contains_key(run) {
             return None;
         }
-        let end = waiting.entry(run.clone()).or_default().clone();
-        Some(Waiter { ends: self, run: run.clone(), end })
+        let awaited = waiting.entry(run.clone()).or_default();
+        awaited.waiters += 1;
+        Some(Waiter { ends: self, run: run.clone(), end: awaited.end.clone() })
     }
 
     pub(super) fn tell(&self, run: &RunName) {
-        if let Some(end) = self.waiting.lock().get(run) {
-            end.notify_waiters();
+        if let Some(awaited) = self.waiting.lock().get(run) {
+            awaited.end.notify_waiters();
         }
     }
 }
@@ -44,9 +52,11 @@ impl Ends {
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         let mut waiting = self.ends.waiting.lock();
-        // This one's, and that in the map.
-        if waiting.get(&self.run).is_some_and(|end| Arc::strong_count(end) <= 2) {
-            waiting.remove(&self.run);
+        if let Some(awaited) = waiting.get_mut(&self.run) {
+            awaited.waiters -= 1;
+            if awaited.waiters == 0 {
+                waiting.remove(&self.run);
+            }
         }
     }
 }

@@ -102,7 +102,7 @@ impl Flows {
             let state = header.state;
             match self.book.cancel(&header.name, now_millis(), |now| now == state).await {
                 Ok(cancelled) => {
-                    self.board.lock().take_away(&header.name);
+                    self.board.lock().take_away(&header.name, cancelled.lease);
                     self.ended(&cancelled, Counted::of(state));
                     return Ok(());
                 }

@@ -128,6 +128,14 @@ impl KnownFlows {
         of_namespace.any(|(_, flow)| *flow.account == *account)
     }
 
+    /// The Flows of a namespace that call as a service account.
+    pub fn of_account(&self, namespace: &str, account: &str) -> Vec<NamespacedName> {
+        let all = self.all.borrow();
+        let from = NamespacedName::new(namespace, "");
+        let of_namespace = all.range(from..).take_while(|(name, _)| *name.namespace == *namespace);
+        of_namespace.filter(|(_, flow)| *flow.account == *account).map(|(name, _)| name.clone()).collect()
+    }
+
     /// Follows the store until `stop`.
     pub async fn follow(self, stop: CancellationToken) {
         loop {

@@ -36,7 +36,7 @@ use tulle_model::name::NamespacedName;
 
 pub(crate) use self::board::allows;
 pub use self::board::{FlowTally, NewRunner, RunnerNote};
-pub use self::book::RunBook;
+pub use self::book::{Appended, RunBook};
 pub use self::bounds::{InvalidBounds, RunBounds};
 pub use self::carrying::RunSecrets;
 pub use self::changes::{RunChange, RunChanges};

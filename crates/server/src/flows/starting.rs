@@ -19,6 +19,8 @@ use crate::ca::seal::hex;
 
 /// How many runs may stand behind one, each started by the one before: without an end they would take the places of all others.
 const MOST_DEPTH: u32 = 16;
+/// In how many Flows a run is looked for that starts another one.
+const MOST_PARENTS: usize = 64;
 /// How long a name may be that a caller gives a run.
 const LONGEST_GIVEN: usize = 255;
 
@@ -68,7 +70,7 @@ impl Flows {
         {
             return Ok(known_before(before));
         }
-        let depth = self.depth(&caller, given.as_ref()).await?;
+        let depth = self.depth(&run, &caller, given.as_ref()).await?;
         if depth > MOST_DEPTH {
             return Err(FlowsError::TooDeep(format!(
                 "the Flow {} is called by a run that a run has started, and so on for {MOST_DEPTH} times, which is the \
@@ -134,11 +136,21 @@ impl Flows {
 
     /// How many runs stand behind one that is to begin. What a run calls has a name that begins with the run's, unless its author has
     /// chosen another one, which is no defence against those who want to do harm: it is to stop who has erred.
-    async fn depth(&self, caller: &str, given: Option<&Given>) -> Result<u32, FlowsError> {
-        let parent = given.and_then(|given| id::leading(&given.name)).zip(namespace_of(caller));
-        let Some((run, namespace)) = parent else { return Ok(0) };
-        let header = self.find(namespace, run).await?;
-        Ok(header.map_or(0, |header| header.depth + 1))
+    async fn depth(&self, new: &RunName, caller: &str, given: Option<&Given>) -> Result<u32, FlowsError> {
+        let parent = given.and_then(|given| id::leading(&given.name)).zip(account_of(caller));
+        let Some((run, (namespace, account))) = parent else { return Ok(0) };
+        let mut flows = self.known.of_account(namespace, account);
+        // Most likely it calls itself. No request is to cost more than some reads.
+        flows.sort_by_key(|flow| *flow != new.of_flow());
+        for NamespacedName { namespace, name } in flows.into_iter().take(MOST_PARENTS) {
+            let parent = RunName { namespace, flow: name, run: run.into() };
+            match self.book.header(&parent).await {
+                Ok(header) => return Ok(header.depth + 1),
+                Err(FlowsError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(0)
     }
 
     fn not_begun(&self, run: &RunName, had_taker: bool) {
@@ -155,10 +167,10 @@ impl Flows {
     }
 }
 
-/// The namespace of a workload, by its SPIFFE ID (`spiffe://TRUST DOMAIN/ns/NAMESPACE/sa/ACCOUNT`).
-fn namespace_of(caller: &str) -> Option<&str> {
+/// The namespace and the service account of a workload, by its SPIFFE ID (`spiffe://TRUST DOMAIN/ns/NAMESPACE/sa/ACCOUNT`).
+fn account_of(caller: &str) -> Option<(&str, &str)> {
     let (_, path) = caller.strip_prefix("spiffe://")?.split_once("/ns/")?;
-    path.split('/').next()
+    path.split_once("/sa/")
 }
 
 /// A name that a caller gives, and what tells whether it is for the same.

@@ -129,7 +129,7 @@ async fn who_has_lost_a_run_writes_nothing_of_it() {
         assert!(is_lost(&book.append(&name("r1"), &append(lease, 2, 3)).await));
     }
     let end = Append { then: Then::Ends(9, Outcome::Cancelled), ..append(last, 2, 3) };
-    assert_eq!(book.append(&name("r1"), &end.clone()).await.unwrap().state, RunState::Cancelled);
+    assert_eq!(book.append(&name("r1"), &end.clone()).await.unwrap().header.state, RunState::Cancelled);
     assert!(is_lost(&book.append(&name("r1"), &Append { first: 3, ..end }).await));
     assert!(is_lost(&book.lease(&name("r1"), "node-1", None).await));
     assert_eq!(book.outcome(&name("r1")).await.unwrap(), Some(Outcome::Cancelled));
@@ -319,8 +319,9 @@ async fn what_is_added_again_is_there_once() {
     for then in [Then::GoesOn, Then::Waits(7), Then::Suspended] {
         let added = book.header(&name("r1")).await.unwrap();
         let more = Append { then, ..append(added.lease, added.entries, added.entries + 2) };
-        let header = book.append(&name("r1"), &more.clone()).await.unwrap();
-        assert_eq!(book.append(&name("r1"), &more.clone()).await.unwrap(), header);
+        let Appended { header, is_new } = book.append(&name("r1"), &more.clone()).await.unwrap();
+        let again = book.append(&name("r1"), &more.clone()).await.unwrap();
+        assert_eq!((is_new, again), (true, Appended { header, is_new: false }), "it is counted once");
         let other = Append { entries: entries(90..92), ..more.clone() };
         assert!(is_lost(&book.append(&name("r1"), &other).await));
         let otherwise = Append { then: Then::Waits(8), ..more };
@@ -331,7 +332,7 @@ async fn what_is_added_again_is_there_once() {
     let ends = Then::Ends(9, Outcome::Completed(Arc::new(json!(1))));
     let end = Append { then: ends, ..append(header.lease, header.entries, header.entries + 1) };
     book.append(&name("r1"), &end.clone()).await.unwrap();
-    assert_eq!(book.append(&name("r1"), &end.clone()).await.unwrap().state, RunState::Completed);
+    assert_eq!(book.append(&name("r1"), &end.clone()).await.unwrap().header.state, RunState::Completed);
     assert!(is_lost(&book.append(&name("r1"), &Append { then: Then::GoesOn, ..end }).await));
     assert_eq!(book.load(&name("r1"), false).await.unwrap().part.entries.len(), 7);
 }
@@ -373,7 +374,7 @@ async fn a_history_has_no_more_than_it_may() {
     let mut entries = 0;
     let refused = loop {
         match book.append(&name("r1"), &append(1, entries, entries + 1)).await {
-            Ok(header) => entries = header.entries,
+            Ok(added) => entries = added.header.entries,
             Err(error) => break error,
         }
         assert!(entries < 100, "a limit");
@@ -384,7 +385,7 @@ async fn a_history_has_no_more_than_it_may() {
         entries: Vec::new(),
         ..append(1, entries, entries)
     };
-    assert_eq!(book.append(&name("r1"), &ends).await.unwrap().state, RunState::Cancelled);
+    assert_eq!(book.append(&name("r1"), &ends).await.unwrap().header.state, RunState::Cancelled);
     assert_eq!(book.load(&name("r1"), false).await.unwrap().part.entries.len(), entries as usize);
 }
 
@@ -481,13 +482,13 @@ async fn what_is_wanted_of_a_run_is_kept_until_its_history_shows_it() {
     assert_eq!(wanted().await, []);
     // What its runner did not hear in time is for the next one, and what came to nothing is not wanted for ever.
     book.want(&run, &RunWish::Resume).await.unwrap();
-    let header = book.append(&run, &append_of(2, Vec::new(), Then::Suspended)).await.unwrap();
+    let header = book.append(&run, &append_of(2, Vec::new(), Then::Suspended)).await.unwrap().header;
     assert_eq!((header.state, &*header.runner, header.lease), (RunState::Active, "", 3));
     assert_eq!(book.active(None, 9).await.unwrap(), std::slice::from_ref(&run));
     let header = book.lease(&run, "node-3", None).await.unwrap();
     assert_eq!((header.lease, header.wanted.all()), (4, vec![RunWish::Resume]));
     let waits = Append { lease: 4, ..append_of(2, Vec::new(), Then::Waits(9_000)) };
-    let header = book.append(&run, &waits).await.unwrap();
+    let header = book.append(&run, &waits).await.unwrap().header;
     assert_eq!((header.state, header.wanted.is_empty()), (RunState::Waiting { until: 9_000 }, true));
     assert!(is_lost(&book.want(&run, &RunWish::Suspend).await), "nobody has it");
     book.lease(&run, "node-3", Some(&RunWish::Suspend)).await.unwrap();

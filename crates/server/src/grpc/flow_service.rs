@@ -151,9 +151,7 @@ impl FlowService for FlowApi {
         self.check_space(&runner, &asked.namespace)?;
         let CallingNode { name: node, stamp, .. } = runner.node;
         if self.flows.spaces(&node, stamp).is_none() {
-            return Err(Status::failed_precondition(
-                "a runner opens its stream (Serve) before it begins runs",
-            ));
+            return Err(Status::unavailable("a runner opens its stream (Serve) before it begins runs"));
         }
         let input = serde_json::from_slice(&asked.input)
             .map_err(|e| Status::invalid_argument(format!("`input` is no JSON: {e}")))?;
@@ -508,8 +506,9 @@ fn refused(error: FlowsError) -> Status {
         FlowsError::NotFound(_) | FlowsError::NoFlow(_) => Status::not_found(message),
         FlowsError::Lost(_) => Status::aborted(message),
         FlowsError::Invalid(_) => Status::invalid_argument(message),
-        FlowsError::Refused(_) => Status::failed_precondition(message),
-        FlowsError::TooLarge(_) | FlowsError::TooDeep(_) => Status::out_of_range(message),
+        FlowsError::Refused(_) | FlowsError::TooLarge(_) | FlowsError::TooDeep(_) => {
+            Status::failed_precondition(message)
+        }
         FlowsError::TooMany(_) => Status::resource_exhausted(message),
         FlowsError::NoRunner(_)
         | FlowsError::Contended(_)

@@ -80,6 +80,14 @@ pub struct Client {
     idle: tokio::sync::Mutex<Option<Sender>>,
 }
 
+/// What a list says of where it goes on; it says so no more.
+fn rest_of(list: &mut Value) -> Option<String> {
+    match list.get_mut("metadata")?.as_object_mut()?.remove("continue")? {
+        Value::String(token) => Some(token).filter(|token| !token.is_empty()),
+        _ => None,
+    }
+}
+
 impl Client {
     /// The API that a kubeconfig names, which is the home's or was named. Nothing is connected yet.
     pub fn from_kubeconfig(path: &Path, is_of_home: bool) -> Result<Self> {
@@ -151,15 +159,20 @@ impl Client {
     /// What is there; of a list all of it, however many answers that takes.
     pub async fn get(&self, path: &str, accept: &str) -> Result<Value> {
         let mut whole = self.call(Method::GET, path, accept, None).await?;
-        while let Value::String(token) = whole["metadata"]["continue"].take() {
+        while let Some(token) = rest_of(&mut whole) {
             let path = Query::new(path.to_owned()).set("continue", &token).finish();
             let mut more = self.call(Method::GET, &path, accept, None).await?;
-            for field in ["items", "rows"] {
-                if let (Value::Array(all), Value::Array(more)) = (&mut whole[field], more[field].take()) {
-                    all.extend(more);
+            let rest = rest_of(&mut more);
+            for field in ["/items", "/rows"] {
+                if let (Some(Value::Array(all)), Some(Value::Array(more))) =
+                    (whole.pointer_mut(field), more.pointer_mut(field))
+                {
+                    all.append(more);
                 }
             }
-            whole["metadata"]["continue"] = more["metadata"]["continue"].take();
+            if let (Some(token), Some(metadata)) = (rest, whole["metadata"].as_object_mut()) {
+                metadata.insert("continue".to_owned(), token.into());
+            }
         }
         Ok(whole)
     }

@@ -22,6 +22,8 @@ use crate::commands::server::not_started;
 use crate::exit::{Exit, Failure, Result};
 
 /// How long the node's goodbye may take, once no process is left.
+/// How long the calls of runs of Flows may take that are under way when it stops.
+const RUNS_REST_DEADLINE: Duration = Duration::from_secs(5);
 const NODE_STOP_DEADLINE: Duration = Duration::from_secs(2);
 /// The node of every `tulle up`.
 const NODE: &str = "local";
@@ -120,6 +122,11 @@ impl Mesh {
         for (what, command) in Suggestions::new(config, &self.home, &self.server.kubeconfig).all() {
             screen.suggest(what, &command);
         }
+    }
+
+    /// Has runs of Flows begin nothing more: what they call is about to be stopped.
+    pub async fn rest_runs(&self) {
+        self.node.rest_runs(RUNS_REST_DEADLINE).await;
     }
 
     pub async fn stop(self) {

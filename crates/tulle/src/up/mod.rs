@@ -75,6 +75,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
     screen.say("stopping (Ctrl-C again kills everything)");
     let workloads = mesh.node.workloads().clone();
     let stopping = async {
+        mesh.rest_runs().await;
         // What `tulle run` has started calls the services, more often than not.
         workloads.end_owned().await;
         services.stop(STOP_DEADLINE).await;

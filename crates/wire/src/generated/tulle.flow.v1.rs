@@ -498,9 +498,9 @@ pub mod flow_service_client {
                 .insert(GrpcMethod::new("tulle.flow.v1.FlowService", "Serve"));
             self.inner.streaming(req, path, codec).await
         }
-        /// Begins a run, for this runner to carry out; where it has no room and another one has, for that (`queued`). FAILED_PRECONDITION: no stream
-        /// of this node is open (Serve). RESOURCE_EXHAUSTED: there are too many, for the reason that the message says. OUT_OF_RANGE: runs start
-        /// runs without end.
+        /// Begins a run, for this runner to carry out; where it has no room and another one has, for that (`queued`). UNAVAILABLE: no stream
+        /// of this node is open (Serve), for instance. RESOURCE_EXHAUSTED: there are too many, for the reason that the message says.
+        /// FAILED_PRECONDITION: runs start runs without end.
         pub async fn start(
             &mut self,
             request: impl tonic::IntoRequest<super::StartRunRequest>,
@@ -550,8 +550,8 @@ pub mod flow_service_client {
                 .insert(GrpcMethod::new("tulle.flow.v1.FlowService", "Load"));
             self.inner.unary(req, path, codec).await
         }
-        /// Adds to a run's history. ABORTED: the lease is another one's by now, or the entries are not the next. OUT_OF_RANGE: the history is as
-        /// large as it may be, and the run is to end.
+        /// Adds to a run's history. ABORTED: the lease is another one's by now, or the entries are not the next. FAILED_PRECONDITION: the history is
+        /// as large as it may be, and the run is to end.
         pub async fn append(
             &mut self,
             request: impl tonic::IntoRequest<super::AppendRequest>,
@@ -650,9 +650,9 @@ pub mod flow_service_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::RunnerSays>>,
         ) -> std::result::Result<tonic::Response<Self::ServeStream>, tonic::Status>;
-        /// Begins a run, for this runner to carry out; where it has no room and another one has, for that (`queued`). FAILED_PRECONDITION: no stream
-        /// of this node is open (Serve). RESOURCE_EXHAUSTED: there are too many, for the reason that the message says. OUT_OF_RANGE: runs start
-        /// runs without end.
+        /// Begins a run, for this runner to carry out; where it has no room and another one has, for that (`queued`). UNAVAILABLE: no stream
+        /// of this node is open (Serve), for instance. RESOURCE_EXHAUSTED: there are too many, for the reason that the message says.
+        /// FAILED_PRECONDITION: runs start runs without end.
         async fn start(
             &self,
             request: tonic::Request<super::StartRunRequest>,
@@ -665,8 +665,8 @@ pub mod flow_service_server {
             &self,
             request: tonic::Request<super::LoadRunRequest>,
         ) -> std::result::Result<tonic::Response<super::LoadRunResponse>, tonic::Status>;
-        /// Adds to a run's history. ABORTED: the lease is another one's by now, or the entries are not the next. OUT_OF_RANGE: the history is as
-        /// large as it may be, and the run is to end.
+        /// Adds to a run's history. ABORTED: the lease is another one's by now, or the entries are not the next. FAILED_PRECONDITION: the history is
+        /// as large as it may be, and the run is to end.
         async fn append(
             &self,
             request: tonic::Request<super::AppendRequest>,

@@ -167,7 +167,8 @@ async fn watched(
     evaluator: &Evaluator,
 ) -> (Run, Vec<RunStep>) {
     let mut replay = Replay::new(workflow.clone(), info.clone());
-    replay.add(entries.to_vec(), evaluator).await;
+    let added = replay.add(entries.to_vec(), evaluator).await;
+    added.expect("what was answered is answered");
     replay.now(evaluator).await
 }
 

@@ -72,8 +72,8 @@ impl MemoryBook {
     }
 
     /// Takes no more entries than so many of each run.
-    pub fn takes(&self, most: usize) {
-        self.0.lock().most = Some(most);
+    pub fn takes(&self, most: impl Into<Option<usize>>) {
+        self.0.lock().most = most.into();
     }
 
     /// Cannot be reached so often.

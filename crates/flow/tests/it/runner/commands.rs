@@ -101,10 +101,8 @@ async fn a_runner_takes_so_many() {
     let runner = around.runner_within(RunnerLimits { most_runs: 2, ..RunnerLimits::default() });
     let runs = ["r1", "r2", "r3"].map(|run| around.begin(run, json!([call("a", "/")])));
     for run in &runs[..2] {
-        assert!(!runner.is_full());
         around.give(&runner, run, vec![]);
     }
-    assert!(runner.is_full());
     let refused = runner.carry_on(around.book.lease(&runs[2], vec![])).unwrap_err();
     assert_eq!(refused.to_string(), "the runner has 2 runs, which is the most that it takes");
     // One that it has is none more.

@@ -3,6 +3,9 @@ use tulle_model::flow::fault::FaultKind;
 use tulle_model::flow::history::{HistoryEntry, Outcome, Then};
 use tulle_model::flow::run::RunEvent;
 
+use futures_util::FutureExt;
+use tulle_flow::runner::RunCommand;
+
 use super::{Around, call, seconds};
 use crate::memory::Crash;
 
@@ -71,8 +74,52 @@ async fn a_run_ends_where_its_history_has_no_more_room() {
     let Outcome::Faulted(fault) = around.outcome(&run) else { panic!("{:?}", around.outcome(&run)) };
     assert_eq!((fault.detail.as_deref(), &*fault.instance), (Some("it is full"), "/"));
     assert_eq!(ended.await, Some(Outcome::Faulted(fault)));
-    assert_eq!((around.history(&run).join(" "), around.keys().len()), ("answered answered".to_owned(), 3));
-    assert_eq!(runner.held(), []);
+    assert_eq!(around.history(&run).join(" "), "answered answered given up");
+    assert_eq!((around.keys().len(), runner.held()), (3, vec![]));
+    // There is room again, and it goes on from a task by new calls.
+    around.book.takes(None);
+    around.give(&runner, &run, vec![RunCommand::Retry { task: "/do/2/c".into() }]);
+    around.pass(seconds(1)).await;
+    assert!(matches!(around.outcome(&run), Outcome::Completed(_)));
+    assert_eq!(around.history(&run).join(" "), "answered answered given up retried 2 answered answered");
+    assert_eq!(around.keys()[3..], ["r1~1/do/2/c", "r1~1/do/3/d"]);
+}
+
+/// What calls is about to go, and what is called as well: nothing more is begun, and what was begun is written down.
+#[tokio::test]
+async fn a_runner_that_rests_leaves_its_runs_where_they_are() {
+    let around = Around::new();
+    let calling = around.begin("r1", json!([call("a", "/"), call("b", "/")]));
+    let waiting = around.begin("r2", json!([{ "w": { "wait": "PT2S" } }, call("a", "/")]));
+    let runner = around.runner();
+    around.give(&runner, &calling, vec![]);
+    around.give(&runner, &waiting, vec![]);
+    around.wait().await;
+    let mut rests = std::pin::pin!(runner.rest());
+    assert!((&mut rests).now_or_never().is_none());
+    around.wait().await;
+    assert_eq!(runner.held().len(), 1, "the one that calls");
+    assert!((&mut rests).now_or_never().is_none());
+    around.pass(seconds(5)).await;
+    rests.await;
+    // Others are given to it in vain.
+    let third = around.begin("r3", json!([call("a", "/")]));
+    around.give(&runner, &third, vec![]);
+    around.pass(seconds(1)).await;
+    assert_eq!(
+        (around.history(&calling), around.then(&calling)),
+        (vec!["answered".to_owned()], Then::GoesOn)
+    );
+    assert_eq!((around.history(&waiting).len(), around.keys().len(), runner.held().len()), (0, 1, 0));
+    let other = around.runner();
+    for run in [&calling, &waiting, &third] {
+        around.give(&other, run, vec![]);
+    }
+    around.pass(seconds(1)).await;
+    assert!(
+        [&calling, &waiting, &third].iter().all(|run| matches!(around.outcome(run), Outcome::Completed(_)))
+    );
+    assert_eq!(around.keys().len(), 4, "none twice");
 }
 
 /// Branches, loops, waits and errors, with a runner that dies again and again.

@@ -154,6 +154,7 @@ impl Around {
             RunEvent::Suspended => "suspended".to_owned(),
             RunEvent::Resumed => "resumed".to_owned(),
             RunEvent::Cancelled => "cancelled".to_owned(),
+            RunEvent::GivenUp { .. } => "given up".to_owned(),
         };
         self.book.entered(run).entries.iter().map(|entry| word(&entry.event)).collect()
     }

@@ -62,9 +62,9 @@ async fn a_run_goes_on_from_a_task_with_calls_that_are_new() {
     let mut growing = new();
     for (entries, expected) in phases.into_iter().enumerate() {
         let mut at_once = new();
-        at_once.add(entered.entries[..entries].to_vec(), &around.evaluator).await;
+        at_once.add(entered.entries[..entries].to_vec(), &around.evaluator).await.unwrap();
         let read = growing.entries().len();
-        growing.add(entered.entries[read..entries].to_vec(), &around.evaluator).await;
+        growing.add(entered.entries[read..entries].to_vec(), &around.evaluator).await.unwrap();
         let (run, steps) = at_once.now(&around.evaluator).await;
         let (grown, grown_steps) = growing.now(&around.evaluator).await;
         let phase = |run: &Run| match run.phase() {

@@ -141,12 +141,7 @@ fn an_answer_that_is_an_error_is_one() {
     for (fault, status, title, detail) in [
         (of(404, "text/plain", b"no such pet"), 404, "Not Found", "it was answered with 404: no such pet"),
         (of(302, "", b""), 302, "Found", "it was answered with 302"),
-        (
-            of(410, "application/problem+json", problem),
-            410,
-            "Gone away",
-            "the pet has left",
-        ),
+        (of(410, "application/problem+json", problem), 410, "Gone away", "the pet has left"),
         (of(599, "", b""), 599, "599", "it was answered with 599"),
     ] {
         assert_eq!((fault.status, &*fault.title, fault.detail.as_deref()), (status, title, Some(detail)));

@@ -259,6 +259,46 @@ fn a_run_of_which_nothing_is_heard_is_given_again() {
     assert!(told.try_recv().is_err());
 }
 
+/// However many others have begun before it, of which something was heard.
+#[test]
+fn a_run_of_which_nothing_is_heard_does_not_wait_behind_others() {
+    let mut day = Day::new();
+    let (_, mut told) = day.open("n1", "shop", 10_000);
+    let taker = Taker::named("n1/1");
+    for at in 0..5_000 {
+        let name = at.to_string();
+        day.take_up(&name, None).unwrap();
+        assert!(day.board.begun(&run(&name), &taker, 1));
+        if at < 4_999 {
+            day.board.hear_of(&run(&name));
+        }
+    }
+    day.board.tell_again(day.now, LEASE);
+    day.now += LEASE;
+    day.board.tell_again(day.now, LEASE);
+    assert_eq!(told.try_recv(), Ok(RunnerNote::Given(run("4999"), 1, Vec::new())));
+}
+
+/// What people have ended is not taken from who has it since.
+#[test]
+fn who_has_a_run_go_on_keeps_it_from_who_has_ended_it() {
+    let mut day = Day::new();
+    let (_, mut told) = day.open("n1", "shop", 10);
+    let taker = Taker::named("n1/1");
+    day.take_up("r1", None).unwrap();
+    assert!(day.board.hand_over(&taker, &leased("r1", 1, &[])));
+    assert!(told.try_recv().is_ok());
+    day.board.take_away(&run("r1"), 2);
+    assert_eq!(told.try_recv(), Ok(RunnerNote::Lost(run("r1"), 1)));
+    // It was cancelled under 2, and is retried under 3 before that is told.
+    day.take_up("r1", None).unwrap();
+    day.board.take_away(&run("r1"), 2);
+    assert!(day.board.knows(&run("r1")));
+    assert!(day.board.hand_over(&taker, &leased("r1", 3, &[])));
+    day.board.take_away(&run("r1"), 2);
+    assert!(day.board.has(&run("r1"), "n1", 3));
+}
+
 /// The store fails while it is to say that a run that waited has begun.
 #[test]
 fn a_run_whose_turn_it_is_is_counted_once() {

@@ -48,8 +48,9 @@ impl Board {
         let new = new.drain(..).map(|(run, number)| Due { at: now + lease, run, lease: number, told: 0 });
         due.extend(new);
         let mut left = Vec::new();
-        for _ in 0..MOST_TOLD {
-            let Some(next) = due.pop_front_if(|next| next.at <= now) else { break };
+        while left.len() < MOST_TOLD
+            && let Some(next) = due.pop_front_if(|next| next.at <= now)
+        {
             let Some(carried) = self.runs.get_mut(&next.run) else { continue };
             if carried.is_heard || carried.is_orphan || carried.lease != next.lease {
                 continue;

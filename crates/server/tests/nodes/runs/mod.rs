@@ -266,7 +266,7 @@ async fn a_name_that_a_caller_gives_starts_one_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_that_start_runs_come_to_an_end() {
     let server = server().await;
-    put_flow(&server, "order", json!({})).await;
+    put_flow(&server, "order", json!({ "serviceAccount": "web" })).await;
     let n1 = node(&server, "n1", &["shop"]).await;
     let mut runner = Runner::open(&n1, "1", 100, &[]).await;
     let mut calls = vec!["order-7/do/0".to_owned()];
@@ -277,7 +277,7 @@ async fn runs_that_start_runs_come_to_an_end() {
         }
         assert!(calls.len() < 100, "an end");
     };
-    assert_eq!((refused.code(), calls.len()), (Code::OutOfRange, 18));
+    assert_eq!((refused.code(), calls.len()), (Code::FailedPrecondition, 18));
     assert!(refused.message().contains("does it call itself?"), "{refused:?}");
     // What others start goes on.
     runner.begin("order").await;

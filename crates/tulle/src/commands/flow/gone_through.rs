@@ -15,6 +15,7 @@ use tulle_model::flow::run::{AskId, RunEvent, RunStep, RunStepKind};
 use tulle_model::flow::scope::{Millis, RunInfo};
 use tulle_model::flow::workflow::{TaskKind, Workflow};
 
+use super::history::sentence;
 use crate::exit::{Failure, Result};
 
 /// How long a history may take to be gone through: the evaluation of an expression may fail where it has not failed before.
@@ -149,10 +150,11 @@ impl RunHistory {
     /// Takes what comes behind that which was read.
     pub async fn add(&mut self, part: HistoryPart) -> Result<()> {
         let adding = timeout(PATIENCE, self.replay.add(part.entries, &self.evaluator));
-        adding.await.map_err(|_| {
-            Failure::new(format!("the run cannot be gone through here within {} s", PATIENCE.as_secs()))
-                .help("an expression that was evaluated before is not evaluated now: is this host busy?")
-        })?;
+        let late =
+            |_| Failure::new(format!("the run cannot be gone through within {} s", PATIENCE.as_secs()));
+        let added = adding.await.map_err(late)?;
+        added
+            .map_err(|fault| Failure::new(format!("the run cannot be gone through: {}", sentence(&fault))))?;
         self.run = part.run;
         Ok(())
     }

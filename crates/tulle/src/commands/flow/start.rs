@@ -8,7 +8,9 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Value, json};
+use tulle_model::flow::expression::NESTING;
 use tulle_model::flow::fault::Fault;
+use tulle_model::json_bounds::is_text_deeper;
 use tulle_model::legible::legible;
 use tulle_model::name::NamespacedName;
 use tulle_model::registry::KindId;
@@ -99,6 +101,10 @@ fn input(data: Option<&str>) -> Result<Value> {
         }
         (text, None) => (text.to_owned(), "--data".to_owned()),
     };
+    if is_text_deeper(text.as_bytes(), NESTING) {
+        let message = format!("{what} has more than {NESTING} arrays and objects within one another");
+        return Err(Failure::input(message));
+    }
     serde_json::from_str(&text).map_err(|error| {
         Failure::input(format!("{what} is no JSON: {error}"))
             .help("of a file, write -d @FILE; a text needs quotes: -d '\"a\"'")
