@@ -443,10 +443,10 @@ fn an_input_that_no_run_takes_begins_none() {
         ("{\"a\":".to_owned(), &["JSON", "line 1"], 400, &["JSON", "line 1"]),
         ("{} {}".to_owned(), &["JSON"], 400, &["JSON"]),
         ("{'a': 1}".to_owned(), &["JSON"], 400, &["JSON"]),
-        (text(300 << 10), &["256 KiB"], 400, &["256 KiB"]),
+        (text(300 << 10), &["256 KiB"], 413, &["256 KiB"]),
         (text(2 << 20), &["larger", "KiB"], 413, &["bytes"]),
-        (nested(200), &["input.json"], 400, &["body"]),
-        (nested(100_000), &["input.json"], 400, &["body"]),
+        (nested(200), &["input.json", "100"], 400, &["body", "100"]),
+        (nested(100_000), &["input.json", "100"], 400, &["body", "100"]),
     ];
     for (input, terminal, code, service) in &inputs {
         let shown = &input[..input.len().min(20)];
