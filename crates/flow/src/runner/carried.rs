@@ -126,6 +126,7 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
         };
         self.settle(&mut run).await?;
         self.orders = run.orders_again();
+        self.given.place = None;
         let commands = std::mem::take(&mut self.given.commands);
         if !commands.iter().any(|command| matches!(command, RunCommand::Retry { .. })) {
             self.given.entries = Vec::new();

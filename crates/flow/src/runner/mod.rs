@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::AbortHandle;
 use tulle_model::flow::history::{HistoryEntry, Outcome, RunName};
 use tulle_model::flow::scope::RunInfo;
@@ -86,6 +86,8 @@ pub struct GivenRun {
     pub checkpoint: Option<(u32, Vec<u8>)>,
     /// Those after the checkpoint.
     pub entries: Vec<HistoryEntry>,
+    /// Is given back when it has been gone through: what that takes is bounded over all runs by whoever gives them.
+    pub place: Option<Arc<OwnedSemaphorePermit>>,
     /// What is wanted of it, before all else.
     pub commands: Vec<RunCommand>,
 }

@@ -64,7 +64,9 @@ fn too_long() -> String {
 fn read_text(text: &str) -> Result<Duration, String> {
     let wrong = || {
         let shown = shown(&Value::from(text));
-        format!("{shown} is no duration of ISO 8601, e.g. `PT1H30M` or `P2DT12H`")
+        format!(
+            "{shown} is no duration of ISO 8601, e.g. `PT5S` or `P2DT12H`, nor an object such as `{{seconds: 5}}`"
+        )
     };
     let rest = text.strip_prefix('P').ok_or_else(wrong)?;
     let (date, time) = match rest.split_once('T') {

@@ -34,6 +34,8 @@ use crate::workloads::Workloads;
 
 /// How many runs are loaded at once.
 const LOADS: usize = 64;
+/// How many runs with a long history are loaded and gone through at once: each takes a multiple of what the store keeps of it.
+const LONG_LOADS: usize = 2;
 /// How many requests wait for the end of a run that this node does not carry out. A connection to the server has 256 streams.
 const WAITING: usize = 100;
 
@@ -45,6 +47,7 @@ pub(crate) struct FlowNode {
     runner: Runner<ServerBook, MeshCaller, ServersClock>,
     most_runs: usize,
     loads: Semaphore,
+    long_loads: Arc<Semaphore>,
     waiting: Semaphore,
     /// Whether the node is about to end.
     leave: watch::Receiver<bool>,
@@ -90,6 +93,7 @@ pub(crate) async fn run(parts: FlowParts) {
         most_runs: limits.most_runs,
         runner: Runner::new(book, caller, evaluator, clock, limits),
         loads: Semaphore::new(LOADS),
+        long_loads: Arc::new(Semaphore::new(LONG_LOADS)),
         waiting: Semaphore::new(WAITING),
         leave,
         coming: Mutex::default(),
@@ -141,6 +145,7 @@ impl FlowNode {
             workflow,
             checkpoint: None,
             entries: Vec::new(),
+            place: None,
             commands: Vec::new(),
         };
         if self.runner.carry_on(given).is_err() {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -230,9 +230,9 @@ impl FlowNode {
 /// Loads a run that is coming, and carries it on; `false`: it is to be tried again. What it was loaded as counts for nothing where it has
 /// to wait: another one may have had it meanwhile.
 async fn carry_on(node: &FlowNode, run: &RunName) -> bool {
-    let Ok(_place) = node.loads.acquire().await else { return true };
+    let Ok(place) = node.loads.acquire().await else { return true };
     let Some(lease) = node.coming.lock().get(run).map(|known| known.lease) else { return true };
-    let loaded = match load(node, run, lease).await {
+    let loaded = match load(node, run, lease, place).await {
         Ok(loaded) => loaded.map(Some),
         Err(BookError::Lost) => Ok(None),
         Err(BookError::Later(why) | BookError::Full(why)) => {
@@ -266,9 +266,22 @@ async fn carry_on(node: &FlowNode, run: &RunName) -> bool {
 }
 
 /// A run as the server has it; the inner `Err` says what cannot be read of it.
-async fn load(node: &FlowNode, run: &RunName, lease: u64) -> Result<Result<GivenRun, String>, BookError> {
-    let loaded = load_part(node, run, lease, None).await?;
-    let (mut has_more, mut entries) = (loaded.has_more, loaded.entries.clone());
+async fn load(
+    node: &FlowNode,
+    run: &RunName,
+    lease: u64,
+    place: SemaphorePermit<'_>,
+) -> Result<Result<GivenRun, String>, BookError> {
+    let mut loaded = load_part(node, run, lease, None).await?;
+    let mut long = None;
+    if loaded.has_more {
+        // Nobody is to wait behind it, nor is it to be in memory while it waits.
+        drop((loaded, place));
+        let turn = node.long_loads.clone().acquire_owned().await;
+        long = Some(turn.map_err(|closed| BookError::Later(closed.to_string()))?);
+        loaded = load_part(node, run, lease, None).await?;
+    }
+    let (mut has_more, mut entries) = (loaded.has_more, std::mem::take(&mut loaded.entries));
     let first = loaded.checkpoint.as_ref().map_or(0, |at| at.entries);
     while has_more {
         let next = first.saturating_add(entries.len().try_into().unwrap_or(u32::MAX));
@@ -276,7 +289,8 @@ async fn load(node: &FlowNode, run: &RunName, lease: u64) -> Result<Result<Given
         has_more = part.has_more && !part.entries.is_empty();
         entries.extend(part.entries);
     }
-    Ok(read(run, lease, loaded, entries))
+    let given = read(run, lease, loaded, entries);
+    Ok(given.map(|given| GivenRun { place: long.map(Arc::new), ..given }))
 }
 
 async fn load_part(
@@ -306,6 +320,7 @@ fn read(
         workflow: read_workflow(&loaded.workflow).map_err(|why| format!("its workflow {why}"))?,
         checkpoint: loaded.checkpoint.map(|at| (at.entries, at.state.into())),
         entries: entries.map_err(|error| error.to_string())?,
+        place: None,
         commands: Vec::new(),
     })
 }

@@ -103,6 +103,7 @@ impl MemoryBook {
             workflow: entered.facts.workflow.clone(),
             checkpoint: entered.checkpoint.clone(),
             entries: entered.entries[first as usize..].to_vec(),
+            place: None,
             commands,
         }
     }
