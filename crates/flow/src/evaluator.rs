@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::Semaphore;
 use tulle_model::flow::expression::{
     EvaluationError, EvaluationReason, Expression, Given, Template, TemplateValues,
 };
+use tulle_model::name::NamespacedName;
 
 use crate::checker::LONGEST_VERDICT;
 use crate::pool::{Child, Returned};
 use crate::request;
+use crate::turns::{Asker, Turns, WaitingBounds};
 
 /// The command of `tulle` that evaluates expressions ([`crate::serving::serve`]), for nobody to type.
 pub const COMMAND: &str = "flow-evaluator";
@@ -31,8 +32,10 @@ pub struct Evaluators {
     pub arguments: Vec<OsString>,
     /// How many there are at most; each is one thread's work.
     pub processes: usize,
-    /// How many evaluations may wait for one of them.
+    /// How many evaluations of one Flow may wait for one of them.
     pub waiting: usize,
+    /// How many of all Flows; one of each may wait whatever others do.
+    pub waiting_of_all: usize,
     /// For how long an expression may compute.
     pub time: Duration,
     /// How long an evaluation may take altogether, on a machine that has other things to do.
@@ -49,6 +52,7 @@ impl Default for Evaluators {
             arguments: vec![COMMAND.into()],
             processes: 2,
             waiting: 1000,
+            waiting_of_all: 4000,
             time: Duration::from_millis(200),
             patience: Duration::from_secs(10),
             memory: 128 << 20,
@@ -56,29 +60,31 @@ impl Default for Evaluators {
     }
 }
 
-/// Evaluates expressions; clones share its processes.
+/// Evaluates expressions; clones share its processes, for which the Flows that ask take turns.
 #[derive(Clone)]
-pub struct Evaluator(Arc<Shared>);
+pub struct Evaluator {
+    shared: Arc<Shared>,
+    asker: Asker,
+}
 
 struct Shared {
     evaluators: Evaluators,
-    /// For those that are evaluated and those that wait.
-    places: Semaphore,
-    /// For those that are evaluated.
-    turns: Semaphore,
+    turns: Turns,
     /// Processes that can be asked.
     idle: Mutex<Vec<Child>>,
 }
 
 impl Evaluator {
     pub fn new(evaluators: Evaluators) -> Self {
-        let processes = evaluators.processes.max(1);
-        Self(Arc::new(Shared {
-            places: Semaphore::new(processes + evaluators.waiting),
-            turns: Semaphore::new(processes),
-            idle: Mutex::default(),
-            evaluators,
-        }))
+        let bounds = WaitingBounds { of_each: evaluators.waiting, of_all: evaluators.waiting_of_all };
+        let turns = Turns::new(evaluators.processes.max(1), bounds);
+        Self { shared: Arc::new(Shared { turns, idle: Mutex::default(), evaluators }), asker: None }
+    }
+
+    /// The same one, asked for a Flow: what waits waits among what is that Flow's.
+    #[must_use]
+    pub fn of(&self, flow: NamespacedName) -> Self {
+        Self { shared: self.shared.clone(), asker: Some(flow) }
     }
 
     /// What an expression gives. To be called within a runtime of tokio.
@@ -117,42 +123,41 @@ impl Evaluator {
 
     /// Has a process evaluate it, simple or not.
     async fn ask(&self, expression: &Expression, given: Given<'_>) -> Result<Value, EvaluationError> {
-        let answer = match request::encode(expression, given) {
-            Ok(frame) => self.exchange(&frame, given.largest).await,
-            Err(reason) => Err(reason),
-        };
+        let answer = self.exchange(|| request::encode(expression, given), given.largest).await;
         answer.map_err(|reason| EvaluationError::new(expression, reason))
     }
 
     /// Whether a value is as a JSON Schema says, as [`crate::checker`] answers it.
     pub(crate) async fn check(&self, schema: &Value, value: &Value) -> Result<Value, EvaluationReason> {
-        self.exchange(&request::encode_check(schema, value)?, LONGEST_VERDICT).await
+        self.exchange(|| request::encode_check(schema, value), LONGEST_VERDICT).await
     }
 
-    /// Has a process answer, with a value of no more bytes than that.
-    async fn exchange(&self, frame: &[u8], largest: usize) -> Result<Value, EvaluationReason> {
-        let Shared { evaluators, places, turns, idle } = &*self.0;
-        let _place = places.try_acquire().map_err(|_| EvaluationReason::Busy(evaluators.waiting))?;
-        let closed = |_| EvaluationReason::Unavailable("evaluators are closed".to_owned());
-        let _turn = turns.acquire().await.map_err(closed)?;
+    /// Has a process answer, with a value of no more bytes than that. What waits for its turn has no copy of what it is about.
+    async fn exchange(
+        &self,
+        encode: impl FnOnce() -> Result<Vec<u8>, EvaluationReason>,
+        largest: usize,
+    ) -> Result<Value, EvaluationReason> {
+        let Shared { evaluators, turns, idle } = &*self.shared;
+        let _turn = turns.next(&self.asker).await.map_err(EvaluationReason::Busy)?;
+        let frame = encode()?;
         let kept = std::iter::from_fn(|| idle.lock().pop()).find_map(Child::if_alive);
         let child = match kept {
             Some(child) => child,
             None => Child::start(evaluators).await?,
         };
-        let Returned { value, child } = child.ask(frame, largest, evaluators).await;
+        let Returned { value, child } = child.ask(&frame, largest, evaluators).await;
         idle.lock().extend(child);
         value
     }
 
     /// How many evaluations are under way in processes, and wait for one.
     pub fn busy(&self) -> usize {
-        let Shared { evaluators, places, .. } = &*self.0;
-        (evaluators.processes.max(1) + evaluators.waiting).saturating_sub(places.available_permits())
+        self.shared.turns.busy()
     }
 
     /// The processes that wait for something to do, by their numbers: for measurements.
     pub fn idle(&self) -> Vec<u32> {
-        self.0.idle.lock().iter().filter_map(Child::id).collect()
+        self.shared.idle.lock().iter().filter_map(Child::id).collect()
     }
 }

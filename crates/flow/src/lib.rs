@@ -16,6 +16,7 @@ pub mod runner;
 pub mod schema;
 pub mod scoped;
 pub mod serving;
+mod turns;
 
 #[cfg(test)]
 mod against_jaq;

@@ -23,6 +23,7 @@ use super::masks::{Masks, beginning};
 use super::secrets::{Lost, RunSecrets};
 use super::tokens::{self, Asking};
 use crate::arguments;
+use crate::evaluator::Evaluator;
 use crate::scoped::{Scoped, Unanswered};
 
 /// By which a service knows a request that it has had before (draft-ietf-httpapi-idempotency-key-header).
@@ -45,6 +46,7 @@ pub(super) struct CallDone {
 /// Makes a call, however long it takes until its arguments can be evaluated.
 pub(super) async fn make<B: Book, C: Caller, K: Clock>(
     shared: Arc<Surroundings<B, C, K>>,
+    evaluator: Evaluator,
     secrets: Arc<RunSecrets>,
     call: Call,
 ) -> Result<CallDone, Lost> {
@@ -57,7 +59,8 @@ pub(super) async fn make<B: Book, C: Caller, K: Clock>(
         let mut record = None;
         let made = match &task.kind {
             TaskKind::Call(http) => {
-                let making = Making { shared: &shared, run: &secrets.run, call: &call, secrets: &known };
+                let (shared, evaluator, run) = (&*shared, &evaluator, &secrets.run);
+                let making = Making { shared, evaluator, run, call: &call, secrets: &known };
                 making.make(task, http, &mut masks, &mut record).await
             }
             _ => Err(FaultKind::Runtime.fault("the task is no call").into()),
@@ -85,6 +88,7 @@ pub(super) async fn make<B: Book, C: Caller, K: Clock>(
 /// A call that is being made.
 struct Making<'c, B, C, K> {
     shared: &'c Surroundings<B, C, K>,
+    evaluator: &'c Evaluator,
     run: &'c RunName,
     call: &'c Call,
     secrets: &'c Arc<Value>,
@@ -98,8 +102,7 @@ impl<B: Book, C: Caller, K: Clock> Making<'_, B, C, K> {
         masks: &mut Masks,
         record: &mut Option<CallRecord>,
     ) -> Result<Value, Unanswered> {
-        let Self { shared, run, call, secrets } = *self;
-        let evaluator = &shared.evaluator;
+        let Self { shared, evaluator, run, call, secrets } = *self;
         if http.names_secrets() || task.has_secret_input() {
             // What is not there would be null, and be sent as that.
             let is_missing = |name: &&Arc<str>| secrets.get(&***name).is_none();

@@ -22,6 +22,7 @@ use super::replay::{reach, take};
 use super::schemas::{self, Settled};
 use super::secrets::{Lost, RunSecrets};
 use super::{GivenRun, RunCommand, Surroundings};
+use crate::evaluator::Evaluator;
 
 /// After how many entries a checkpoint is kept.
 const ENTRIES_A_CHECKPOINT: u32 = 100;
@@ -52,6 +53,8 @@ struct Around {
 pub(super) struct Carried<B, C, K> {
     shared: Arc<Surroundings<B, C, K>>,
     given: GivenRun,
+    /// In the turn of its Flow.
+    evaluator: Evaluator,
     secrets: Arc<RunSecrets>,
     commands: mpsc::Receiver<RunCommand>,
     tells: watch::Sender<Option<Outcome>>,
@@ -92,6 +95,7 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
         let since_checkpoint = u32::try_from(given.entries.len()).unwrap_or(u32::MAX);
         let resting = shared.resting.subscribe();
         Self {
+            evaluator: shared.evaluator.of(given.id.of_flow()),
             shared,
             resting,
             secrets: Arc::new(secrets),
@@ -171,7 +175,7 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
         let mut run = self.before_history(false)?;
         let first = self.first;
         for (_, entry) in lasting(first, &self.given.entries) {
-            reach(&mut run, &entry.event, &self.shared.evaluator).await?;
+            reach(&mut run, &entry.event, &self.evaluator).await?;
             take(&mut run, entry);
         }
         run.take_orders();
@@ -203,7 +207,7 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
                 tokio::task::yield_now().await;
             }
             let number = run.question_number();
-            let settled = schemas::settle(&self.shared, &self.secrets, &question);
+            let settled = schemas::settle(&self.shared, &self.evaluator, &self.secrets, &question);
             let (event, answer) = match beside(&mut self.around, settled).await?? {
                 Settled::Answer(value) => (None, Ok(value)),
                 Settled::Checked => {
@@ -317,7 +321,7 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
         };
         let mut entries = first;
         for (number, entry) in lasting(first, &self.given.entries) {
-            reach(&mut run, &entry.event, &self.shared.evaluator).await?;
+            reach(&mut run, &entry.event, &self.evaluator).await?;
             if begins(&mut run) {
                 begun = Some(entries);
             }
@@ -406,8 +410,12 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
                 Order::Call(call) => {
                     let (abort, registration) = AbortHandle::new_pair();
                     self.under_way.insert(call.ask, abort);
-                    let made: BoxFuture<'_, _> =
-                        Box::pin(calls::make(self.shared.clone(), self.secrets.clone(), call));
+                    let made: BoxFuture<'_, _> = Box::pin(calls::make(
+                        self.shared.clone(),
+                        self.evaluator.clone(),
+                        self.secrets.clone(),
+                        call,
+                    ));
                     self.around.calls.push(Abortable::new(made, registration));
                 }
                 Order::Forget(_) => {}

@@ -8,6 +8,7 @@ use http::{Method, StatusCode};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tulle_model::flow::fault::{Fault, FaultKind};
+use tulle_model::flow::history::RunName;
 use tulle_model::flow::http::{Arguments, CallRequest};
 use tulle_model::flow::run::{EvaluationKind, ToEvaluate};
 use tulle_model::flow::scope::Millis;
@@ -22,6 +23,7 @@ use super::replay::no_secrets;
 use super::secrets::{Lost, RunSecrets};
 use super::tokens::{self, Asking, FETCHED_WITHIN, MOST_FETCHED};
 use crate::arguments;
+use crate::evaluator::Evaluator;
 use crate::questions::{about, answer};
 use crate::schema::check;
 use crate::scoped::{Scoped, Unanswered};
@@ -45,17 +47,19 @@ pub(super) enum Settled {
 /// Answers a question of a run.
 pub(super) async fn settle<B: Book, C: Caller, K: Clock>(
     shared: &Surroundings<B, C, K>,
+    evaluator: &Evaluator,
     secrets: &RunSecrets,
     question: &ToEvaluate<'_>,
 ) -> Result<Settled, Lost> {
-    let outcome = match answer(question, &shared.evaluator, &no_secrets()).await {
+    let outcome = match answer(question, evaluator, &no_secrets()).await {
         Err(Unanswered::Elsewhere) => match question.asked {
             EvaluationKind::Schema(source @ SchemaSource::At(endpoint)) => {
                 let known = secrets.get(&shared.book).await?;
                 let mut masks = Masks::of(&known);
-                let fetched = fetched(shared, secrets, &known, question, endpoint, &mut masks).await;
+                let scoped = Scoped::new(evaluator, &question.scope, &known);
+                let fetched = fetched(shared, &secrets.run, &scoped, endpoint, &mut masks).await;
                 let checked = match fetched {
-                    Ok(document) => check(&shared.evaluator, &document, &question.scope.on).await,
+                    Ok(document) => check(evaluator, &document, &question.scope.on).await,
                     Err(why) => Err(why),
                 };
                 match checked {
@@ -81,16 +85,13 @@ pub(super) async fn settle<B: Book, C: Caller, K: Clock>(
 /// The schema at an endpoint.
 async fn fetched<B: Book, C: Caller, K: Clock>(
     shared: &Surroundings<B, C, K>,
-    secrets: &RunSecrets,
-    known: &Arc<Value>,
-    question: &ToEvaluate<'_>,
+    run: &RunName,
+    scoped: &Scoped<'_>,
     endpoint: &CallEndpoint,
     masks: &mut Masks,
 ) -> Result<Arc<Value>, Unanswered> {
-    let scope = &question.scope;
-    let scoped = Scoped::new(&shared.evaluator, scope, known);
-    let uri = arguments::uri(&endpoint.uri, &scoped).await?;
-    let run = &secrets.run;
+    let scope = scoped.scope();
+    let uri = arguments::uri(&endpoint.uri, scoped).await?;
     // What is shown to one may be nothing for another.
     let key = endpoint.authentication.is_none().then(|| [&*run.namespace, &run.flow, &uri].join("\0"));
     if let Some(schema) = key.as_ref().and_then(|key| shared.schemas.get(key, shared.clock.now())) {
@@ -103,7 +104,7 @@ async fn fetched<B: Book, C: Caller, K: Clock>(
     let mut headers = HeaderMap::new();
     if let Some(authentication) = &endpoint.authentication {
         let asking = Asking { shared, run, path: &path };
-        let authorized = tokens::authorize(asking, authentication, &scoped, masks, false).await?;
+        let authorized = tokens::authorize(asking, authentication, scoped, masks, false).await?;
         headers.insert(AUTHORIZATION, authorized.authorization.header()?);
     }
     let at = uri.to_string();

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tulle_flow::evaluator::{Evaluator, Evaluators};
 use tulle_model::flow::expression::EvaluationReason;
+use tulle_model::name::NamespacedName;
 
 use crate::{evaluate, evaluators, expression, given};
 
@@ -100,6 +101,28 @@ async fn nobody_notices_an_expression_that_does_harm() {
     let done = good.join_all().await;
     assert!(done.iter().all(|done| *done > 0), "{done:?}");
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// All together these take six seconds of two processes.
+#[tokio::test]
+async fn one_flow_does_not_wait_for_all_that_runs_away_of_another() {
+    const RUNAWAYS: usize = 60;
+    let evaluator = Evaluator::new(evaluators());
+    let [a, b] = ["a", "b"].map(|flow| evaluator.of(NamespacedName::new("shop", flow)));
+    let mut harmful = JoinSet::new();
+    for _ in 0..RUNAWAYS {
+        let a = a.clone();
+        harmful.spawn(async move { evaluate(&a, "def f: f; f", &Value::Null).await });
+    }
+    while evaluator.busy() < RUNAWAYS {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(evaluate(&b, "[1,2] | map(. * 2)", &Value::Null).await, Ok(json!([2, 4])));
+    // However slow the machine is.
+    let done = RUNAWAYS - evaluator.busy();
+    assert!(done <= 10, "{done} were first");
+    harmful.shutdown().await;
+    assert_eq!(evaluator.busy(), 0, "nobody keeps a turn");
 }
 
 #[tokio::test]

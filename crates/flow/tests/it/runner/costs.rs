@@ -13,7 +13,7 @@ use super::{Around, call, workflow};
 use crate::memory::TestClock;
 
 /// Answers at once.
-struct AtOnce;
+pub(super) struct AtOnce;
 
 impl Caller for AtOnce {
     async fn call(&self, _: OutgoingCall) -> Result<CallAnswer, Fault> {

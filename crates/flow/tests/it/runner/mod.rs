@@ -5,6 +5,7 @@ mod costs;
 mod histories;
 mod leases;
 mod retries;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,6 +97,10 @@ impl Around {
     }
 
     fn begin_of(&self, run: &str, workflow: &Arc<Workflow>) -> RunName {
+        self.begin_as("order", run, workflow)
+    }
+
+    fn begin_as(&self, flow: &str, run: &str, workflow: &Arc<Workflow>) -> RunName {
         let workflow = workflow.clone();
         let info = RunInfo {
             id: run.into(),
@@ -105,7 +110,7 @@ impl Around {
             most_tasks: 1_000,
             most_bytes: 64 << 10,
         };
-        let id = RunName { namespace: "shop".into(), flow: "order".into(), run: run.into() };
+        let id = RunName { namespace: "shop".into(), flow: flow.into(), run: run.into() };
         self.book.begin(RunFacts { id: id.clone(), info: Arc::new(info), workflow, secrets: json!({}) });
         id
     }
