@@ -7,15 +7,20 @@ use super::blueprint::Step;
 
 /// The whole diagram.
 pub fn render(steps: &[Step]) -> String {
-    let mut chart =
-        Chart { text: "flowchart TD\n  start((start))\n  end_((end))\n".to_owned(), nodes: 0, depth: 1 };
+    let text = "flowchart TD\n  start((start))\n  end_((end))\n".to_owned();
+    let mut chart = Chart { text, edges: Vec::new(), nodes: 0, depth: 1 };
     let first = chart.list(steps, "end_");
-    chart.arrow("start", &first, "");
+    chart.edge("start", &first, "");
+    for edge in std::mem::take(&mut chart.edges) {
+        chart.line(&edge);
+    }
     chart.text
 }
 
 struct Chart {
     text: String,
+    /// They come last: a node that is named in a frame is drawn into it, also where it is only led to.
+    edges: Vec<String>,
     nodes: usize,
     depth: usize,
 }
@@ -25,11 +30,11 @@ impl Chart {
         let _ = writeln!(self.text, "{:indent$}{line}", "", indent = 2 * self.depth);
     }
 
-    fn arrow(&mut self, from: &str, to: &str, label: &str) {
-        match label {
-            "" => self.line(&format!("{from} --> {to}")),
-            label => self.line(&format!("{from} -- \"{}\" --> {to}", text(label))),
-        }
+    fn edge(&mut self, from: &str, to: &str, label: &str) {
+        self.edges.push(match label {
+            "" => format!("{from} --> {to}"),
+            label => format!("{from} -- \"{}\" --> {to}", text(label)),
+        });
     }
 
     fn new_node(&mut self) -> String {
@@ -52,7 +57,7 @@ impl Chart {
             };
             let then = target(step.then.as_deref().unwrap_or("continue"));
             if step.condition.is_some() {
-                self.arrow(&ids[index], next, "else");
+                self.edge(&ids[index], next, "else");
             }
             self.step(step, &ids[index], &then, target, next);
         }
@@ -66,10 +71,10 @@ impl Chart {
                 self.line(&format!("{id}{{\"{label}\"}}"));
                 for case in &step.cases {
                     let when = case.when.as_deref().unwrap_or("else");
-                    self.arrow(id, &target(&case.then), when);
+                    self.edge(id, &target(&case.then), when);
                 }
                 if step.cases.iter().all(|case| case.when.is_some()) {
-                    self.arrow(id, next, "else");
+                    self.edge(id, next, "else");
                 }
             }
             "raise" => self.line(&format!("{id}>\"{label}\"]")),
@@ -77,9 +82,9 @@ impl Chart {
                 self.line(&format!("{id}{{{{\"{label}\"}}}}"));
                 self.within(step, |chart| {
                     let first = chart.list(&step.steps, id);
-                    chart.arrow(id, &first, "each");
+                    chart.edge(id, &first, "each");
                 });
-                self.arrow(id, then, "done");
+                self.edge(id, then, "done");
             }
             "fork" => {
                 self.line(&format!("{id}[/\"{label}\"\\]"));
@@ -88,33 +93,33 @@ impl Chart {
                 self.within(step, |chart| {
                     for branch in &step.steps {
                         let first = chart.list(std::slice::from_ref(branch), &join);
-                        chart.arrow(id, &first, "");
+                        chart.edge(id, &first, "");
                     }
                 });
                 self.line(&format!("{join}[\\\"{word}\"/]"));
-                self.arrow(&join, then, "");
+                self.edge(&join, then, "");
             }
             "try" => {
                 self.line(&format!("{id}[\"{label}\"]"));
                 self.within(step, |chart| {
                     let first = chart.list(&step.steps, then);
-                    chart.arrow(id, &first, "");
+                    chart.edge(id, &first, "");
                 });
                 if let Some(catch) = &step.catch {
                     let first = self.list(&catch.steps, then);
-                    self.line(&format!("{id} -. \"{}\" .-> {first}", text(&catch.does)));
+                    self.edges.push(format!("{id} -. \"{}\" .-> {first}", text(&catch.does)));
                 }
             }
             _ if !step.steps.is_empty() => {
                 self.line(&format!("{id}[\"{label}\"]"));
                 self.within(step, |chart| {
                     let first = chart.list(&step.steps, then);
-                    chart.arrow(id, &first, "");
+                    chart.edge(id, &first, "");
                 });
             }
             _ => {
                 self.line(&format!("{id}[\"{label}\"]"));
-                self.arrow(id, then, "");
+                self.edge(id, then, "");
             }
         }
     }
@@ -160,6 +165,14 @@ mod tests {
     #[test]
     fn a_workflow_is_a_diagram() {
         insta::assert_snapshot!(render(&blueprint::steps(&blueprint::tests::all())));
+    }
+
+    #[test]
+    fn a_frame_has_what_is_in_it_alone() {
+        let diagram = render(&blueprint::steps(&blueprint::tests::all()));
+        let (frames, edges) = diagram.rsplit_once("  end\n").unwrap();
+        assert!(!frames.contains("-->") && !frames.contains(".->"), "{frames}");
+        assert!(!edges.contains("subgraph") && edges.contains("n10 --> n5\n"), "{edges}");
     }
 
     #[test]
