@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tulle_model::columns::duration;
 use tulle_model::compile::standing::{EndpointStanding, Standing, standings};
 use tulle_model::legible::legible;
@@ -121,7 +121,16 @@ fn describe(object: &Value, kind: &str) -> Result<String> {
             out += &section(name, value)?;
         }
     }
-    out += &conditions(&object["status"]);
+    let status = &object["status"];
+    let mut rest = status.clone();
+    if let Some(fields) = rest.as_object_mut() {
+        // Conditions are tables of their own.
+        fields.retain(|name, value| {
+            !matches!(name.as_str(), "conditions" | "parents" | "ancestors") && *value != json!({})
+        });
+        out += &section("status", &rest)?;
+    }
+    out += &conditions(status);
     Ok(out)
 }
 
@@ -279,8 +288,6 @@ fn address(endpoint: &EndpointStanding) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -303,6 +310,26 @@ mod tests {
         assert!(!text.contains(|c| c != '\n' && tulle_model::legible::controls(c)), "{text:?}");
         assert!(!text.lines().any(|line| line.starts_with("Status:")), "{text}");
         assert!(text.contains("a=x^[]0;title^G\\nStatus:        forged\\n\\u{9b}2J"), "{text}");
+    }
+
+    #[test]
+    fn what_came_of_a_run_is_shown() {
+        let object = json!({
+            "metadata": { "name": "r1", "namespace": "shop" },
+            "spec": { "flow": "order" },
+            "status": {
+                "state": "Faulted", "startedAt": "2026-01-01T00:00:01.000Z", "endedAt": "2026-01-01T00:00:02.500Z",
+                "error": { "status": 503, "title": "Down" },
+            },
+        });
+        let text = describe(&object, "FlowRun").unwrap();
+        let (_, status) = text.split_once("Status:\n").unwrap();
+        for line in ["  state: Faulted", "  endedAt: 2026-01-01T00:00:02.500Z", "    title: Down"] {
+            assert!(status.replace('"', "").contains(&format!("{line}\n")), "{line}: {status}");
+        }
+        let object = json!({ "metadata": { "name": "c" }, "status": { "loadBalancer": {}, "conditions": [{ "type": "Ready" }] } });
+        let text = describe(&object, "Service").unwrap();
+        assert!(!text.contains("Status:") && text.contains("Conditions:"), "{text}");
     }
 
     #[test]
