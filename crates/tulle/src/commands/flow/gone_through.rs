@@ -1,6 +1,6 @@
 //! What a run has gone through, task by task: its history replayed in this process.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use tokio::time::timeout;
 use tulle_flow::evaluator::{Evaluator, Evaluators};
 use tulle_flow::runner::Replay;
 use tulle_model::flow::fault::Fault;
-use tulle_model::flow::history::{CallRecord, HistoryEntry, lasting};
-use tulle_model::flow::run::{AskId, RunEvent, RunStep, RunStepKind};
+use tulle_model::flow::history::{CallRecord, HistoryEntry};
+use tulle_model::flow::run::{RunEvent, RunStep, RunStepKind};
 use tulle_model::flow::scope::{Millis, RunInfo};
-use tulle_model::flow::workflow::{TaskKind, Workflow};
+use tulle_model::flow::workflow::{Task, TaskKind, Workflow};
 
 use super::history::sentence;
 use crate::exit::{Failure, Result};
@@ -69,6 +69,8 @@ pub enum TaskState {
     Faulted,
     /// Something around it ended before.
     Stopped,
+    /// It has made calls, but the run went back to before it, and has not come to it again.
+    Undone,
 }
 
 impl TaskState {
@@ -82,11 +84,12 @@ impl TaskState {
             Self::Skipped => "skipped",
             Self::Faulted => "faulted",
             Self::Stopped => "stopped",
+            Self::Undone => "undone",
         }
     }
 
     pub fn is_over(self) -> bool {
-        matches!(self, Self::Done | Self::Skipped | Self::Faulted | Self::Stopped)
+        matches!(self, Self::Done | Self::Skipped | Self::Faulted | Self::Stopped | Self::Undone)
     }
 }
 
@@ -107,9 +110,14 @@ pub struct TaskOfRun {
     pub started: Millis,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<Millis>,
-    /// How often it was begun: it is again with each attempt of what is around it.
+    /// When it came to its state, and after which others of the same time: all tasks in this order are as it happened.
+    #[serde(skip)]
+    pub changed: (Millis, usize),
+    /// How often it was begun: it is again with each attempt of what is around it, and where a retry leads to it again.
     pub attempts: u32,
-    pub input: Arc<Value>,
+    /// `None`: it is undone, and nothing of it is known but its calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<Arc<Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<Arc<Value>>,
     /// Of a `try` the last that was caught.
@@ -118,7 +126,7 @@ pub struct TaskOfRun {
     /// Until when it waits, or when it is tried again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Millis>,
-    /// Its calls that were answered, one for each attempt.
+    /// Its calls that were answered, one for each attempt: those that the run went back from, too, as they were made.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<CallOfTask>,
 }
@@ -132,6 +140,14 @@ pub struct CallOfTask {
     pub ended: Millis,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Fault>,
+}
+
+/// The run went back to an earlier state, and on from there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WentBack {
+    pub at: Millis,
+    /// When it was in that state.
+    pub to: Millis,
 }
 
 impl RunHistory {
@@ -168,15 +184,36 @@ impl RunHistory {
         matches!(self.run["status"]["state"].as_str(), Some("Completed" | "Faulted" | "Cancelled"))
     }
 
-    /// All tasks that have begun, in this order.
+    /// All tasks that have begun, in this order; then those that are undone.
     pub async fn tasks(&self) -> Vec<TaskOfRun> {
+        // Nobody has the run: what it would do first is not begun.
+        if self.run["status"]["state"] == "Queued" && self.entries() == 0 {
+            return Vec::new();
+        }
         let (_, steps) = self.replay.now(&self.evaluator).await;
         let mut tasks = tasks(&self.workflow, &steps, self.replay.entries());
         // The server may have ended it where its history had no more room.
-        for task in tasks.iter_mut().filter(|task| self.is_over() && !task.state.is_over()) {
+        let last = tasks.iter().map(|task| task.changed).max().unwrap_or_default();
+        let left = tasks.iter_mut().rev().filter(|task| self.is_over() && !task.state.is_over());
+        for (behind, task) in left.enumerate() {
             task.state = TaskState::Stopped;
+            task.changed = (last.0, last.1.saturating_add(1 + behind));
         }
         tasks
+    }
+
+    /// Each retry.
+    pub fn retries(&self) -> Vec<WentBack> {
+        let entries = self.replay.entries();
+        let went_back = |entry: &HistoryEntry| match entry.event {
+            RunEvent::Retried { entries: until, .. } => {
+                let before = (until as usize).checked_sub(1).and_then(|last| entries.get(last));
+                let to = before.map_or(self.info.started, |before| before.at);
+                Some(WentBack { at: entry.at, to })
+            }
+            _ => None,
+        };
+        entries.iter().filter_map(went_back).collect()
     }
 }
 
@@ -184,31 +221,15 @@ impl RunHistory {
 fn tasks(workflow: &Workflow, steps: &[RunStep], entries: &[HistoryEntry]) -> Vec<TaskOfRun> {
     let mut tasks: Vec<TaskOfRun> = Vec::new();
     let mut by_path: HashMap<Arc<str>, usize> = HashMap::new();
-    let mut by_ask: BTreeMap<AskId, usize> = BTreeMap::new();
     let mut depths = Depths::default();
-    for step in steps {
+    for (number, step) in steps.iter().enumerate() {
         let of = workflow.task(step.task);
         let index = *by_path.entry(step.path.clone()).or_insert_with(|| {
-            let turns = step.path.strip_prefix(&*of.reference).unwrap_or_default();
-            let depth = depths.of(&of.reference, turns);
-            tasks.push(TaskOfRun {
-                name: named(&of.name, turns),
-                reference: of.reference.clone(),
-                path: step.path.clone(),
-                depth,
-                state: TaskState::Running,
-                started: step.at,
-                ended: None,
-                attempts: 0,
-                input: Arc::default(),
-                output: None,
-                error: None,
-                until: None,
-                calls: Vec::new(),
-            });
+            tasks.push(TaskOfRun::new(of, &step.path, step.at, &mut depths));
             tasks.len() - 1
         });
         let task = &mut tasks[index];
+        task.changed = (step.at, number);
         let over = |task: &mut TaskOfRun, state| {
             (task.state, task.ended, task.until) = (state, Some(step.at), None);
         };
@@ -216,14 +237,13 @@ fn tasks(workflow: &Workflow, steps: &[RunStep], entries: &[HistoryEntry]) -> Ve
             RunStepKind::Began { raw_input } => {
                 (task.state, task.ended, task.output) = (TaskState::Running, None, None);
                 task.attempts += 1;
-                task.input = raw_input.clone();
+                task.input = Some(raw_input.clone());
             }
             RunStepKind::Skipped => over(task, TaskState::Skipped),
-            RunStepKind::Asked { ask, input } => {
+            RunStepKind::Asked { input, .. } => {
                 let waits = matches!(of.kind, TaskKind::Wait(_));
                 task.state = if waits { TaskState::Waiting } else { TaskState::Calling };
-                task.input = input.clone();
-                by_ask.insert(*ask, index);
+                task.input = Some(input.clone());
             }
             RunStepKind::Retrying { fault, due } => {
                 (task.state, task.until) = (TaskState::Retrying, Some(*due));
@@ -244,15 +264,83 @@ fn tasks(workflow: &Workflow, steps: &[RunStep], entries: &[HistoryEntry]) -> Ve
             RunStepKind::Stopped => over(task, TaskState::Stopped),
         }
     }
-    for (_, entry) in lasting(0, entries) {
-        if let RunEvent::Answered { ask, result } = &entry.event
-            && let (Some(index), Some(made)) = (by_ask.get(ask), &entry.call)
-        {
-            let call = CallOfTask { made: made.clone(), ended: entry.at, error: result.clone().err() };
-            tasks[*index].calls.push(call);
-        }
+    add_calls(workflow, entries, &mut tasks, by_path);
+    for task in &mut tasks {
+        let made = task.calls.len() + usize::from(task.state == TaskState::Calling);
+        task.attempts = task.attempts.max(u32::try_from(made).unwrap_or(u32::MAX));
     }
     tasks
+}
+
+/// Gives each task the calls that it has made. Where the run went back, some are of tasks that no step is about: they are undone.
+fn add_calls(
+    workflow: &Workflow,
+    entries: &[HistoryEntry],
+    tasks: &mut Vec<TaskOfRun>,
+    mut by_path: HashMap<Arc<str>, usize>,
+) {
+    // What was around an undone task may not have begun, either.
+    let mut depths = Depths::of_all(workflow);
+    let begun = tasks.len();
+    for entry in entries {
+        if let RunEvent::Retried { .. } = entry.event {
+            let were_done = tasks[begun..].iter_mut().filter(|task| task.ended == Some(task.changed.0));
+            were_done.for_each(|task| task.changed.0 = entry.at);
+        }
+        let (RunEvent::Answered { result, .. }, Some(made), Some(path)) =
+            (&entry.event, &entry.call, &entry.path)
+        else {
+            continue;
+        };
+        let index = match by_path.get(path) {
+            Some(index) => *index,
+            None => {
+                let Some(of) = task_at(workflow, path) else { continue };
+                let undone = TaskOfRun::new(of, path, made.began, &mut depths);
+                tasks.push(TaskOfRun { state: TaskState::Undone, ..undone });
+                by_path.insert(path.clone(), tasks.len() - 1);
+                tasks.len() - 1
+            }
+        };
+        let task = &mut tasks[index];
+        if task.state == TaskState::Undone {
+            task.ended = Some(entry.at);
+            task.changed = (entry.at, usize::MAX);
+        }
+        task.calls.push(CallOfTask { made: made.clone(), ended: entry.at, error: result.clone().err() });
+    }
+}
+
+/// The task that a path is of: it begins with where that stands. Names may have in them what the turns of loops are written with.
+fn task_at<'w>(workflow: &'w Workflow, path: &str) -> Option<&'w Task> {
+    let is_of = |task: &&Task| {
+        path.strip_prefix(&*task.reference)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['[', '~', '@']))
+    };
+    workflow.tasks.iter().filter(is_of).max_by_key(|task| task.reference.len())
+}
+
+impl TaskOfRun {
+    /// One of which nothing is known as yet.
+    fn new<'w>(of: &'w Task, path: &Arc<str>, started: Millis, depths: &mut Depths<'w>) -> Self {
+        let turns = path.strip_prefix(&*of.reference).unwrap_or_default();
+        Self {
+            name: named(&of.name, turns),
+            reference: of.reference.clone(),
+            path: path.clone(),
+            depth: depths.of(&of.reference, turns),
+            state: TaskState::Running,
+            started,
+            ended: None,
+            changed: (started, 0),
+            attempts: 0,
+            input: None,
+            output: None,
+            error: None,
+            until: None,
+            calls: Vec::new(),
+        }
+    }
 }
 
 /// `pack[2]`: with the turn of the loop that it is in. `turns`: what tells it from others of the same task.
@@ -272,6 +360,12 @@ struct Depths<'w> {
 }
 
 impl<'w> Depths<'w> {
+    /// As if all of them had begun.
+    fn of_all(workflow: &'w Workflow) -> Self {
+        let begun = workflow.tasks.iter().map(|task| &*task.reference).collect();
+        Self { begun, known: HashMap::new() }
+    }
+
     /// Of one that begins.
     fn of(&mut self, reference: &'w str, turns: &str) -> usize {
         let caller = turns.rsplit_once('@').map(|(_, caller)| caller);
@@ -297,8 +391,27 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// The history of a run: a task that is tried again, a loop with a function, a pause, and a call that nobody answers.
+    /// A run with a task that is tried again, a loop with a function, a pause, and a call that nobody answers.
     pub async fn history() -> RunHistory {
+        history_of(whole()).await
+    }
+
+    pub async fn history_of(whole: Value) -> RunHistory {
+        RunHistory::new(serde_json::from_value(whole).unwrap()).await.unwrap()
+    }
+
+    /// An answered call, as a history has it.
+    pub fn answered(at: u64, ask: u32, path: &str, result: Value, status: u16) -> Value {
+        let call = json!({ "began": at - 10, "method": "GET", "endpoint": "http://stock/", "status": status, "trace": "abc" });
+        json!({ "at": at, "event": { "Answered": { "ask": ask, "result": result } }, "path": path, "call": call })
+    }
+
+    pub const RESERVE: &str = "/do/0/safe/try/0/reserve";
+    pub const ASK: [&str; 2] =
+        ["/use/functions/ask[0]@/do/2/each/do/0/one", "/use/functions/ask[1]@/do/2/each/do/0/one"];
+
+    /// What the server gives of the run.
+    pub fn whole() -> Value {
         let call =
             |endpoint: &str| json!({ "call": "http", "with": { "method": "get", "endpoint": endpoint } });
         let workflow = json!({
@@ -318,21 +431,17 @@ pub(super) mod tests {
         let info = json!({
             "id": "r1", "input": { "n": 1 }, "started": 1000, "seed": 1, "most_tasks": 100, "most_bytes": 100_000,
         });
-        let answered = |at: u64, ask: u32, result: Value, status: u16| {
-            let call = json!({ "began": at - 10, "method": "GET", "endpoint": "http://stock/", "status": status, "trace": "abc" });
-            json!({ "at": at, "event": { "Answered": { "ask": ask, "result": result } }, "call": call })
-        };
         let fired = |at: u64, ask: u32| json!({ "at": at, "event": { "Fired": { "ask": ask } } });
         let fault = json!({
             "type": "https://serverlessworkflow.io/spec/1.0.0/errors/communication", "status": 503,
             "title": "Communication Error", "instance": "/do/0/safe/try/0/reserve",
         });
         let entries = json!([
-            answered(1012, 0, json!({ "Err": fault }), 503),
+            answered(1012, 0, RESERVE, json!({ "Err": fault }), 503),
             fired(2012, 1),
-            answered(2020, 2, json!({ "Ok": { "left": 3 } }), 200),
-            answered(2030, 3, json!({ "Ok": 1 }), 200),
-            answered(2040, 4, json!({ "Ok": 2 }), 200),
+            answered(2020, 2, RESERVE, json!({ "Ok": { "left": 3 } }), 200),
+            answered(2030, 3, ASK[0], json!({ "Ok": 1 }), 200),
+            answered(2040, 4, ASK[1], json!({ "Ok": 2 }), 200),
             fired(7040, 5),
         ]);
         let run = json!({
@@ -340,8 +449,16 @@ pub(super) mod tests {
             "spec": { "flow": "order", "caller": "ann", "serviceAccount": "orders" },
             "status": { "state": "Running", "startedAt": "1970-01-01T00:00:01.000Z", "entries": 6 },
         });
-        let whole = json!({ "run": run, "info": info, "workflow": workflow, "entries": entries });
-        RunHistory::new(serde_json::from_value(whole).unwrap()).await.unwrap()
+        json!({ "run": run, "info": info, "workflow": workflow, "entries": entries })
+    }
+
+    /// The same, gone back to the second attempt of its first call, which is made again.
+    pub async fn retried() -> RunHistory {
+        let mut whole = whole();
+        let entries = whole["entries"].as_array_mut().unwrap();
+        entries.push(json!({ "at": 9000, "event": { "Retried": { "entries": 2, "number": 1 } } }));
+        entries.push(answered(9010, 2, RESERVE, json!({ "Ok": { "left": 2 } }), 200));
+        history_of(whole).await
     }
 
     #[tokio::test]
@@ -383,8 +500,44 @@ pub(super) mod tests {
         assert_eq!(attempts, [(Some(503), true), (Some(200), false)]);
         assert_eq!(tasks[0].error.as_ref().map(|error| error.status), Some(503));
         assert_eq!(
-            (&*tasks[1].input, tasks[1].output.as_deref()),
-            (&json!({ "n": 1 }), Some(&json!({ "left": 3 })))
+            (tasks[1].input.as_deref(), tasks[1].output.as_deref()),
+            (Some(&json!({ "n": 1 })), Some(&json!({ "left": 3 })))
         );
+    }
+
+    #[tokio::test]
+    async fn calls_that_a_run_went_back_from_were_made() {
+        let history = retried().await;
+        assert_eq!(history.retries(), [WentBack { at: 9000, to: 2012 }]);
+        let tasks = history.tasks().await;
+        let told: Vec<_> = tasks
+            .iter()
+            .map(|task| {
+                let calls: Vec<_> = task.calls.iter().map(|call| call.ended).collect();
+                (&*task.name, task.depth, task.state.word(), task.attempts, calls)
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("safe", 0, "done", 1, vec![]),
+                ("reserve", 1, "done", 3, vec![1012, 2020, 9010]),
+                ("never", 0, "skipped", 1, vec![]),
+                ("each", 0, "running", 1, vec![]),
+                ("one[0]", 1, "running", 1, vec![]),
+                ("ask[0]", 2, "calling", 2, vec![2030]),
+                ("ask[1]", 2, "undone", 1, vec![2040]),
+            ]
+        );
+        let undone = &tasks[6];
+        assert_eq!((undone.started, undone.ended, undone.changed.0), (2030, Some(2040), 9000));
+        assert_eq!((&*undone.path, serde_json::to_value(undone).unwrap().get("input")), (ASK[1], None));
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_queued_has_begun_nothing() {
+        let mut whole = whole();
+        (whole["entries"], whole["run"]["status"]) = (json!([]), json!({ "state": "Queued", "entries": 0 }));
+        assert_eq!(history_of(whole).await.tasks().await, []);
     }
 }

@@ -1,13 +1,14 @@
 //! `tulle flow history`: what became of each task of a run.
 
 use clap::Args;
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tulle_model::flow::fault::Fault;
 use tulle_model::flow::scope::Millis;
 use tulle_model::legible::legible;
 
-use super::gone_through::{HistoryPart, RunHistory, TaskOfRun, WholeRun};
+use super::gone_through::{HistoryPart, RunHistory, TaskOfRun, TaskState, WentBack, WholeRun};
 use super::runs::{OneRunArgs, path};
 use crate::client::{Client, JSON, Query};
 use crate::exit::{Failure, Result};
@@ -75,6 +76,8 @@ fn render(history: &RunHistory, tasks: &[TaskOfRun], is_wide: bool) -> String {
     let mut table = Table::new(header);
     for task in tasks {
         let call = task.calls.last().map(|call| &call.made);
+        // That of an earlier attempt is not that of the call under way.
+        let answered = call.filter(|_| task.state != TaskState::Calling);
         let took = task.ended.map(|ended| span(ended.saturating_sub(task.started)));
         let mut cells = vec![
             format!("{:indent$}{}", "", task.name, indent = 2 * task.depth),
@@ -83,16 +86,28 @@ fn render(history: &RunHistory, tasks: &[TaskOfRun], is_wide: bool) -> String {
             took.unwrap_or_else(|| "-".to_owned()),
             task.attempts.to_string(),
             call.map_or_else(String::new, |call| format!("{} {}", call.method, call.endpoint)),
-            call.and_then(|call| call.status).map_or_else(String::new, |status| status.to_string()),
+            answered.and_then(|call| call.status).map_or_else(String::new, |status| status.to_string()),
         ];
         if is_wide {
             let output = task.output.as_ref().map(ToString::to_string);
             let trace = call.and_then(|call| call.trace.as_deref()).unwrap_or_default();
-            cells.extend([task.input.to_string(), output.unwrap_or_default(), trace.to_owned()]);
+            let input = task.input.as_ref().map(ToString::to_string);
+            cells.extend([input.unwrap_or_default(), output.unwrap_or_default(), trace.to_owned()]);
         }
         table.row(cells.into_iter().map(Cell::from));
     }
-    let mut text = format!("{}\n{}", heading(&history.run), table.render());
+    let mut text = format!("{}\n", heading(&history.run));
+    text.extend(times(&history.run).map(|times| times + "\n"));
+    for WentBack { at, to } in history.retries() {
+        text += &format!(
+            "retried at {} from where it was at {}: calls in between that are not made again are shown as undone\n",
+            moment(at),
+            moment(to)
+        );
+    }
+    if !tasks.is_empty() {
+        text += &table.render();
+    }
     let failed = tasks.iter().filter(|task| !task.state.is_over() || task.output.is_none());
     for (task, error) in failed.filter_map(|task| Some((task, task.error.as_ref()?))) {
         text += &format!("{}: {}\n", legible(&task.name), legible(&sentence(error)));
@@ -122,10 +137,30 @@ fn heading(run: &Value) -> String {
     legible(&heading).into_owned()
 }
 
-/// `503 Communication Error: no such host (/do/0/pay)`
+/// `started 2026-01-01T00:00:01.000Z, ended 2026-01-01T00:00:02.500Z`; `None`: it has not begun.
+fn times(run: &Value) -> Option<String> {
+    let status = |field: &str| run["status"][field].as_str();
+    let mut times = format!("started {}", status("startedAt")?);
+    times.extend(status("endedAt").map(|ended| format!(", ended {ended}")));
+    Some(legible(&times).into_owned())
+}
+
+/// A time as the API has it.
+fn moment(at: Millis) -> String {
+    let time = i64::try_from(at).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
+    time.unwrap_or_default().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+}
+
+/// `503 Communication Error: no such host (/do/0/pay)`: one line, also where the detail is the body of an answer, which has several.
 pub fn sentence(fault: &Fault) -> String {
-    let detail = fault.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
-    format!("{} {}{detail} ({})", fault.status, fault.title, fault.instance)
+    let detail = fault.detail.as_deref().map(in_one_line).filter(|detail| !detail.is_empty());
+    let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
+    format!("{} {}{detail} ({})", fault.status, in_one_line(&fault.title), in_one_line(&fault.instance))
+}
+
+fn in_one_line(text: &str) -> String {
+    let lines = text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join(" ")
 }
 
 /// `12ms`, `1.5s`, `3m20s`
@@ -139,7 +174,7 @@ pub fn span(millis: Millis) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::gone_through::tests::history;
+    use super::super::gone_through::tests::{history, history_of, retried, whole};
     use super::*;
 
     #[tokio::test]
@@ -147,6 +182,41 @@ mod tests {
         let history = history().await;
         let tasks = history.tasks().await;
         insta::assert_snapshot!(render(&history, &tasks, true));
+    }
+
+    #[tokio::test]
+    async fn a_retry_hides_no_call() {
+        let history = retried().await;
+        insta::assert_snapshot!(render(&history, &history.tasks().await, false));
+    }
+
+    #[tokio::test]
+    async fn the_times_of_a_run_are_in_its_heading() {
+        let mut whole = whole();
+        whole["run"]["status"] = json!({ "state": "Cancelled", "startedAt": "1970-01-01T00:00:01.000Z", "endedAt": "1970-01-01T00:00:09.500Z" });
+        let history = history_of(whole.clone()).await;
+        let text = render(&history, &history.tasks().await, false);
+        assert_eq!(
+            text.lines().nth(1),
+            Some("started 1970-01-01T00:00:01.000Z, ended 1970-01-01T00:00:09.500Z")
+        );
+        (whole["entries"], whole["run"]["status"]) = (json!([]), json!({ "state": "Queued", "entries": 0 }));
+        let queued = history_of(whole).await;
+        let text = render(&queued, &queued.tasks().await, false);
+        assert_eq!(text, "run r1 of Flow shop/order: Queued, started by ann, calls as orders\n");
+    }
+
+    #[test]
+    fn an_error_is_one_line() {
+        let fault = |detail: &str| Fault {
+            detail: Some(detail.into()),
+            ..serde_json::from_value(
+                json!({ "type": "t", "status": 503, "title": "Down", "instance": "/do/0/a" }),
+            )
+            .unwrap()
+        };
+        assert_eq!(sentence(&fault("no host\r\n\n  is up\n")), "503 Down: no host is up (/do/0/a)");
+        assert_eq!(sentence(&fault("\n")), "503 Down (/do/0/a)");
     }
 
     #[test]

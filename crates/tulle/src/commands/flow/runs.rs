@@ -12,6 +12,7 @@ use tulle_model::name::NamespacedName;
 use tulle_model::registry::KindId;
 
 use super::RUNS;
+use super::gone_through::TaskState;
 use super::history::fetch;
 use crate::client::{Client, ClientArgs, JSON, Query, resource};
 use crate::commands::get::ScopeArgs;
@@ -23,7 +24,7 @@ use crate::units::parse_duration;
 #[derive(Debug, Args)]
 pub struct RunsArgs {
     /// Only those of this Flow
-    #[arg(value_name = "FLOW")]
+    #[arg(value_name = "[NAMESPACE/]FLOW")]
     flow: Option<String>,
     #[command(flatten)]
     scope: ScopeArgs,
@@ -94,8 +95,13 @@ pub fn path(run: &NamespacedName, action: Option<&str>) -> String {
 
 pub async fn list(args: RunsArgs) -> Result<()> {
     let client = args.client.client()?;
-    let namespace = args.scope.namespace(&client);
-    let label = args.flow.as_ref().map(|flow| format!("{}={flow}", tulle_model::kinds::flow::FLOW_LABEL));
+    let (namespace, flow) = match &args.flow {
+        Some(flow) => flow_in(flow, &args.scope)?,
+        None => (None, ""),
+    };
+    let namespace = namespace.or_else(|| args.scope.namespace(&client));
+    let flow = (!flow.is_empty()).then_some(flow);
+    let label = flow.map(|flow| format!("{}={flow}", tulle_model::kinds::flow::FLOW_LABEL));
     let path = Query::new(resource(RUNS.kind(), namespace, None)).set_if("labelSelector", label.as_deref());
     // Several states are looked for here.
     let state = match args.state.as_slice() {
@@ -121,7 +127,7 @@ pub async fn list(args: RunsArgs) -> Result<()> {
         if let Some(namespace) = namespace {
             client.require_namespace(namespace).await?;
         }
-        if let (Some(flow), Some(namespace)) = (&args.flow, namespace) {
+        if let (Some(flow), Some(namespace)) = (flow, namespace) {
             // One that is not there has no runs for another reason.
             client.get(&resource(KindId::Flow.kind(), Some(namespace), Some(flow)), JSON).await?;
         }
@@ -146,6 +152,24 @@ pub async fn list(args: RunsArgs) -> Result<()> {
     print(&table.render())
 }
 
+/// What `[NAMESPACE/]FLOW` names: the namespace only where it says so. The flags may say nothing else.
+fn flow_in<'f>(text: &'f str, scope: &ScopeArgs) -> Result<(Option<&'f str>, &'f str)> {
+    let (namespace, flow) = match text.split_once('/') {
+        Some((namespace, flow)) => (Some(namespace), flow),
+        None => (None, text),
+    };
+    if flow.is_empty() || flow.contains('/') || namespace == Some("") {
+        return Err(Failure::input(format!("`{text}` is not of the form [NAMESPACE/]FLOW")));
+    }
+    let other = match &scope.namespace {
+        Some(other) if namespace.is_some_and(|namespace| namespace != other) => format!("-n {other}"),
+        None if namespace.is_some() && scope.all_namespaces => "-A".to_owned(),
+        _ => return Ok((namespace, flow)),
+    };
+    Err(Failure::input(format!("{other} and `{text}` say two different namespaces"))
+        .help("leave one of them out"))
+}
+
 fn is_wanted(run: &Value, states: &[ShownState], since: Option<Duration>, now: Timestamp) -> bool {
     let state = run["status"]["state"].as_str().unwrap_or_default();
     let is_in = |wanted: &ShownState| format!("{wanted:?}") == state;
@@ -165,8 +189,9 @@ pub async fn act(args: OneRunArgs, action: &'static str) -> Result<()> {
 pub async fn retry(args: RetryArgs) -> Result<()> {
     let (run, client) = args.one.read()?;
     let history = fetch(&client, &run).await?;
-    let from = if args.from.starts_with('/') { args.from } else { reference(&history.workflow, &args.from)? };
-    let tasks = history.tasks().await;
+    let from = reference(&history.workflow, &args.from)?;
+    let mut tasks = history.tasks().await;
+    tasks.retain(|task| task.state != TaskState::Undone);
     if !tasks.iter().any(|task| *task.reference == *from) {
         let names: Vec<_> = tasks.iter().map(|task| &*task.name).collect();
         return Err(Failure::input(format!("--from: the run has not come to {from} as yet"))
@@ -176,8 +201,17 @@ pub async fn retry(args: RetryArgs) -> Result<()> {
     told(&run, "retry", &answer)
 }
 
-/// Where the one task of that name stands.
+/// Where the one task of that name stands; of a path, that path.
 fn reference(workflow: &Workflow, name: &str) -> Result<String> {
+    if let Some(task) = without_turn(workflow, name) {
+        return Err(Failure::input(format!(
+            "--from: `{name}` is a turn of a loop: a retry goes on from where the task was begun last, and names it without the turn"
+        ))
+        .help(format!("--from {task}")));
+    }
+    if name.starts_with('/') {
+        return Ok(name.to_owned());
+    }
     let mut found: Vec<_> = workflow.tasks.iter().filter(|task| *task.name == *name).collect();
     found.sort_by(|a, b| a.reference.cmp(&b.reference));
     found.dedup_by(|a, b| a.reference == b.reference);
@@ -194,6 +228,18 @@ fn reference(workflow: &Workflow, name: &str) -> Result<String> {
                 .help(format!("say which one: {}", places.join(", "))))
         }
     }
+}
+
+/// The task that is meant by what histories call it in a turn of a loop (`pack[2]`); `None`: there is no turn in it.
+fn without_turn<'n>(workflow: &Workflow, name: &'n str) -> Option<&'n str> {
+    let is_task =
+        |name: &str| workflow.tasks.iter().any(|task| *task.name == *name || *task.reference == *name);
+    if is_task(name) {
+        return None;
+    }
+    // Names may have such characters in them, too: the longest is meant.
+    let turns = name.rmatch_indices(['[', '~', '@']);
+    turns.map(|(at, _)| &name[..at]).find(|task| is_task(task))
 }
 
 fn told(run: &NamespacedName, action: &str, answer: &Value) -> Result<()> {
@@ -221,6 +267,61 @@ mod tests {
             let wanted = [&young, &old].map(|run| is_wanted(run, states, since, now));
             assert_eq!(wanted, expected, "{states:?} {since:?}");
         }
+    }
+
+    #[test]
+    fn a_flow_is_named_with_its_namespace() {
+        let scope = |namespace: Option<&str>, all_namespaces| ScopeArgs {
+            namespace: namespace.map(str::to_owned),
+            all_namespaces,
+        };
+        for (text, scope, expected) in [
+            ("order", scope(None, false), Ok((None, "order"))),
+            ("order", scope(Some("shop"), false), Ok((None, "order"))),
+            ("order", scope(None, true), Ok((None, "order"))),
+            ("shop/order", scope(None, false), Ok((Some("shop"), "order"))),
+            ("shop/order", scope(Some("shop"), false), Ok((Some("shop"), "order"))),
+            (
+                "shop/order",
+                scope(Some("b"), false),
+                Err("-n b and `shop/order` say two different namespaces"),
+            ),
+            ("shop/order", scope(None, true), Err("-A and `shop/order` say two different namespaces")),
+            ("shop/", scope(None, false), Err("`shop/` is not of the form [NAMESPACE/]FLOW")),
+            ("a/b/c", scope(None, false), Err("`a/b/c` is not of the form [NAMESPACE/]FLOW")),
+        ] {
+            match (flow_in(text, &scope), expected) {
+                (Err(failure), Err(expected)) => {
+                    assert!(failure.to_string().starts_with(expected), "{failure}")
+                }
+                (found, expected) => assert_eq!(found.ok(), expected.ok(), "{text} {scope:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_turn_of_a_loop_is_no_task() {
+        let workflow = json!({
+            "document": { "dsl": "1.0.3", "namespace": "a", "name": "b", "version": "0.1.0" },
+            "do": [{ "each": { "for": { "in": "[1]" }, "do": [
+                { "reserve": { "wait": { "seconds": 1 } } }, { "odd[1]": { "wait": { "seconds": 1 } } },
+            ] } }],
+        });
+        let workflow = tulle_model::flow::parse(&workflow).unwrap();
+        let said = |name: &str| reference(&workflow, name).map_err(|failure| failure.to_string());
+        let turn = "is a turn of a loop: a retry goes on from where the task was begun last";
+        for (name, task) in [
+            ("reserve[1]", "reserve"),
+            ("odd[1][0]", "odd[1]"),
+            ("reserve[1]~2", "reserve"),
+            ("/do/0/each/do/0/reserve[1]", "/do/0/each/do/0/reserve"),
+        ] {
+            let said = said(name).unwrap_err();
+            assert!(said.contains(turn) && said.ends_with(&format!("help: --from {task}")), "{said}");
+        }
+        assert_eq!(said("odd[1]").unwrap(), "/do/0/each/do/1/odd[1]");
+        assert_eq!(said("/do/9/none").unwrap(), "/do/9/none");
+        assert!(said("reserv[1]").unwrap_err().contains("has no task"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `tulle flow run`: starts a run, and looks on until it is over.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +18,15 @@ use tulle_model::registry::KindId;
 use super::gone_through::{RunHistory, TaskOfRun, TaskState};
 use super::history::{fetch, fetch_more, sentence, span};
 use crate::client::{Client, ClientArgs, resource};
-use crate::exit::{Failure, Result};
+use crate::exit::{Exit, Failure, Result};
 use crate::output::{note, print, print_json};
 use crate::selection::object_name;
 
 /// How often it is looked at, from a run that has just begun to one that takes long.
 const LOOK_FIRST: Duration = Duration::from_millis(50);
 const LOOK_AT_MOST: Duration = Duration::from_secs(1);
+/// As shells have it of a command that SIGINT ended.
+const INTERRUPTED: i32 = 130;
 /// A larger input no run takes.
 const LARGEST_INPUT: u64 = 1 << 20;
 
@@ -65,7 +67,10 @@ pub async fn run(args: FlowRunArgs) -> Result<()> {
         return print(&format!("{}\n", legible(name)));
     }
     note(&format!("run {}", legible(name)));
-    let ended = look_on(&client, &run).await?;
+    let Some(ended) = unless_interrupted(&run, look_on(&client, &run), interrupted()).await? else {
+        note(&goes_on(&run));
+        std::process::exit(INTERRUPTED);
+    };
     match ended["status"]["state"].as_str() {
         Some("Completed") => print_json(&ended["status"]["output"]),
         Some("Faulted") => {
@@ -111,6 +116,37 @@ fn input(data: Option<&str>) -> Result<Value> {
     })
 }
 
+/// What is looked for, or `None` where somebody has had enough. Whoever fails to look on is told that the run goes on.
+async fn unless_interrupted(
+    run: &NamespacedName,
+    looking: impl Future<Output = Result<Value>>,
+    interrupted: impl Future<Output = ()>,
+) -> Result<Option<Value>> {
+    let looked = tokio::select! {
+        looked = looking => looked,
+        () = interrupted => return Ok(None),
+    };
+    match looked {
+        Ok(ended) => Ok(Some(ended)),
+        // Somebody has forgotten it.
+        Err(failure) if failure.exit == Exit::NotFound => Err(failure),
+        Err(failure) => Err(failure.help(goes_on(run))),
+    }
+}
+
+fn goes_on(run: &NamespacedName) -> String {
+    let (name, namespace) = (legible(&run.name), legible(&run.namespace));
+    format!("the run goes on: `tulle flow history {name} -n {namespace}` shows it")
+}
+
+/// Waits for Ctrl-C.
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        // Without a handler it ends the process, as it does by default.
+        std::future::pending().await
+    }
+}
+
 /// Says what it goes through until it is over.
 async fn look_on(client: &Client, run: &NamespacedName) -> Result<Value> {
     let mut history = fetch(client, run).await?;
@@ -136,6 +172,7 @@ struct Told {
     /// State and number of entries.
     status: Option<(Value, Value)>,
     tasks: HashMap<Arc<str>, (TaskState, u32)>,
+    errors: HashSet<String>,
 }
 
 impl Told {
@@ -146,26 +183,35 @@ impl Told {
         is_new
     }
 
-    /// What is new of the tasks: a line each.
+    /// What is new of the tasks: a line each, in the order in which it happened.
     fn news(&mut self, history: &RunHistory, tasks: &[TaskOfRun]) -> Vec<String> {
+        let mut changed: Vec<_> = tasks.iter().filter(|task| self.is_changed(task)).collect();
+        changed.sort_by_key(|task| task.changed);
         let mut lines = Vec::new();
-        for task in tasks {
-            let now = (task.state, task.attempts);
-            if self.tasks.insert(task.path.clone(), now) == Some(now) {
-                continue;
-            }
-            let at = task.ended.unwrap_or(task.started).saturating_sub(history.info.started);
+        for task in changed {
+            let at = task.changed.0.saturating_sub(history.info.started);
             let indent = 2 * task.depth;
-            let line = format!("{:>8}  {:indent$}{} {}", span(at), "", task.name, described(task));
+            let mut line = format!("{:>8}  {:indent$}{} {}", span(at), "", task.name, described(task));
+            let error = task.error.as_ref().filter(|_| task.state != TaskState::Done).map(sentence);
+            // What is around a task faults with it: once is enough.
+            if let Some(error) = error.filter(|error| self.errors.insert(error.clone())) {
+                line += &format!(" ({error})");
+            }
             lines.push(legible(&line).into_owned());
         }
         lines
+    }
+
+    fn is_changed(&mut self, task: &TaskOfRun) -> bool {
+        let now = (task.state, task.attempts);
+        self.tasks.insert(task.path.clone(), now) != Some(now)
     }
 }
 
 fn described(task: &TaskOfRun) -> String {
     let mut words = task.state.word().to_owned();
-    if let Some(ended) = task.ended.filter(|_| task.state != TaskState::Skipped) {
+    if let Some(ended) = task.ended.filter(|_| !matches!(task.state, TaskState::Skipped | TaskState::Undone))
+    {
         words += &format!(" in {}", span(ended.saturating_sub(task.started)));
     }
     if let Some(call) = task.calls.last().map(|call| &call.made).filter(|_| task.state.is_over()) {
@@ -175,15 +221,12 @@ fn described(task: &TaskOfRun) -> String {
     if task.attempts > 1 {
         words += &format!(", attempt {}", task.attempts);
     }
-    if let Some(error) = task.error.as_ref().filter(|_| task.state != TaskState::Done) {
-        words += &format!(" ({})", sentence(error));
-    }
     words
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::gone_through::tests::history;
+    use super::super::gone_through::tests::{RESERVE, answered, history, history_of, whole};
     use super::*;
 
     #[test]
@@ -200,6 +243,39 @@ mod tests {
         }
         std::fs::write(&file, " ".repeat((LARGEST_INPUT + 1) as usize)).unwrap();
         assert!(input(Some(&of_file)).unwrap_err().to_string().contains("is larger than 1024 KiB"));
+    }
+
+    #[tokio::test]
+    async fn an_error_is_told_in_full_once() {
+        let mut whole = whole();
+        let entries = whole["entries"].as_array_mut().unwrap();
+        let fault = entries[0]["event"]["Answered"]["result"].clone();
+        entries.truncate(2);
+        entries.push(answered(2020, 2, RESERVE, fault, 503));
+        whole["run"]["status"]["state"] = "Faulted".into();
+        let history = history_of(whole).await;
+        let lines = Told::default().news(&history, &history.tasks().await);
+        assert_eq!(
+            lines,
+            [
+                "    1.0s    reserve faulted in 1.0s, GET http://stock/: 503, attempt 2 (503 Communication Error (/do/0/safe/try/0/reserve))",
+                "    1.0s  safe faulted in 1.0s",
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_run_goes_on_whoever_looks_on() {
+        use std::future::{pending, ready};
+        let run = NamespacedName::new("shop", "r1");
+        let told = async |exit| {
+            let lost = ready(Err(Failure::new("lost").exit(exit)));
+            unless_interrupted(&run, lost, pending()).await.unwrap_err().to_string()
+        };
+        let goes_on = "the run goes on: `tulle flow history r1 -n shop` shows it";
+        assert_eq!(told(Exit::Unreachable).await, format!("lost\nhelp: {goes_on}"));
+        assert_eq!(told(Exit::NotFound).await, "lost");
+        assert_eq!(unless_interrupted(&run, pending(), ready(())).await.unwrap(), None);
     }
 
     #[tokio::test]
