@@ -251,6 +251,7 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
             (2, "wrong usage, or an input that no run takes"),
             (3, "the server cannot be reached"),
             (4, "there is no such Flow"),
+            (130, "interrupted: the run goes on"),
         ],
     ),
     (
