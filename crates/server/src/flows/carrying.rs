@@ -58,7 +58,13 @@ impl Flows {
     pub async fn append(&self, run: &RunName, node: &str, append: Append) -> Result<(), FlowsError> {
         let lease = append.lease;
         self.require_lease(run, node, lease)?;
-        let Appended { header, is_new } = self.book.append(run, &append).await?;
+        let Appended { header, is_new } = match self.book.append(run, &append).await {
+            Err(lost @ FlowsError::Lost(_)) => {
+                self.board_is_behind(run, lease).await?;
+                return Err(lost);
+            }
+            appended => appended?,
+        };
         if header.state == RunState::Active && header.lease == lease {
             self.board.lock().shown(run, &append.entries);
             return Ok(());
@@ -84,6 +90,19 @@ impl Flows {
             self.board.lock().orphan_of(&header);
         }
         self.has_room();
+        Ok(())
+    }
+
+    /// A node has a lease here that the store does not have: somebody may have ended the run before the lease was told.
+    async fn board_is_behind(&self, run: &RunName, lease: u64) -> Result<(), FlowsError> {
+        let is_over = match self.book.header(run).await {
+            Ok(header) => header.state.is_over(),
+            Err(FlowsError::NotFound(_)) => true,
+            Err(error) => return Err(error),
+        };
+        if is_over {
+            self.board.lock().release(run, lease);
+        }
         Ok(())
     }
 
