@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::index::renew;
@@ -35,6 +36,33 @@ pub struct Refusal {
     pub message: String,
 }
 
+/// Whether a Flow has the name that a Service wants as well: the older has it, of the same time the Service.
+fn flow_has_name(flow: Option<Timestamp>, service: Option<Timestamp>, name: &NamespacedName) -> bool {
+    Seniority::new(flow, name) < Seniority::new(service, name)
+}
+
+/// What comes of who wants a name that an older one of that kind has.
+fn taken(by: KindId, name: &NamespacedName) -> String {
+    let (by, what) = match by {
+        KindId::Flow => ("Flow", "the Service"),
+        _ => ("Service", "the Flow's trigger"),
+    };
+    format!("the name is that of {by} {name}, which is older: nobody reaches {what} by it")
+}
+
+/// Why a Service or a Flow will not have its name beside a Flow or a Service of the same; `None`: it will.
+pub fn foretell_name(kind: KindId, object: &Value, other: &Value) -> Option<String> {
+    let text = |object: &Value, field: &str| object["metadata"][field].as_str().map(str::to_owned);
+    let name = NamespacedName::new(text(object, "namespace")?, text(object, "name")?);
+    let is_flow = kind == KindId::Flow;
+    let (flow, service) = if is_flow { (object, other) } else { (other, object) };
+    flow.pointer("/spec/trigger/http")?;
+    let created = |object: &Value| text(object, "creationTimestamp")?.parse().ok();
+    let flow_has_it = flow_has_name(created(flow), created(service), &name);
+    let holder = if flow_has_it { KindId::Flow } else { KindId::Service };
+    (is_flow != flow_has_it).then(|| taken(holder, &name))
+}
+
 /// How many nodes a condition names.
 const MOST_NAMED: usize = 5;
 
@@ -50,12 +78,7 @@ impl Compiler {
             return Some(Refusal { reason: "Invalid", message: problem.to_string() });
         }
         let is_displaced = kind == KindId::Service && self.displaced.contains_key(name);
-        is_displaced.then(|| Refusal {
-            reason: "Conflicted",
-            message: format!(
-                "the name is that of Flow {name}, which is older: nobody reaches the Service by it"
-            ),
-        })
+        is_displaced.then(|| Refusal { reason: "Conflicted", message: taken(KindId::Flow, name) })
     }
 
     pub(super) fn known_flows(&self) -> impl Iterator<Item = &NamespacedName> {
@@ -102,9 +125,10 @@ impl Compiler {
         flow: Option<ServiceForm>,
         dirty: &mut Dirty,
     ) {
-        let age = |form: &ServiceForm| Seniority::new(form.created, name);
         let (holder, displaced) = match (service, flow) {
-            (Some(service), Some(flow)) if age(&flow) < age(&service) => (Some(flow), Some(service)),
+            (Some(service), Some(flow)) if flow_has_name(flow.created, service.created, name) => {
+                (Some(flow), Some(service))
+            }
             (service, flow) => (service.or(flow), None),
         };
         if renew(&mut self.displaced, name, displaced) {
@@ -199,13 +223,7 @@ impl Compiler {
         let port = form.and_then(|form| form.port);
         let has_name = self.services.get(name).is_some_and(ServiceForm::is_flow);
         let (status, reason, message) = match port {
-            Some(_) if !has_name => (
-                false,
-                "Conflicted",
-                format!(
-                    "the name is that of Service {name}, which is older: nobody reaches the Flow's trigger by it"
-                ),
-            ),
+            Some(_) if !has_name => (false, "Conflicted", taken(KindId::Service, name)),
             Some(port) => {
                 (true, "Accepted", format!("services call it at {}.{}:{port}", name.name, name.namespace))
             }

@@ -65,6 +65,7 @@ use crate::snapshot::{EndpointSet, ExternalConfig, ExternalServices, HttpRule, M
 
 pub use self::external::KeySources;
 pub use self::flows::Refusal;
+pub use self::flows::foretell_name;
 pub use self::foretold::{foretell, services_of_route};
 pub use self::policy_status::{StatusTarget, TargetStatus};
 pub use self::status::{ParentStatus, StatusCondition};

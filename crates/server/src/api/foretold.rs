@@ -1,7 +1,7 @@
 //! What comes of an object beside those that there are, for whoever writes it: its status says the same, later.
 
 use serde_json::Value;
-use tulle_model::compile::{foretell, services_of_route};
+use tulle_model::compile::{foretell, foretell_name, services_of_route};
 use tulle_model::kinds::authorization_policy::{InNamespace, unmatched};
 use tulle_model::registry::{Kind, KindId};
 
@@ -26,23 +26,11 @@ pub(super) async fn of_name(
     kind: &'static Kind,
     object: &Value,
 ) -> Result<Vec<String>, ObjectError> {
-    let text = |object: &Value, field: &str| object["metadata"][field].as_str().map(str::to_owned);
-    let (Some(namespace), Some(name)) = (text(object, "namespace"), text(object, "name")) else {
-        return Ok(Vec::new());
-    };
+    let (namespace, name) = (&object["metadata"]["namespace"], &object["metadata"]["name"]);
+    let (Some(namespace), Some(name)) = (namespace.as_str(), name.as_str()) else { return Ok(Vec::new()) };
     let other = if kind.id == KindId::Flow { KindId::Service } else { KindId::Flow };
-    let Some(found) = objects.get(other.kind(), &namespace, &name).await? else { return Ok(Vec::new()) };
-    let created = |object: &Value| text(object, "creationTimestamp");
-    let (flow, is_older) = match other {
-        KindId::Flow => (&found, created(&found) < created(object)),
-        _ => (object, created(&found) <= created(object)),
-    };
-    let has_trigger = flow.pointer("/spec/trigger/http").is_some();
-    let (kind, other) = (kind.kind, other.kind().kind);
-    let warning = format!(
-        "the name is that of {other} {namespace}/{name}, which is older: nobody reaches this {kind} by it"
-    );
-    Ok(Vec::from_iter((has_trigger && is_older).then_some(warning)))
+    let found = objects.get(other.kind(), namespace, name).await?;
+    Ok(Vec::from_iter(found.and_then(|found| foretell_name(kind.id, object, &found))))
 }
 
 /// Where a route does nothing, and what it takes from others.
