@@ -8,75 +8,22 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tulle_tests::chaos::{figure, full, length};
 use tulle_tests::counting::CountingService;
-use tulle_tests::harness::{Home, Process, alone, run};
-use tulle_tests::ports::free_port;
+use tulle_tests::flow_mesh::FlowMesh;
+use tulle_tests::harness::{alone, run};
 
-const PATIENCE: Duration = Duration::from_secs(20);
 /// How long all runs may take to end once nobody is killed any more.
 const AFTERWARDS: Duration = Duration::from_secs(90);
 const TASKS: usize = 6;
 const FLOW: &str = "six";
 
-/// A server; a node with the service that the tasks call, which nobody harms; and nodes that run Flows.
-struct Mesh {
-    home: Home,
-    service: CountingService,
-    api: String,
-    nodes: String,
-    server: Option<Process>,
-    runners: Vec<(Home, Option<Process>)>,
-    _others: Vec<Process>,
-}
+struct Mesh(FlowMesh);
 
 impl Mesh {
     #[track_caller]
     fn start(runners: usize, latency: Duration) -> Self {
-        let home = Home::new();
-        let [api, nodes] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
-        let service = CountingService::start(latency);
-        let mut mesh =
-            Self { home, service, api, nodes, server: None, runners: Vec::new(), _others: Vec::new() };
-        mesh.start_server();
-        let token = mesh.home.tulle(&["token", "create"]).ok().trim().to_owned();
-        let node = mesh.node(&mesh.home, "services", Some(&token));
-        mesh._others.push(node);
+        let mesh = Self(FlowMesh::start(CountingService::start(latency), runners, &[]));
         mesh.apply();
-        let port = format!("80={}", mesh.service.port);
-        mesh._others.push(mesh.home.start(&["run", "tasks", "--port", &port, "--", "sleep", "600"]));
-        for i in 0..runners {
-            let name = format!("runner-{i}");
-            let home = Home::new();
-            let token =
-                mesh.home.tulle(&["token", "create", "--identity", "none/none", "--flows", "default"]);
-            let token = token.ok().trim().to_owned();
-            let runner = mesh.node(&home, &name, Some(&token));
-            mesh.runners.push((home, Some(runner)));
-        }
         mesh
-    }
-
-    #[track_caller]
-    fn start_server(&mut self) {
-        let server = self.home.start(&["server", "--api-listen", &self.api, "--node-listen", &self.nodes]);
-        server.wait_for_line("server", PATIENCE, |line| line.contains("the server runs"));
-        self.server = Some(server);
-    }
-
-    #[track_caller]
-    fn node(&self, home: &Home, name: &str, token: Option<&str>) -> Process {
-        let mut arguments = vec!["node", "--server", &self.nodes, "--name", name, "--capture", "explicit"];
-        arguments.extend([
-            "--workers",
-            "1",
-            "--listen-links",
-            "127.0.0.1:0",
-            "--listen-admin",
-            "127.0.0.1:0",
-        ]);
-        arguments.extend(token.into_iter().flat_map(|token| ["--token", token]));
-        let node = home.start(&arguments);
-        node.wait_for_line("node", PATIENCE, |line| line.contains(" runs, links at "));
-        node
     }
 
     #[track_caller]
@@ -95,8 +42,8 @@ impl Mesh {
              spec:\n  trigger: {{http: {{}}}}\n  workflow:\n    document: {{dsl: '1.0.3', namespace: t, name: six, \
              version: '1.0.0'}}\n    do:\n{tasks}"
         );
-        let file = self.home.write("flow.yaml", &text).display().to_string();
-        self.home.tulle(&["apply", "-f", &file]).ok();
+        let file = self.0.home.write("flow.yaml", &text).display().to_string();
+        self.0.home.tulle(&["apply", "-f", &file]).ok();
     }
 
     /// Starts that many runs, as a workload of the mesh does, and does not wait for them.
@@ -106,38 +53,14 @@ impl Mesh {
             "i=0; while [ $i -lt {count} ]; do i=$((i+1)); until curl -sf -m 10 -o /dev/null -H 'prefer: respond-async' \
              -H \"idempotency-key: k$i\" -d '{{\"n\":'$i'}}' http://{FLOW}/; do sleep 0.2; done; done"
         );
-        let starter = self.home.start(&["run", "starter", "--", "sh", "-c", &script]);
+        let starter = self.0.home.start(&["run", "starter", "--", "sh", "-c", &script]);
         assert!(starter.wait(Duration::from_secs(60)).success(), "{}", starter.stderr());
-    }
-
-    /// Kills a runner, and starts it again at once.
-    #[track_caller]
-    fn kill_runner(&mut self, which: usize) {
-        self.end_runner(which);
-        let (home, _) = &self.runners[which];
-        let again = self.node(home, &format!("runner-{which}"), None);
-        self.runners[which].1 = Some(again);
-    }
-
-    #[track_caller]
-    fn end_runner(&mut self, which: usize) {
-        let runner = self.runners[which].1.take().unwrap();
-        runner.signal(Signal::SIGKILL);
-        runner.wait(PATIENCE);
-    }
-
-    #[track_caller]
-    fn kill_server(&mut self) {
-        let server = self.server.take().unwrap();
-        server.signal(Signal::SIGKILL);
-        server.wait(PATIENCE);
-        self.start_server();
     }
 
     fn get(&self, path: &str) -> Option<Value> {
         let path = format!("/apis/tulle.dev/v1alpha1/namespaces/default/{path}");
-        let mut command = self.home.command("kubectl");
-        command.args(["get", "--raw", &path]).env("KUBECONFIG", self.home.kubeconfig());
+        let mut command = self.0.home.command("kubectl");
+        command.args(["get", "--raw", &path]).env("KUBECONFIG", self.0.home.kubeconfig());
         serde_json::from_str(&run(&mut command).stdout).ok()
     }
 
@@ -178,7 +101,7 @@ impl Mesh {
     #[track_caller]
     fn check(&self, runs: &[String], kills: usize) -> usize {
         let mut calls: BTreeMap<String, Vec<(String, u64)>> = BTreeMap::new();
-        let counted = self.service.counted();
+        let counted = self.0.service.counted();
         for call in &counted {
             calls.entry(call.path.clone()).or_default().push((call.key.clone(), call.at));
         }
@@ -243,9 +166,9 @@ fn runs_go_on_over_kills_of_runner_and_server() {
     mesh.begin(count);
     for _ in 0..kills {
         chance.pause(800);
-        mesh.kill_runner(0);
+        mesh.0.kill_runner(0);
         chance.pause(800);
-        mesh.kill_server();
+        mesh.0.kill_server();
     }
     let open = mesh.states().unwrap_or_default().iter().filter(|(_, state)| !is_over(state)).count();
     figure("flows", "runs that were not over after the last kill", open);
@@ -263,12 +186,12 @@ fn runs_go_on_elsewhere_when_their_runner_is_gone_or_held_up() {
     let mut mesh = Mesh::start(2, Duration::from_millis(1500));
     mesh.begin(count);
     // Its lease is 2 s; it does not know that time goes by, and goes on with what it had.
-    let held = mesh.runners[0].1.as_ref().unwrap();
+    let held = mesh.0.runners[0].1.as_ref().unwrap();
     held.signal(Signal::SIGSTOP);
     std::thread::sleep(Duration::from_secs(5));
     held.signal(Signal::SIGCONT);
     std::thread::sleep(Duration::from_secs(2));
-    mesh.end_runner(1);
+    mesh.0.end_runner(1);
     let begun = Instant::now();
     let runs = mesh.ended(count);
     // Two moves at most: each makes again what was under way.

@@ -7,6 +7,7 @@ pub mod asks;
 pub mod chaos;
 pub mod counting;
 pub mod faked;
+pub mod flow_mesh;
 pub mod harness;
 pub mod one_host;
 pub mod pods;

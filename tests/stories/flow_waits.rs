@@ -6,8 +6,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tulle_tests::counting::CountingService;
-use tulle_tests::harness::{Home, Process, alone, eventually};
-use tulle_tests::ports::free_port;
+use tulle_tests::flow_mesh::FlowMesh;
+use tulle_tests::harness::{Home, alone, eventually};
 
 use crate::flows::{PATIENCE, apply, ask, call, field, flow, ready, service, services, status};
 
@@ -55,63 +55,22 @@ fn a_caller_is_told_where_to_look_before_its_routes_deadline() {
     assert!(up.interrupt().success());
 }
 
-/// A server that gives the runs of a silent node to others after half a minute only; a node with a service; and nodes that run Flows.
-struct Mesh {
-    home: Home,
-    nodes: String,
-    runners: Vec<(Home, Process)>,
-    _others: Vec<Process>,
-}
-
-impl Mesh {
-    #[track_caller]
-    fn start(counted: &CountingService) -> Self {
-        let home = Home::new();
-        let [api, nodes] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
-        let server =
-            home.start(&["server", "--api-listen", &api, "--node-listen", &nodes, "--flow-lease", "30s"]);
-        server.wait_for_line("server", PATIENCE, |line| line.contains("the server runs"));
-        let mut mesh = Self { home, nodes, runners: Vec::new(), _others: vec![server] };
-        let token = mesh.home.tulle(&["token", "create"]).ok();
-        let node = mesh.node(&mesh.home, "services", token.trim());
-        let port = format!("80={}", counted.port);
-        mesh._others
-            .extend([node, mesh.home.start(&["run", "tasks", "--port", &port, "--", "sleep", "600"])]);
-        for name in ["runner-0", "runner-1"] {
-            let home = Home::new();
-            let token = ["token", "create", "--identity", "none/none", "--flows", "default"];
-            let runner = mesh.node(&home, name, mesh.home.tulle(&token).ok().trim());
-            mesh.runners.push((home, runner));
-        }
-        mesh
-    }
-
-    #[track_caller]
-    fn node(&self, home: &Home, name: &str, token: &str) -> Process {
-        let mut arguments = vec!["node", "--server", &self.nodes, "--name", name, "--token", token];
-        arguments.extend(["--capture", "explicit", "--workers", "1"]);
-        arguments.extend(["--listen-links", "127.0.0.1:0", "--listen-admin", "127.0.0.1:0"]);
-        let node = home.start(&arguments);
-        node.wait_for_line("node", PATIENCE, |line| line.contains(" runs, links at "));
-        node
-    }
-
-    /// Of each run: its state, and the node that has it or had it last.
-    fn runs(&self) -> Vec<(String, String)> {
-        let list = self.home.kubectl(&["get", "flowruns", "-o", "json"]).ok();
-        let list: Value = serde_json::from_str(&list).unwrap();
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let of = |run: &Value| (text(&run["status"]["state"]), text(&run["status"]["runner"]));
-        list["items"].as_array().unwrap().iter().map(of).collect()
-    }
+/// Of each run: its state, and the node that has it or had it last.
+fn listed(home: &Home) -> Vec<(String, String)> {
+    let list = home.kubectl(&["get", "flowruns", "-o", "json"]).ok();
+    let list: Value = serde_json::from_str(&list).unwrap();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let of = |run: &Value| (text(&run["status"]["state"]), text(&run["status"]["runner"]));
+    list["items"].as_array().unwrap().iter().map(of).collect()
 }
 
 #[test]
 fn runs_of_a_node_that_is_stopped_go_on_elsewhere_at_once() {
     let _alone = alone();
     let count = 30;
-    let counted = CountingService::start(Duration::from_millis(500));
-    let mesh = Mesh::start(&counted);
+    // A lease would end half a minute after the runner.
+    let mut mesh =
+        FlowMesh::start(CountingService::start(Duration::from_millis(500)), 2, &["--flow-lease", "30s"]);
     let tasks = call("first", "http://tasks/first")
         + "    - pause: {wait: {seconds: 4}}\n"
         + &call("last", "http://tasks/last");
@@ -130,23 +89,22 @@ fn runs_of_a_node_that_is_stopped_go_on_elsewhere_at_once() {
     let of = |runs: &[(String, String)], node: &str| {
         runs.iter().filter(|(_, runner)| runner.starts_with(node)).count()
     };
-    let runs = mesh.runs();
+    let runs = listed(&mesh.home);
     assert_eq!(runs.len(), count, "{runs:?}");
     assert!(of(&runs, "runner-0/") > 0 && of(&runs, "runner-1/") > 0, "both have some: {runs:?}");
     assert!(runs.iter().all(|(state, _)| state != "Completed"), "{runs:?}");
 
-    let (_, runner) = &mesh.runners[0];
+    let runner = mesh.runners[0].1.take().unwrap();
     runner.signal(Signal::SIGTERM);
-    // A lease would end half a minute after that.
     eventually("the end of all runs", Duration::from_secs(15), || {
-        mesh.runs().iter().all(|(state, _)| state == "Completed").then_some(())
+        listed(&mesh.home).iter().all(|(state, _)| state == "Completed").then_some(())
     });
     assert!(runner.wait(PATIENCE).success(), "{}", runner.stderr());
-    let runs = mesh.runs();
+    let runs = listed(&mesh.home);
     assert_eq!((runs.len(), of(&runs, "runner-1/")), (count, count), "{runs:?}");
     // What was under way with the one that has left was over before it left.
     let mut calls = BTreeMap::<String, usize>::new();
-    for call in counted.counted() {
+    for call in mesh.service.counted() {
         *calls.entry(call.key).or_default() += 1;
     }
     assert_eq!(calls.len(), 2 * count, "{calls:?}");
