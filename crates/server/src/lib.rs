@@ -28,7 +28,7 @@ pub mod store;
 mod strangers;
 mod summaries;
 pub mod telemetry;
-mod timestamp;
+pub mod timestamp;
 mod token_secret;
 pub mod views;
 

@@ -41,9 +41,9 @@ pub(super) struct MeshCaller {
 }
 
 impl MeshCaller {
-    /// Whether an answer says that something is not there, of which the server may not have told this node yet. Nothing has been sent
-    /// anywhere then.
-    fn may_not_be_told(&self, answer: &Response<Bytes>) -> bool {
+    /// Whether an answer says that something is not there which may be soon: the server may not have told this node of it yet, or it
+    /// is being started. Nothing has been sent anywhere then.
+    fn may_come(&self, answer: &Response<Bytes>) -> bool {
         let reason = answer.headers().get(REASON).and_then(|reason| reason.to_str().ok());
         reason.is_some_and(|reason| {
             UNHEARD_OF.contains(&reason) && self.told.borrow().is_none_or(|since| since.elapsed() < SETTLING)
@@ -96,9 +96,7 @@ impl Caller for MeshCaller {
                 time: end.saturating_duration_since(Instant::now()),
             };
             match self.proxy.call(call).await {
-                Ok(answer) if self.may_not_be_told(&answer) && Instant::now() + LATER < end => {
-                    sleep(LATER).await
-                }
+                Ok(answer) if self.may_come(&answer) && Instant::now() + LATER < end => sleep(LATER).await,
                 Ok(answer) => {
                     let (head, body) = answer.into_parts();
                     return Ok(CallAnswer { status: head.status, headers: head.headers, body, trace });

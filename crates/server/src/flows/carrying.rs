@@ -71,8 +71,10 @@ impl Flows {
         }
         {
             let mut board = self.board.lock();
-            // Somebody may be about to take one up that was an orphan, and finds it over.
-            let _ = board.release(run, lease) || header.state.is_over() && board.release(run, 0);
+            if !board.release(run, lease) && header.state.is_over() {
+                // Somebody may be about to take one up that was an orphan, and finds it over.
+                board.release(run, 0);
+            }
         }
         if !is_new {
             return Ok(());

@@ -122,18 +122,12 @@ impl KnownFlows {
 
     /// Whether a Flow of a namespace calls as that service account.
     pub fn names_account(&self, namespace: &str, account: &str) -> bool {
-        let all = self.all.borrow();
-        let from = NamespacedName::new(namespace, "");
-        let mut of_namespace = all.range(from..).take_while(|(name, _)| *name.namespace == *namespace);
-        of_namespace.any(|(_, flow)| *flow.account == *account)
+        of_account(&self.all.borrow(), namespace, account).next().is_some()
     }
 
     /// The Flows of a namespace that call as a service account.
     pub fn of_account(&self, namespace: &str, account: &str) -> Vec<NamespacedName> {
-        let all = self.all.borrow();
-        let from = NamespacedName::new(namespace, "");
-        let of_namespace = all.range(from..).take_while(|(name, _)| *name.namespace == *namespace);
-        of_namespace.filter(|(_, flow)| *flow.account == *account).map(|(name, _)| name.clone()).collect()
+        of_account(&self.all.borrow(), namespace, account).cloned().collect()
     }
 
     /// Follows the store until `stop`.
@@ -185,6 +179,16 @@ impl KnownFlows {
             });
         }
     }
+}
+
+fn of_account<'a>(
+    all: &'a AllFlows,
+    namespace: &str,
+    account: &str,
+) -> impl Iterator<Item = &'a NamespacedName> {
+    let of_namespace = all.range(NamespacedName::new(namespace, "")..);
+    let of_namespace = of_namespace.take_while(move |(name, _)| *name.namespace == *namespace);
+    of_namespace.filter(move |(_, flow)| *flow.account == *account).map(|(name, _)| name)
 }
 
 /// All that is known, and what follows it.

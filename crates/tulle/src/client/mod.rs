@@ -159,19 +159,17 @@ impl Client {
     /// What is there; of a list all of it, however many answers that takes.
     pub async fn get(&self, path: &str, accept: &str) -> Result<Value> {
         let mut whole = self.call(Method::GET, path, accept, None).await?;
-        while let Some(token) = rest_of(&mut whole) {
+        let mut rest = rest_of(&mut whole);
+        while let Some(token) = rest {
             let path = Query::new(path.to_owned()).set("continue", &token).finish();
             let mut more = self.call(Method::GET, &path, accept, None).await?;
-            let rest = rest_of(&mut more);
+            rest = rest_of(&mut more);
             for field in ["/items", "/rows"] {
                 if let (Some(Value::Array(all)), Some(Value::Array(more))) =
                     (whole.pointer_mut(field), more.pointer_mut(field))
                 {
                     all.append(more);
                 }
-            }
-            if let (Some(token), Some(metadata)) = (rest, whole["metadata"].as_object_mut()) {
-                metadata.insert("continue".to_owned(), token.into());
             }
         }
         Ok(whole)

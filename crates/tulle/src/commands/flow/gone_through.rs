@@ -192,7 +192,7 @@ impl RunHistory {
         }
         let (_, steps) = self.replay.now(&self.evaluator).await;
         let mut tasks = tasks(&self.workflow, &steps, self.replay.entries());
-        // The server may have ended it where its history had no more room.
+        // What it asked last may have no answer in this process.
         let last = tasks.iter().map(|task| task.changed).max().unwrap_or_default();
         let left = tasks.iter_mut().rev().filter(|task| self.is_over() && !task.state.is_over());
         for (behind, task) in left.enumerate() {

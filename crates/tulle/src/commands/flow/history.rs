@@ -1,12 +1,12 @@
 //! `tulle flow history`: what became of each task of a run.
 
 use clap::Args;
-use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tulle_model::flow::fault::Fault;
 use tulle_model::flow::scope::Millis;
 use tulle_model::legible::legible;
+use tulle_server::timestamp::at_millis;
 
 use super::gone_through::{HistoryPart, RunHistory, TaskOfRun, TaskState, WentBack, WholeRun};
 use super::runs::{OneRunArgs, path};
@@ -101,8 +101,8 @@ fn render(history: &RunHistory, tasks: &[TaskOfRun], is_wide: bool) -> String {
     for WentBack { at, to } in history.retries() {
         text += &format!(
             "retried at {} from where it was at {}: calls in between that are not made again are shown as undone\n",
-            moment(at),
-            moment(to)
+            at_millis(at),
+            at_millis(to)
         );
     }
     if !tasks.is_empty() {
@@ -143,12 +143,6 @@ fn times(run: &Value) -> Option<String> {
     let mut times = format!("started {}", status("startedAt")?);
     times.extend(status("endedAt").map(|ended| format!(", ended {ended}")));
     Some(legible(&times).into_owned())
-}
-
-/// A time as the API has it.
-fn moment(at: Millis) -> String {
-    let time = i64::try_from(at).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
-    time.unwrap_or_default().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }
 
 /// `503 Communication Error: no such host (/do/0/pay)`: one line, also where the detail is the body of an answer, which has several.
