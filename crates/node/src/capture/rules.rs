@@ -8,11 +8,11 @@
 //! | `zone` | raw | puts the DNS packets of each workload into its conntrack zone: who asks is known of each packet |
 //! | `closed` | before NAT | refuses what a closed workload begins, and what can lead nowhere ([`Destinations`]) |
 //! | `output` | NAT | redirects to the workload's listeners |
-//! | `guard` | after NAT | lets a workload reach its own listeners, and nobody else |
-//! | `receiver` | input | nobody but a node's listener gets what is for one: its port may be another process's by now |
+//! | `guard` | after NAT | what is redirected to a listener comes from its own workload |
+//! | `receiver` | input | what was redirected is for a node's listener, and nothing else is: its port may be another process's by now |
 //! | `begun` | output | ends what a workload began past the proxy when it might, and may not any more |
 //! | `reply` | input | counts what becomes of connections to the outside, which the proxy does not see |
-//! | `answer` | before raw | nor takes anybody else a connection up: of one that has just ended (TIME_WAIT) `receiver` sees no listener |
+//! | `answer` | before NAT | the same of who takes a connection up: of one that has just ended (TIME_WAIT) `receiver` sees no listener |
 //!
 //! What comes to a workload from outside of the mesh has its chains in [`inbound_rules`].
 //!
@@ -228,6 +228,7 @@ pub(super) fn table(table: &str, extent: Extent<'_>) -> String {
   chain guard {{
     type filter hook output priority filter; policy accept;
     tcp flags & (syn | ack) != syn accept
+    ct status & dnat == 0 accept
     ip daddr 127.0.0.1 meta l4proto . th dport @listeners goto caller
     ip6 daddr ::1 meta l4proto . th dport @listeners goto caller
   }}
@@ -241,8 +242,13 @@ pub(super) fn table(table: &str, extent: Extent<'_>) -> String {
   chain receiver {{
     type filter hook input priority filter; policy accept;
     tcp flags & (syn | ack) != syn accept
-    ip daddr 127.0.0.1 meta l4proto . th dport @listeners socket mark != {LISTENER_MARK} goto refuse
-    ip6 daddr ::1 meta l4proto . th dport @listeners socket mark != {LISTENER_MARK} goto refuse
+    ip daddr 127.0.0.1 meta l4proto . th dport @listeners goto received
+    ip6 daddr ::1 meta l4proto . th dport @listeners goto received
+  }}
+  chain received {{
+    ct status & dnat == dnat socket mark != {LISTENER_MARK} goto refuse
+    ct status & dnat == 0 socket mark {LISTENER_MARK} goto refuse
+    ct status & dnat == 0 socket transparent 1 goto refuse
   }}
   chain reply {{
     type filter hook input priority filter; policy accept;
@@ -256,10 +262,14 @@ pub(super) fn table(table: &str, extent: Extent<'_>) -> String {
     tcp flags & rst == rst ct status & assured == 0 {key} @outside_refused accept
   }}
   chain answer {{
-    type filter hook output priority -400; policy accept;
+    type filter hook output priority -150; policy accept;
     tcp flags & (syn | ack) != syn | ack accept
-    ip saddr 127.0.0.1 meta l4proto . th sport @listeners meta mark != {LISTENER_MARK} drop
-    ip6 saddr ::1 meta l4proto . th sport @listeners meta mark != {LISTENER_MARK} drop
+    ip saddr 127.0.0.1 meta l4proto . th sport @listeners goto answered
+    ip6 saddr ::1 meta l4proto . th sport @listeners goto answered
+  }}
+  chain answered {{
+    ct status & dnat == dnat meta mark != {LISTENER_MARK} drop
+    ct status & dnat == 0 meta mark {LISTENER_MARK} drop
   }}
   chain refuse {{
     meta l4proto tcp reject with tcp reset

@@ -369,8 +369,11 @@ fn listeners_serve_their_workload_and_nobody_else() {
     assert!(!connect());
     assert_eq!(ask(&inside(&b, direct)), "refused");
     assert!(!inside(&b, connect));
-    assert_eq!(ask(&inside(&a, direct)), "a");
-    assert!(inside(&a, connect));
+    // Its own workload reaches them as what is redirected.
+    assert_eq!(ask(&inside(&a, direct)), "refused");
+    assert!(!inside(&a, connect));
+    assert_eq!(ask(&inside(&a, || from_the_same_port(RESOLVER))), "a");
+    assert!(inside(&a, || TcpStream::connect("127.64.9.9:80")).is_ok());
 }
 
 /// Two workloads, their listeners, and a way to connect from the same port to that virtual address.

@@ -56,9 +56,10 @@ fn a_cgroup_that_is_removed_again_and_again_is_made_less_and_less_often() {
 fn a_port_that_another_process_has_taken_leads_nowhere() {
     let _alone = alone();
     let scope = scope("taken");
-    let (outbound, dns) = (listen(), NameServer::start("a"));
+    let (outbound, dns) = (listen(), UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     let port = outbound.local_addr().unwrap().port();
-    let node = Other::start(&scope, &[("a", port, dns.port)]);
+    let dns_address = dns.local_addr().unwrap();
+    let node = Other::start(&scope, &[("a", port, dns_address.port())]);
     let slot = node.slots[0].clone();
     let connect = || TcpStream::connect("127.64.9.9:80").map(drop).map_err(|e| e.kind());
     let direct = || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map(drop).map_err(|e| e.kind());
@@ -66,12 +67,21 @@ fn a_port_that_another_process_has_taken_leads_nowhere() {
     assert_eq!(inside(&slot, connect), Ok(()));
     node.kill();
     // Its listeners go with a node, and its rules stay.
-    drop(outbound);
+    drop((outbound, dns));
     let thief = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let thief_of_questions = UdpSocket::bind(dns_address).unwrap();
     assert_eq!(inside(&slot, connect), refused);
-    assert_eq!(inside(&slot, direct), refused);
+    assert_eq!(ask(&inside(&slot, || from_the_same_port(RESOLVER))), "refused");
     thief.set_nonblocking(true).unwrap();
     assert!(thief.accept().is_err(), "it got a connection");
+    thief_of_questions.set_nonblocking(true).unwrap();
+    assert!(thief_of_questions.recv(&mut [0; 64]).is_err(), "it got a question");
+    // The ports are free, and whoever has one now is reached there as anywhere else.
+    assert_eq!(direct(), Ok(()));
+    assert_eq!(inside(&slot, direct), Ok(()));
+    let asking = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    asking.send_to(b"hello", dns_address).unwrap();
+    assert_eq!(thief_of_questions.recv(&mut [0; 64]).unwrap(), 5);
     let everywhere = |any: std::net::IpAddr| {
         let taken = TcpListener::bind((any, 0)).unwrap();
         let udp = UdpSocket::bind((any, taken.local_addr().unwrap().port())).unwrap();
@@ -103,16 +113,16 @@ fn a_port_that_another_process_has_taken_gets_no_connection_that_the_kernel_reme
     let port = outbound.local_addr().unwrap().port();
     let node = Other::start(&scope, &[("a", port, dns.port)]);
     let slot = node.slots[0].clone();
-    let connect = |from: u16| {
+    let redirected = SocketAddr::from((Ipv4Addr::new(127, 64, 9, 9), 80));
+    let connect = |from: u16, to: SocketAddr| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_reuse_address(true).unwrap();
         socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, from)).into()).unwrap();
-        let to = SocketAddr::from((Ipv4Addr::new(127, 64, 9, 9), 80));
         socket.connect_timeout(&to.into(), PATIENCE).map(|()| TcpStream::from(socket)).map_err(|e| e.kind())
     };
     // The side that ends a connection first remembers it for a minute (TIME_WAIT).
     let end_first = |listener: &TcpListener, from| {
-        let mut client = inside(&slot, || connect(from)).unwrap();
+        let mut client = inside(&slot, || connect(from, redirected)).unwrap();
         drop(listener.accept().unwrap());
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
         client.local_addr().unwrap().port()
@@ -120,12 +130,24 @@ fn a_port_that_another_process_has_taken_gets_no_connection_that_the_kernel_reme
     let from = end_first(&outbound, 0);
     // The node itself gets another of the same ports.
     assert_eq!(end_first(&outbound, from), from);
+    // Nobody else does.
+    let direct = connect(from, SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    assert!(direct.is_err(), "it got a connection");
     node.kill();
     drop(outbound);
     let thief = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
-    assert_eq!(inside(&slot, || connect(from)).map(drop), Err(std::io::ErrorKind::ConnectionRefused));
+    assert_eq!(
+        inside(&slot, || connect(from, redirected)).map(drop),
+        Err(std::io::ErrorKind::ConnectionRefused)
+    );
     thief.set_nonblocking(true).unwrap();
     assert!(thief.accept().is_err(), "it got a connection");
+    // What nobody redirects is the other process's own, from that port, too.
+    thief.set_nonblocking(false).unwrap();
+    for _ in 0..2 {
+        connect(from, SocketAddr::from((Ipv4Addr::LOCALHOST, port))).unwrap();
+        drop(thief.accept().unwrap());
+    }
     drop(open(&scope, false));
 }
 
