@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::header::HeaderValue;
 use http::{HeaderName, StatusCode};
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::timeout;
 use tulle_model::flow::fault::{Fault, FaultKind};
@@ -40,8 +41,10 @@ pub(super) struct CallDone {
     pub(super) ask: AskId,
     pub(super) at: Millis,
     pub(super) result: Result<Arc<Value>, Fault>,
-    pub(super) record: Option<CallRecord>,
 }
+
+/// How a call was made, once it is sent: whoever cuts it off can still say that.
+pub(super) type Sent = Arc<Mutex<Option<CallRecord>>>;
 
 /// Makes a call, however long it takes until its arguments can be evaluated.
 pub(super) async fn make<B: Book, C: Caller, K: Clock>(
@@ -49,6 +52,7 @@ pub(super) async fn make<B: Book, C: Caller, K: Clock>(
     evaluator: Evaluator,
     secrets: Arc<RunSecrets>,
     call: Call,
+    sent: Sent,
 ) -> Result<CallDone, Lost> {
     let workflow = &call.scope.workflow;
     let task = workflow.task(call.task);
@@ -56,12 +60,11 @@ pub(super) async fn make<B: Book, C: Caller, K: Clock>(
     loop {
         let known = secrets.get(&shared.book).await?;
         let mut masks = Masks::of(&known);
-        let mut record = None;
         let made = match &task.kind {
             TaskKind::Call(http) => {
                 let (shared, evaluator, run) = (&*shared, &evaluator, &secrets.run);
-                let making = Making { shared, evaluator, run, call: &call, secrets: &known };
-                making.make(task, http, &mut masks, &mut record).await
+                let making = Making { shared, evaluator, run, call: &call, secrets: &known, sent: &sent };
+                making.make(task, http, &mut masks).await
             }
             _ => Err(FaultKind::Runtime.fault("the task is no call").into()),
         };
@@ -77,11 +80,7 @@ pub(super) async fn make<B: Book, C: Caller, K: Clock>(
                 continue;
             }
         };
-        let record = record.map(|record: CallRecord| CallRecord {
-            endpoint: beginning(&masks.masked(&record.endpoint), MOST_SHOWN).into(),
-            ..record
-        });
-        return Ok(CallDone { ask: call.ask, at: shared.clock.now(), result, record });
+        return Ok(CallDone { ask: call.ask, at: shared.clock.now(), result });
     }
 }
 
@@ -92,17 +91,12 @@ struct Making<'c, B, C, K> {
     run: &'c RunName,
     call: &'c Call,
     secrets: &'c Arc<Value>,
+    sent: &'c Sent,
 }
 
 impl<B: Book, C: Caller, K: Clock> Making<'_, B, C, K> {
-    async fn make(
-        &self,
-        task: &Task,
-        http: &HttpCall,
-        masks: &mut Masks,
-        record: &mut Option<CallRecord>,
-    ) -> Result<Value, Unanswered> {
-        let Self { shared, evaluator, run, call, secrets } = *self;
+    async fn make(&self, task: &Task, http: &HttpCall, masks: &mut Masks) -> Result<Value, Unanswered> {
+        let Self { shared, evaluator, run, call, secrets, sent } = *self;
         if http.names_secrets() || task.has_secret_input() {
             // What is not there would be null, and be sent as that.
             let is_missing = |name: &&Arc<str>| secrets.get(&***name).is_none();
@@ -132,10 +126,10 @@ impl<B: Book, C: Caller, K: Clock> Making<'_, B, C, K> {
             let authorization = authorized.as_ref().map(|authorized| &authorized.authorization);
             let mut request = arguments::request(http, &scoped, authorization).await?;
             request.headers.entry(IDEMPOTENCY_KEY).or_insert_with(|| idempotency_key(&run.run, call));
-            let record = record.insert(CallRecord {
+            *sent.lock() = Some(CallRecord {
                 began: shared.clock.now(),
                 method: request.method.as_str().into(),
-                endpoint: request.uri.to_string().into(),
+                endpoint: beginning(&masks.masked(&request.uri.to_string()), MOST_SHOWN).into(),
                 status: None,
                 trace: None,
             });
@@ -153,8 +147,10 @@ impl<B: Book, C: Caller, K: Clock> Making<'_, B, C, K> {
                     within: shared.limits.longest_call,
                 })
                 .await?;
-            record.status = Some(answer.status.as_u16());
-            record.trace = answer.trace.clone();
+            if let Some(record) = &mut *sent.lock() {
+                record.status = Some(answer.status.as_u16());
+                record.trace = answer.trace.clone();
+            }
             if answer.status == StatusCode::UNAUTHORIZED
                 && !is_again
                 && authorized.as_ref().is_some_and(|authorized| authorized.is_from_before)

@@ -8,7 +8,7 @@ use futures_util::future::{AbortHandle, Abortable, BoxFuture};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tulle_model::flow::fault::{Fault, FaultKind};
-use tulle_model::flow::history::{Append, CallRecord, HistoryEntry, Outcome, Then, lasting};
+use tulle_model::flow::history::{Append, CallRecord, CutOffCall, HistoryEntry, Outcome, Then, lasting};
 use tulle_model::flow::run::{AskId, Order, Run, RunEvent, RunPhase, RunStepKind};
 use tulle_model::flow::scope::Millis;
 use tulle_model::json_bounds::size;
@@ -16,7 +16,7 @@ use tulle_model::json_bounds::size;
 use super::backoff::Pause;
 use super::book::{Book, BookError};
 use super::caller::Caller;
-use super::calls::{self, CallDone};
+use super::calls::{self, CallDone, Sent};
 use super::clock::Clock;
 use super::replay::{reach, take};
 use super::schemas::{self, Settled};
@@ -40,6 +40,13 @@ enum Arrival {
     Wanted(RunCommand),
 }
 
+/// A call that is under way.
+struct UnderWay {
+    abort: AbortHandle,
+    path: Arc<str>,
+    sent: Sent,
+}
+
 type Calls = FuturesUnordered<Abortable<BoxFuture<'static, Result<CallDone, Lost>>>>;
 
 /// What goes on beside whatever the run does.
@@ -61,7 +68,7 @@ pub(super) struct Carried<B, C, K> {
     /// Whether nothing more is to be begun.
     resting: watch::Receiver<bool>,
     around: Around,
-    under_way: BTreeMap<AskId, AbortHandle>,
+    under_way: BTreeMap<AskId, UnderWay>,
     timers: BTreeSet<(Millis, AskId)>,
     /// What is held back until the book has all that led to it.
     orders: Vec<Order>,
@@ -240,16 +247,20 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
             Order::Timer { ask: of, .. } | Order::Forget(of) => *of != ask,
         });
         self.timers.retain(|(_, of)| *of != ask);
-        if let Some(call) = self.under_way.remove(&ask) {
-            call.abort();
+        let Some(call) = self.under_way.remove(&ask) else { return };
+        call.abort.abort();
+        // What has happened last is why.
+        if let (Some(made), Some(entry)) = (call.sent.lock().take(), self.pending.last_mut()) {
+            entry.cut_off.push(CutOffCall { path: call.path, made });
         }
     }
 
     /// Takes what has come into memory, with all that follows but orders.
     async fn take(&mut self, run: &mut Run, arrival: Arrival) -> Result<(), Lost> {
         match arrival {
-            Arrival::Done(CallDone { ask, at, result, record, .. }) => {
-                if self.under_way.remove(&ask).is_some() {
+            Arrival::Done(CallDone { ask, at, result }) => {
+                if let Some(call) = self.under_way.remove(&ask) {
+                    let record = call.sent.lock().take();
                     self.happens(run, at, RunEvent::Answered { ask, result }, Some(ask), record).await?;
                 }
             }
@@ -286,7 +297,7 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
         call: Option<CallRecord>,
     ) -> Result<(), Lost> {
         let path = ask.and_then(|ask| run.path_of(ask));
-        self.pending.push(HistoryEntry { at, event: event.clone(), path, call });
+        self.pending.push(HistoryEntry { at, event: event.clone(), path, call, cut_off: Vec::new() });
         run.take(at, event);
         self.settle(run).await
     }
@@ -409,12 +420,15 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
                 Order::Timer { ask, due } => drop(self.timers.insert((due, ask))),
                 Order::Call(call) => {
                     let (abort, registration) = AbortHandle::new_pair();
-                    self.under_way.insert(call.ask, abort);
+                    let sent = Sent::default();
+                    let under_way = UnderWay { abort, path: call.path.clone(), sent: sent.clone() };
+                    self.under_way.insert(call.ask, under_way);
                     let made: BoxFuture<'_, _> = Box::pin(calls::make(
                         self.shared.clone(),
                         self.evaluator.clone(),
                         self.secrets.clone(),
                         call,
+                        sent,
                     ));
                     self.around.calls.push(Abortable::new(made, registration));
                 }

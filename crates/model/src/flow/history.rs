@@ -12,6 +12,7 @@ use crate::name::NamespacedName;
 
 /// What has happened in a run, and when.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct HistoryEntry {
     pub at: Millis,
     pub event: RunEvent,
@@ -21,6 +22,18 @@ pub struct HistoryEntry {
     /// The call that was answered: for who looks at it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call: Option<CallRecord>,
+    /// Calls that nobody waits for since: for who looks at it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut_off: Vec<CutOffCall>,
+}
+
+/// A call that had been sent, and was given up before its answer was there. What was called may have done it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CutOffCall {
+    /// As [`HistoryEntry::path`].
+    pub path: Arc<str>,
+    #[serde(flatten)]
+    pub made: CallRecord,
 }
 
 /// How a call was made. What is secret in it is shown as `***`.
@@ -112,6 +125,6 @@ pub fn lasting(first: u32, entries: &[HistoryEntry]) -> Vec<(u32, &HistoryEntry)
 impl HistoryEntry {
     /// One that says nothing for people.
     pub fn new(at: Millis, event: RunEvent) -> Self {
-        Self { at, event, path: None, call: None }
+        Self { at, event, path: None, call: None, cut_off: Vec::new() }
     }
 }

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tulle_flow::evaluator::{Evaluator, Evaluators};
@@ -53,6 +53,14 @@ pub(crate) struct FlowNode {
     leave: watch::Receiver<bool>,
     /// Runs that were given, and are not carried out yet.
     coming: Mutex<HashMap<RunName, Coming>>,
+    unreadable: Unreadable,
+}
+
+/// Runs that were given, and cannot be read, until the server is told: under which lease, and why.
+#[derive(Default)]
+struct Unreadable {
+    runs: Mutex<Vec<(RunName, u64, String)>>,
+    more: Notify,
 }
 
 /// A run on its way.
@@ -97,6 +105,7 @@ pub(crate) async fn run(parts: FlowParts) {
         waiting: Semaphore::new(WAITING),
         leave,
         coming: Mutex::default(),
+        unreadable: Unreadable::default(),
     });
     // Whoever takes its runs over makes again what is under way.
     let _ends = OnEnd(node.clone());

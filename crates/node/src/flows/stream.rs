@@ -12,6 +12,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tulle_flow::runner::{BookError, GivenRun, RunCommand};
 use tulle_model::flow::history::{HistoryEntry, RunName};
+use tulle_model::flow::run::Run;
+use tulle_model::flow::scope::RunInfo;
 use tulle_model::name::NamespacedName;
 use tulle_proxy::Arrived;
 use tulle_wire::flow as wire;
@@ -85,6 +87,8 @@ async fn hold(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>) -> Result<(), tonic
     let mut told = timeout(OPEN, serving).await.map_err(|_| late())??.into_inner();
     let mut beats = interval(OPEN / 3);
     let mut all = Some(BTreeSet::new());
+    // The server gives again what it does not know of.
+    node.unreadable.runs.lock().clear();
     let (mut leave, mut leaves) = (node.leave.clone(), false);
     loop {
         let message = tokio::select! {
@@ -98,6 +102,16 @@ async fn hold(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>) -> Result<(), tonic
                 continue;
             }
             Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
+            () = node.unreadable.more.notified() => {
+                let unreadable = std::mem::take(&mut *node.unreadable.runs.lock());
+                for (run, lease, why) in unreadable {
+                    let run = Some(wire::HeldRun { run: Some(reference(&run)), lease });
+                    let said = wire::runner_says::Said::CannotRead(wire::RunnerCannotRead { run, why });
+                    let sent = timeout(OPEN, outbox.send(say(said))).await;
+                    sent.map_err(|_| late())?.map_err(|_| late())?;
+                }
+                continue;
+            }
             true = async { leave.wait_for(|leaves| *leaves).await.is_ok() }, if !leaves => {
                 leaves = true;
                 let said = wire::runner_says::Said::Leaves(wire::RunnerLeaves {});
@@ -255,11 +269,12 @@ async fn carry_on(node: &FlowNode, run: &RunName) -> bool {
             }
         }
         Ok(None) => {}
-        Err(why) => tracing::error!(
-            run = &*run.run,
-            "a run of the Flow {} cannot be carried on here: {why}",
-            run.of_flow()
-        ),
+        Err(why) => {
+            let flow = run.of_flow();
+            tracing::error!(run = &*run.run, "a run of the Flow {flow} cannot be carried on here: {why}");
+            node.unreadable.runs.lock().push((run.clone(), lease, why));
+            node.unreadable.more.notify_one();
+        }
     }
     coming.remove(run);
     true
@@ -313,14 +328,62 @@ fn read(
 ) -> Result<GivenRun, String> {
     let entry = |bytes: bytes::Bytes| serde_json::from_slice::<HistoryEntry>(&bytes);
     let entries: Result<Vec<_>, _> = entries.into_iter().map(entry).collect();
+    let info: Arc<RunInfo> =
+        Arc::new(serde_json::from_slice(&loaded.info).map_err(|error| error.to_string())?);
+    let workflow = read_workflow(&loaded.workflow).map_err(|why| format!("its workflow {why}"))?;
+    if let Some(checkpoint) = &loaded.checkpoint {
+        // Where it turns out later, the run ends with an error, though others could read it.
+        let state = Run::restore(workflow.clone(), info.clone(), &checkpoint.state);
+        state.map_err(|error| format!("its checkpoint cannot be read: {error}"))?;
+    }
     Ok(GivenRun {
         id: run.clone(),
         lease,
-        info: Arc::new(serde_json::from_slice(&loaded.info).map_err(|error| error.to_string())?),
-        workflow: read_workflow(&loaded.workflow).map_err(|why| format!("its workflow {why}"))?,
+        info,
+        workflow,
         checkpoint: loaded.checkpoint.map(|at| (at.entries, at.state.into())),
         entries: entries.map_err(|error| error.to_string())?,
         place: None,
         commands: Vec::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Where it cannot be read, it is for others, who may be of a later version.
+    #[test]
+    fn what_cannot_be_read_of_a_run_is_told() {
+        let run = RunName { namespace: "shop".into(), flow: "order".into(), run: "r1".into() };
+        let info =
+            json!({ "id": "r1", "input": {}, "started": 1, "seed": 1, "most_tasks": 9, "most_bytes": 999 });
+        let workflow = json!({
+            "document": { "dsl": "1.0.3", "namespace": "shop", "name": "order", "version": "1.0.0" },
+            "do": [{ "w": { "wait": { "seconds": 1 } } }],
+        });
+        let loaded = wire::LoadRunResponse {
+            info: info.to_string().into(),
+            workflow: workflow.to_string().into(),
+            ..Default::default()
+        };
+        let fired =
+            || vec![json!({ "at": 2, "event": { "Fired": { "ask": 0 } }, "later": 1 }).to_string().into()];
+        let given = read(&run, 1, loaded.clone(), fired()).unwrap();
+        let state = Run::begin(given.workflow.clone(), given.info.clone()).checkpoint().unwrap();
+        let of = |state: Vec<u8>| wire::LoadRunResponse {
+            checkpoint: Some(wire::RunCheckpoint { entries: 0, state: state.into() }),
+            ..loaded.clone()
+        };
+        assert!(read(&run, 1, of(state), fired()).is_ok());
+        let why = read(&run, 1, of(br#"{"later": 1}"#.to_vec()), fired()).err().unwrap();
+        assert!(why.starts_with("its checkpoint cannot be read: missing field"), "{why}");
+        let later = vec![json!({ "at": 2, "event": { "Slept": {} } }).to_string().into()];
+        let why = read(&run, 1, loaded.clone(), later).err().unwrap();
+        assert!(why.contains("unknown variant `Slept`"), "{why}");
+        let workflow = wire::LoadRunResponse { workflow: json!({}).to_string().into(), ..loaded };
+        assert!(read(&run, 1, workflow, fired()).err().unwrap().starts_with("its workflow "));
+    }
 }

@@ -45,7 +45,12 @@ pub(super) struct Runner {
     /// It ends when what is under way there has ended.
     is_leaving: bool,
     runs: HashSet<RunName>,
+    /// What it was given, and cannot read. Others may.
+    unreadable: HashSet<RunName>,
 }
+
+/// How many runs are kept in mind that a runner cannot read. What is beyond stays with it.
+const MOST_UNREADABLE: usize = 10_000;
 
 #[derive(Debug)]
 struct Link {
@@ -111,6 +116,8 @@ pub(super) enum NoTaker {
     Full,
     /// Somebody has it, or is about to.
     Taken,
+    /// Those that may have it were given it before, and cannot read it.
+    Unreadable,
 }
 
 #[derive(Debug, Default)]
@@ -119,6 +126,8 @@ pub(super) struct Board {
     runs: HashMap<RunName, Carried>,
     /// By their namespaces: where one has no runner, others may have.
     orphans: BTreeMap<Arc<str>, VecDeque<RunName>>,
+    /// Orphans that no runner can read that is there.
+    unreadable: Vec<RunName>,
     flows: BTreeMap<NamespacedName, FlowTally>,
     /// Those with runs that wait for their turn.
     waiting: BTreeSet<NamespacedName>,
@@ -166,6 +175,7 @@ impl Board {
             link: None,
             is_leaving: false,
             runs: HashSet::new(),
+            unreadable: HashSet::new(),
         });
         known.runs.insert(run.clone());
         let carried = Carried { taker, is_orphan: false, lease, account, wanted, is_heard: false };
@@ -180,10 +190,23 @@ impl Board {
         let NewRunner { node, instance, stamp, spaces, most, notes, holds } = new;
         let before = self.runners.remove(&node);
         let is_same = before.as_ref().is_none_or(|before| before.instance == instance);
-        let runs = before.map(|before| before.runs).unwrap_or_default();
+        let (runs, mut unreadable) =
+            before.map(|before| (before.runs, before.unreadable)).unwrap_or_default();
+        if !is_same {
+            unreadable.clear();
+        }
         let link = Some(Link { session, stamp, notes });
-        let mut runner =
-            Runner { instance: instance.clone(), spaces, most, heard: now, link, is_leaving: false, runs };
+        let is_leaving = false;
+        let mut runner = Runner {
+            instance: instance.clone(),
+            spaces,
+            most,
+            heard: now,
+            link,
+            is_leaving,
+            runs,
+            unreadable,
+        };
         let mut told = HashSet::new();
         for (run, lease) in holds {
             match self.runs.get_mut(&run) {
@@ -215,7 +238,35 @@ impl Board {
             }
         }
         self.runners.insert(node, runner);
+        for run in std::mem::take(&mut self.unreadable) {
+            self.put_back_orphan(run);
+        }
         (session, inherited)
+    }
+
+    /// A runner cannot read a run that it was given: it is for others. Whether it had it.
+    pub(super) fn cannot_read(&mut self, node: &str, session: u64, run: &RunName, lease: u64) -> bool {
+        let Some(runner) = self.linked(node, session) else { return false };
+        let (instance, has_room) = (runner.instance.clone(), runner.unreadable.len() < MOST_UNREADABLE);
+        let is_its = |carried: &&mut Carried| {
+            carried.lease == lease
+                && !carried.is_orphan
+                && &*carried.taker.node == node
+                && carried.taker.instance == instance
+        };
+        let Some(carried) = self.runs.get_mut(run).filter(is_its).filter(|_| has_room) else { return false };
+        carried.is_orphan = true;
+        if let Some(runner) = self.runners.get_mut(node) {
+            runner.runs.remove(run);
+            runner.unreadable.insert(run.clone());
+        }
+        self.put_back_orphan(run.clone());
+        true
+    }
+
+    /// Keeps an orphan that nobody can read from what others wait for, until another runner is there.
+    pub(super) fn set_aside(&mut self, run: RunName) {
+        self.unreadable.push(run);
     }
 
     /// Something came of a runner's stream; whether it was given up before.
@@ -379,6 +430,10 @@ impl Board {
         let mut candidates: Vec<_> = self.runners.iter_mut().filter(|(_, runner)| may(runner)).collect();
         if candidates.is_empty() {
             return Err(NoTaker::Nobody);
+        }
+        candidates.retain(|(_, runner)| !runner.unreadable.contains(run));
+        if candidates.is_empty() {
+            return Err(NoTaker::Unreadable);
         }
         candidates.retain(|(_, runner)| runner.runs.len() < runner.most);
         // Shares of what each takes, so that a small one is not filled first.

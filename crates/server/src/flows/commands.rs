@@ -30,6 +30,10 @@ fn no_taker(none: NoTaker, namespace: &str) -> Result<bool, FlowsError> {
     match none {
         NoTaker::Nobody => Err(no_runner(namespace)),
         NoTaker::Full => Err(no_room(namespace)),
+        NoTaker::Unreadable => Err(FlowsError::TooMany(format!(
+            "the nodes that run Flows of the namespace {namespace} are of an older version than wrote this run, and cannot \
+             read it: update them"
+        ))),
         NoTaker::Taken => Ok(false),
     }
 }

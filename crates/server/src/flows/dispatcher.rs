@@ -238,6 +238,7 @@ impl Flows {
                 let mut given = std::pin::pin!(given);
                 while let Some((given, run)) = given.next().await {
                     match given {
+                        Ok(GivenTo::NoRoom(NoTaker::Unreadable)) => self.board.lock().set_aside(run),
                         Ok(GivenTo::NoRoom(_)) => {
                             has_room = false;
                             self.board.lock().put_back_orphan(run);
@@ -483,6 +484,15 @@ impl Flows {
     /// A runner is about to end.
     pub fn leaves(&self, node: &str, session: u64) {
         self.board.lock().leaves(node, session);
+    }
+
+    /// A runner cannot read a run that it was given.
+    pub fn cannot_read(&self, node: &str, session: u64, run: &RunName, lease: u64, why: &str) {
+        if self.board.lock().cannot_read(node, session, run, lease) {
+            let flow = run.of_flow();
+            tracing::warn!(run = %run.run, %flow, "the node {node} cannot read a run, which is for others: {why}");
+            self.look.notify_one();
+        }
     }
 
     /// A node may carry out nothing any more.

@@ -32,6 +32,8 @@ const NOTES: usize = 16_384;
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
 /// How many runs a runner takes at most, and how many it may hold when it comes back.
 const MOST_RUNS: usize = 1 << 20;
+/// How many characters are logged of why a runner cannot read a run.
+const MOST_WHY: usize = 512;
 
 /// The service of Flows.
 #[derive(Clone)]
@@ -311,7 +313,7 @@ impl FlowApi {
         tokio::spawn(async move { flows.lease_inherited(name, instance, inherited).await });
         let expiry = tokio::time::sleep_until(node.expires);
         let end = tokio::select! {
-            end = self.listen(node, session, inbound) => end,
+            end = self.listen(runner, session, inbound) => end,
             end = self.tell(spaces, noted, outbound) => end,
             () = expiry => Err(Status::unauthenticated("the node's certificate has expired; reconnect with a new one")),
         };
@@ -329,10 +331,11 @@ impl FlowApi {
     /// Hears a runner.
     async fn listen(
         &self,
-        node: &CallingNode,
+        runner: &CallingRunner,
         session: u64,
         mut inbound: Streaming<wire::RunnerSays>,
     ) -> Result<(), Status> {
+        let node = &runner.node;
         while let Some(message) = inbound.message().await? {
             if self.enrolment.revocations().list().includes(node.stamp) {
                 self.flows.revoke(&node.name);
@@ -341,8 +344,14 @@ impl FlowApi {
             if !self.flows.heard(&node.name, session) {
                 return Err(replaced());
             }
-            if let Some(runner_says::Said::Leaves(_)) = message.said {
-                self.flows.leaves(&node.name, session);
+            match message.said {
+                Some(runner_says::Said::Leaves(_)) => self.flows.leaves(&node.name, session),
+                Some(runner_says::Said::CannotRead(wire::RunnerCannotRead { run: Some(held), why })) => {
+                    let run = self.run(runner, held.run)?;
+                    let why: String = why.chars().take(MOST_WHY).collect();
+                    self.flows.cannot_read(&node.name, session, &run, held.lease, &why);
+                }
+                _ => {}
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ pub struct RunRef {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunnerSays {
-    #[prost(oneof = "runner_says::Said", tags = "1, 2, 3")]
+    #[prost(oneof = "runner_says::Said", tags = "1, 2, 3, 4")]
     pub said: ::core::option::Option<runner_says::Said>,
 }
 /// Nested message and enum types in `RunnerSays`.
@@ -23,6 +23,8 @@ pub mod runner_says {
         Beat(super::RunnerBeat),
         #[prost(message, tag = "3")]
         Leaves(super::RunnerLeaves),
+        #[prost(message, tag = "4")]
+        CannotRead(super::RunnerCannotRead),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -54,6 +56,15 @@ pub struct RunnerBeat {
 /// It takes no more runs, and what it has when its stream ends is for others at once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RunnerLeaves {}
+/// A run that it was given was written by a later version, and is for others: this process is not given it again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RunnerCannotRead {
+    #[prost(message, optional, tag = "1")]
+    pub run: ::core::option::Option<HeldRun>,
+    /// For people.
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunnerTold {
     #[prost(oneof = "runner_told::Told", tags = "1, 2, 3, 4, 5, 6, 7")]

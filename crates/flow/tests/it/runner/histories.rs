@@ -82,3 +82,40 @@ async fn a_run_stands_still_while_nothing_can_be_evaluated() {
     assert_eq!(around.history(&run), ["answered"]);
     assert!(matches!(around.outcome(&run), Outcome::Completed(_)));
 }
+
+/// What was sent may have been carried out: who looks for it finds where.
+#[tokio::test]
+async fn a_call_that_was_cut_off_is_in_the_history() {
+    let around = Around::new();
+    let late = json!({ "late": {
+        "try": [call("a", "/slow")],
+        "catch": { "errors": { "with": { "status": 408 } } },
+        "timeout": { "after": { "milliseconds": 50 } },
+    } });
+    let race = json!({ "race": { "fork": { "compete": true, "branches": [
+        { "nap": { "wait": { "milliseconds": 20 } } },
+        { "calls": { "do": [call("b", "/b")] } },
+    ] } } });
+    let run = around.begin("r1", json!([race, { "safe": { "try": [late], "catch": {} } }]));
+    let runner = around.runner();
+    around.give(&runner, &run, vec![]);
+    around.pass(seconds(1)).await;
+    assert!(matches!(around.outcome(&run), Outcome::Completed(_)), "{:?}", around.outcome(&run));
+    let entries = around.book.entered(&run).entries;
+    let cut_off: Vec<_> = entries
+        .iter()
+        .flat_map(|entry| {
+            entry.cut_off.iter().map(|cut| (entry.at - cut.made.began, &*cut.path, &*cut.made.endpoint))
+        })
+        .collect();
+    assert_eq!(
+        cut_off,
+        [
+            (20, "/do/0/race/fork/branches/1/calls/do/0/b", "http://a/b"),
+            (50, "/do/1/safe/try/0/late/try/0/a", "http://a/slow"),
+        ]
+    );
+    assert!(entries.iter().all(|entry| entry.call.is_none()), "{entries:?}");
+    let stored = serde_json::to_value(&entries[0]).unwrap();
+    assert_eq!(stored["cutOff"][0]["method"], "POST", "{stored}");
+}

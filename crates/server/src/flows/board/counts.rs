@@ -133,7 +133,7 @@ impl Board {
                 Ok(Some(taker))
             }
             Err(NoTaker::Nobody) => refused(self, Refusal::Nobody),
-            Err(NoTaker::Full | NoTaker::Taken) => refused(self, Refusal::Full),
+            Err(NoTaker::Full | NoTaker::Taken | NoTaker::Unreadable) => refused(self, Refusal::Full),
         }
     }
 

@@ -369,3 +369,34 @@ fn a_runner_that_leaves_gives_up_its_runs_with_its_stream() {
     assert_eq!(orphans.len(), 2);
     assert!(orphans.contains(&run("r1")) && orphans.contains(&run("r2")));
 }
+
+#[test]
+fn a_run_that_a_runner_cannot_read_is_for_others() {
+    let mut day = Day::new();
+    let (session, _told) = day.open("old", "shop", 10);
+    day.take_up("r1", None).unwrap();
+    day.take_up("r2", None).unwrap();
+    for name in ["r1", "r2"] {
+        assert!(day.board.hand_over(&Taker::named("old/1"), &leased(name, 1, &[])));
+    }
+    let now = day.now;
+    for (session, lease) in [(session + 1, 1), (session, 2)] {
+        assert!(!day.board.cannot_read("old", session, &run("r1"), lease), "of another stream, or lease");
+    }
+    assert!(day.board.cannot_read("old", session, &run("r1"), 1));
+    assert!(!day.board.cannot_read("old", session, &run("r1"), 1), "once");
+    assert_eq!(day.board.take_orphans("shop", 9), [(run("r1"), "till".into())]);
+    assert_eq!(day.take_up("r1", None), Err(NoTaker::Unreadable));
+    day.board.set_aside(run("r1"));
+    assert!(day.board.with_orphans().is_empty());
+    // The same process, which can read it no better.
+    let (session, mut told) = day.open_with("old", "shop", 10, vec![(run("r2"), 1)]);
+    assert!(told.try_recv().is_err(), "it is not given it again");
+    assert_eq!(day.board.take_orphans("shop", 9).len(), 1, "it is looked for somebody when one is there");
+    assert_eq!(day.take_up("r1", None), Err(NoTaker::Unreadable));
+    let (_, mut told_new) = day.open("new", "shop", 10);
+    assert_eq!(day.take_up("r1", Some("old")), Ok("new".to_owned()));
+    assert!(day.board.hand_over(&Taker::named("new/1"), &leased("r1", 2, &[])));
+    assert_eq!(told_new.try_recv(), Ok(RunnerNote::Given(run("r1"), 2, Vec::new())));
+    assert!(day.board.has(&run("r2"), "old", 1) && day.board.heard("old", session, now + LEASE, LEASE));
+}

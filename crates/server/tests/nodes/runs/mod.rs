@@ -569,3 +569,39 @@ async fn runs_that_nobody_may_have_stand_in_nobodys_way() {
     assert_eq!(given.run, run_ref("order", &waits));
     assert_eq!(second.load(&waits, given.lease).await.unwrap().entries.len(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_cannot_read_is_for_those_that_can() {
+    let server = server().await;
+    put_flow(&server, "order", json!({})).await;
+    let (n1, n2) = (node(&server, "n1", &["shop"]).await, node(&server, "n2", &["shop"]).await);
+    let mut old = Runner::open(&n1, "1", 2, &[]).await;
+    let (unread, _) = old.begin("order").await;
+    let (due, _) = old.begin("order").await;
+    old.append(&due, (1, 0), append_request::Then::Waits(tulle_wire::flow::RunWaits { until: 1 }))
+        .await
+        .unwrap();
+    assert_eq!((old.given().await.run, 2), (run_ref("order", &due), 2));
+    old.cannot_read(&unread, 1).await;
+    // It has its place for others, once that is heard, and what others wait for does not wait behind it.
+    let started = async {
+        loop {
+            match old.start("order", None).await {
+                Ok(started) => break started.run.unwrap().run,
+                Err(full) => assert_eq!(full.code(), Code::ResourceExhausted, "{full}"),
+            }
+        }
+    };
+    let next = tokio::time::timeout(PATIENCE, started).await.expect("it has room");
+    old.append(&due, (2, 1), append_request::Then::Waits(tulle_wire::flow::RunWaits { until: 1 }))
+        .await
+        .unwrap();
+    assert_eq!(old.given().await.run, run_ref("order", &due));
+    assert_eq!(state(&server, &unread).await, "Running");
+    let mut new = Runner::open(&n2, "1", 10, &[]).await;
+    let given = new.given().await;
+    assert_eq!((given.run, given.lease), (run_ref("order", &unread), 2));
+    new.end(&unread, (2, 0), done()).await;
+    assert_eq!(state(&server, &unread).await, "Completed");
+    old.end(&next, (1, 0), done()).await;
+}

@@ -121,6 +121,13 @@ impl Runner {
         self.beating.abort();
     }
 
+    pub async fn cannot_read(&self, run: &str, lease: u64) {
+        let run = Some(HeldRun { run: run_ref("order", run), lease });
+        let cannot_read = RunnerCannotRead { run, why: "it is of a later version".to_owned() };
+        let says = RunnerSays { said: Some(runner_says::Said::CannotRead(cannot_read)) };
+        self.says.send(says).await.unwrap();
+    }
+
     pub async fn beat(&self) {
         let beat = RunnerSays { said: Some(runner_says::Said::Beat(RunnerBeat { runs: 0 })) };
         self.says.send(beat).await.unwrap();

@@ -126,7 +126,7 @@ pub struct TaskOfRun {
     /// Until when it waits, or when it is tried again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Millis>,
-    /// Its calls that were answered, one for each attempt: those that the run went back from, too, as they were made.
+    /// Its calls, one for each attempt: those that the run went back from, too, as they were made.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<CallOfTask>,
 }
@@ -140,6 +140,9 @@ pub struct CallOfTask {
     pub ended: Millis,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Fault>,
+    /// Nobody waited for its answer any more. It may have been carried out.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cut_off: bool,
 }
 
 /// The run went back to an earlier state, and on from there.
@@ -287,28 +290,41 @@ fn add_calls(
             let were_done = tasks[begun..].iter_mut().filter(|task| task.ended == Some(task.changed.0));
             were_done.for_each(|task| task.changed.0 = entry.at);
         }
-        let (RunEvent::Answered { result, .. }, Some(made), Some(path)) =
-            (&entry.event, &entry.call, &entry.path)
-        else {
-            continue;
-        };
-        let index = match by_path.get(path) {
-            Some(index) => *index,
-            None => {
-                let Some(of) = task_at(workflow, path) else { continue };
-                let undone = TaskOfRun::new(of, path, made.began, &mut depths);
-                tasks.push(TaskOfRun { state: TaskState::Undone, ..undone });
-                by_path.insert(path.clone(), tasks.len() - 1);
-                tasks.len() - 1
+        for (path, call) in calls_of(entry) {
+            let index = match by_path.get(path) {
+                Some(index) => *index,
+                None => {
+                    let Some(of) = task_at(workflow, path) else { continue };
+                    let undone = TaskOfRun::new(of, path, call.made.began, &mut depths);
+                    tasks.push(TaskOfRun { state: TaskState::Undone, ..undone });
+                    by_path.insert(path.clone(), tasks.len() - 1);
+                    tasks.len() - 1
+                }
+            };
+            let task = &mut tasks[index];
+            if task.state == TaskState::Undone {
+                task.ended = Some(entry.at);
+                task.changed = (entry.at, usize::MAX);
             }
-        };
-        let task = &mut tasks[index];
-        if task.state == TaskState::Undone {
-            task.ended = Some(entry.at);
-            task.changed = (entry.at, usize::MAX);
+            task.calls.push(call);
         }
-        task.calls.push(CallOfTask { made: made.clone(), ended: entry.at, error: result.clone().err() });
     }
+}
+
+/// The calls that were over with an entry, each with its path.
+fn calls_of(entry: &HistoryEntry) -> impl Iterator<Item = (&Arc<str>, CallOfTask)> {
+    let answered = match (&entry.event, &entry.call, &entry.path) {
+        (RunEvent::Answered { result, .. }, Some(made), Some(path)) => {
+            let error = result.as_ref().err().cloned();
+            Some((path, CallOfTask { made: made.clone(), ended: entry.at, error, cut_off: false }))
+        }
+        _ => None,
+    };
+    let cut_off = entry.cut_off.iter().map(|cut| {
+        let made = cut.made.clone();
+        (&cut.path, CallOfTask { made, ended: entry.at, error: None, cut_off: true })
+    });
+    answered.into_iter().chain(cut_off)
 }
 
 /// The task that a path is of: it begins with where that stands. Names may have in them what the turns of loops are written with.
@@ -532,6 +548,29 @@ pub(super) mod tests {
         let undone = &tasks[6];
         assert_eq!((undone.started, undone.ended, undone.changed.0), (2030, Some(2040), 9000));
         assert_eq!((&*undone.path, serde_json::to_value(undone).unwrap().get("input")), (ASK[1], None));
+    }
+
+    #[tokio::test]
+    async fn calls_that_were_cut_off_were_made() {
+        let mut whole = whole();
+        let made = json!({ "began": 2000, "method": "GET", "endpoint": "http://stock/reserve" });
+        // The second attempt hangs until its time is up.
+        let cut =
+            |path: &str| json!({ "path": path, "began": 2013, "method": "GET", "endpoint": "http://mail/" });
+        whole["entries"][5]["cutOff"] = json!([cut("/do/4/last")]);
+        whole["entries"][0]["call"] = made;
+        let tasks = history_of(whole).await.tasks().await;
+        let last = tasks.last().unwrap();
+        let calls: Vec<_> = last.calls.iter().map(|call| (call.ended, call.cut_off)).collect();
+        assert_eq!((&*last.name, calls, last.attempts), ("last", vec![(7040, true)], 2));
+        let told = serde_json::to_value(&last.calls[0]).unwrap();
+        assert_eq!(
+            told,
+            json!({ "began": 2013, "method": "GET", "endpoint": "http://mail/", "ended": 7040, "cutOff": true })
+        );
+        assert_eq!(crate::commands::flow::history::status(&last.calls[0]), "cut off");
+        let unanswered = &tasks[1].calls[0];
+        assert_eq!(crate::commands::flow::history::status(unanswered), "");
     }
 
     #[tokio::test]

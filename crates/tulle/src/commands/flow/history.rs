@@ -8,7 +8,7 @@ use tulle_model::flow::scope::Millis;
 use tulle_model::legible::legible;
 use tulle_server::timestamp::at_millis;
 
-use super::gone_through::{HistoryPart, RunHistory, TaskOfRun, TaskState, WentBack, WholeRun};
+use super::gone_through::{CallOfTask, HistoryPart, RunHistory, TaskOfRun, TaskState, WentBack, WholeRun};
 use super::runs::{OneRunArgs, path};
 use crate::client::{Client, JSON, Query};
 use crate::exit::{Failure, Result};
@@ -75,9 +75,8 @@ fn render(history: &RunHistory, tasks: &[TaskOfRun], is_wide: bool) -> String {
     }
     let mut table = Table::new(header);
     for task in tasks {
-        let call = task.calls.last().map(|call| &call.made);
-        // That of an earlier attempt is not that of the call under way.
-        let answered = call.filter(|_| task.state != TaskState::Calling);
+        let last = task.calls.last();
+        let call = last.map(|call| &call.made);
         let took = task.ended.map(|ended| span(ended.saturating_sub(task.started)));
         let mut cells = vec![
             format!("{:indent$}{}", "", task.name, indent = 2 * task.depth),
@@ -86,7 +85,8 @@ fn render(history: &RunHistory, tasks: &[TaskOfRun], is_wide: bool) -> String {
             took.unwrap_or_else(|| "-".to_owned()),
             task.attempts.to_string(),
             call.map_or_else(String::new, |call| format!("{} {}", call.method, call.endpoint)),
-            answered.and_then(|call| call.status).map_or_else(String::new, |status| status.to_string()),
+            // That of an earlier attempt is not that of the call under way.
+            last.filter(|_| task.state != TaskState::Calling).map_or_else(String::new, status),
         ];
         if is_wide {
             let output = task.output.as_ref().map(ToString::to_string);
@@ -113,6 +113,15 @@ fn render(history: &RunHistory, tasks: &[TaskOfRun], is_wide: bool) -> String {
         text += &format!("{}: {}\n", legible(&task.name), legible(&sentence(error)));
     }
     text
+}
+
+/// What was answered; nothing where there was no connection.
+pub fn status(call: &CallOfTask) -> String {
+    match call.made.status {
+        Some(status) => status.to_string(),
+        None if call.cut_off => "cut off".to_owned(),
+        None => String::new(),
+    }
 }
 
 /// `run r1 of Flow shop/order: Completed, started by ann, calls as orders`

@@ -16,7 +16,7 @@ use tulle_model::name::NamespacedName;
 use tulle_model::registry::KindId;
 
 use super::gone_through::{RunHistory, TaskOfRun, TaskState};
-use super::history::{fetch, fetch_more, sentence, span};
+use super::history::{fetch, fetch_more, sentence, span, status};
 use crate::client::{Client, ClientArgs, resource};
 use crate::exit::{Exit, Failure, Result};
 use crate::output::{note, print, print_json};
@@ -214,9 +214,10 @@ fn described(task: &TaskOfRun) -> String {
     {
         words += &format!(" in {}", span(ended.saturating_sub(task.started)));
     }
-    if let Some(call) = task.calls.last().map(|call| &call.made).filter(|_| task.state.is_over()) {
-        words += &format!(", {} {}", call.method, call.endpoint);
-        words.extend(call.status.map(|status| format!(": {status}")));
+    if let Some(call) = task.calls.last().filter(|_| task.state.is_over()) {
+        words += &format!(", {} {}", call.made.method, call.made.endpoint);
+        let status = status(call);
+        words.extend((!status.is_empty()).then(|| format!(": {status}")));
     }
     if task.attempts > 1 {
         words += &format!(", attempt {}", task.attempts);
