@@ -18,6 +18,7 @@ use super::book::{Book, BookError};
 use super::caller::Caller;
 use super::calls::{self, CallDone, Sent};
 use super::clock::Clock;
+use super::masks::beginning;
 use super::replay::{reach, take};
 use super::schemas::{self, Settled};
 use super::secrets::{Lost, RunSecrets};
@@ -30,6 +31,9 @@ const ENTRIES_A_CHECKPOINT: u32 = 100;
 const MOST_APPENDED: usize = 1 << 20;
 /// A larger checkpoint is not kept: it is gone through the history instead.
 const LARGEST_CHECKPOINT: usize = 2 << 20;
+/// How many calls an entry names that it cut off, and how many characters of the endpoint of each.
+const MOST_CUT_OFF: usize = 100;
+const MOST_CUT_OFF_SHOWN: usize = 256;
 /// After how many questions others get their turn.
 const QUESTIONS_A_TURN: u32 = 32;
 
@@ -250,8 +254,11 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
         let Some(call) = self.under_way.remove(&ask) else { return };
         call.abort.abort();
         // What has happened last is why.
-        if let (Some(made), Some(entry)) = (call.sent.lock().take(), self.pending.last_mut()) {
-            entry.cut_off.push(CutOffCall { path: call.path, made });
+        if let (Some(made), Some(entry)) = (call.sent.lock().take(), self.pending.last_mut())
+            && entry.cut_off.len() < MOST_CUT_OFF
+        {
+            let endpoint = beginning(&made.endpoint, MOST_CUT_OFF_SHOWN).into();
+            entry.cut_off.push(CutOffCall { path: call.path, made: CallRecord { endpoint, ..made } });
         }
     }
 

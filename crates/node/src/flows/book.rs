@@ -36,7 +36,8 @@ pub(super) fn run_id(run: wire::RunRef) -> RunName {
 pub(super) fn failed(status: &tonic::Status) -> BookError {
     match status.code() {
         Code::Aborted | Code::NotFound | Code::PermissionDenied => BookError::Lost,
-        Code::FailedPrecondition => BookError::Full(status.message().to_owned()),
+        // The latter: a message is larger than the server takes.
+        Code::FailedPrecondition | Code::OutOfRange => BookError::Full(status.message().to_owned()),
         _ => BookError::Later(explain_status(status)),
     }
 }

@@ -51,6 +51,8 @@ pub(crate) struct FlowNode {
     waiting: Semaphore,
     /// Whether the node is about to end.
     leave: watch::Receiver<bool>,
+    /// Whether nothing is under way any more then.
+    rested: watch::Sender<bool>,
     /// Runs that were given, and are not carried out yet.
     coming: Mutex<HashMap<RunName, Coming>>,
     unreadable: Unreadable,
@@ -104,6 +106,7 @@ pub(crate) async fn run(parts: FlowParts) {
         long_loads: Arc::new(Semaphore::new(LONG_LOADS)),
         waiting: Semaphore::new(WAITING),
         leave,
+        rested,
         coming: Mutex::default(),
         unreadable: Unreadable::default(),
     });
@@ -112,14 +115,16 @@ pub(crate) async fn run(parts: FlowParts) {
     // Ends with this.
     let mut tasks = JoinSet::new();
     tasks.spawn(caller::follow(node.server.connected(), tells));
-    tokio::join!(stream::keep(&node, &mut tasks), rest_at_end(&node, rested));
+    tokio::join!(stream::keep(&node, &mut tasks), rest_at_end(&node));
+    // Requests are answered for as long as the node drains.
+    std::future::pending().await
 }
 
 /// Has runs rest when the node is about to end: what they call is about to go as well.
-async fn rest_at_end(node: &FlowNode, rested: watch::Sender<bool>) {
+async fn rest_at_end(node: &FlowNode) {
     if node.leave.clone().wait_for(|leaves| *leaves).await.is_ok() {
         node.runner.rest().await;
-        rested.send_replace(true);
+        node.rested.send_replace(true);
     }
 }
 

@@ -58,6 +58,9 @@ pub(super) async fn keep(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>) {
             Err(status) => tracing::debug!("the server gives no runs for now: {}", explain_status(&status)),
             Ok(()) => {}
         }
+        if *node.rested.borrow() {
+            return;
+        }
         if started.elapsed() > OPEN {
             backoff.reset();
         }
@@ -72,7 +75,8 @@ fn is_refusal(code: Code) -> bool {
 
 /// One stream, until it ends.
 async fn hold(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>) -> Result<(), tonic::Status> {
-    let (outbox, messages) = mpsc::channel(OUTBOX);
+    let (sender, messages) = mpsc::channel(OUTBOX);
+    let mut outbox = Some(sender);
     let held = node.runner.held().into_iter();
     let opened = wire::RunnerOpened {
         instance: node.server.instance().id.clone(),
@@ -81,7 +85,13 @@ async fn hold(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>) -> Result<(), tonic
     };
     let say = |said| wire::RunnerSays { said: Some(said) };
     let late = || tonic::Status::deadline_exceeded("the server does not answer");
-    let _ = outbox.send(say(wire::runner_says::Said::Opened(opened))).await;
+    let say = async |outbox: &Option<mpsc::Sender<_>>, said| {
+        let Some(outbox) = outbox else { return Ok(()) };
+        // Where the server reads nothing, it hears of no beat either.
+        let sent = timeout(OPEN, outbox.send(say(said))).await;
+        sent.map_err(|_| late())?.map_err(|_| late())
+    };
+    say(&outbox, wire::runner_says::Said::Opened(opened)).await?;
     let mut client = node.server.flows();
     let serving = client.serve(ReceiverStream::new(messages));
     let mut told = timeout(OPEN, serving).await.map_err(|_| late())??.into_inner();
@@ -90,15 +100,13 @@ async fn hold(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>) -> Result<(), tonic
     // The server gives again what it does not know of.
     node.unreadable.runs.lock().clear();
     let (mut leave, mut leaves) = (node.leave.clone(), false);
+    let mut rested = node.rested.subscribe();
     loop {
         let message = tokio::select! {
             message = told.message() => message?,
             _ = beats.tick() => {
                 let runs = u32::try_from(node.runner.held().len()).unwrap_or(u32::MAX);
-                let beat = wire::runner_says::Said::Beat(wire::RunnerBeat { runs });
-                // Where the server reads nothing, it hears of no beat either.
-                let sent = timeout(OPEN, outbox.send(say(beat))).await;
-                sent.map_err(|_| late())?.map_err(|_| late())?;
+                say(&outbox, wire::runner_says::Said::Beat(wire::RunnerBeat { runs })).await?;
                 continue;
             }
             Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
@@ -107,16 +115,18 @@ async fn hold(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>) -> Result<(), tonic
                 for (run, lease, why) in unreadable {
                     let run = Some(wire::HeldRun { run: Some(reference(&run)), lease });
                     let said = wire::runner_says::Said::CannotRead(wire::RunnerCannotRead { run, why });
-                    let sent = timeout(OPEN, outbox.send(say(said))).await;
-                    sent.map_err(|_| late())?.map_err(|_| late())?;
+                    say(&outbox, said).await?;
                 }
                 continue;
             }
             true = async { leave.wait_for(|leaves| *leaves).await.is_ok() }, if !leaves => {
                 leaves = true;
-                let said = wire::runner_says::Said::Leaves(wire::RunnerLeaves {});
-                let sent = timeout(OPEN, outbox.send(say(said))).await;
-                sent.map_err(|_| late())?.map_err(|_| late())?;
+                say(&outbox, wire::runner_says::Said::Leaves(wire::RunnerLeaves {})).await?;
+                continue;
+            }
+            // What it had is for others now: the rest of the node's end may take longer.
+            true = async { rested.wait_for(|rested| *rested).await.is_ok() }, if leaves && outbox.is_some() => {
+                outbox = None;
                 continue;
             }
         };
@@ -326,15 +336,23 @@ fn read(
     loaded: wire::LoadRunResponse,
     entries: Vec<bytes::Bytes>,
 ) -> Result<GivenRun, String> {
-    let entry = |bytes: bytes::Bytes| serde_json::from_slice::<HistoryEntry>(&bytes);
-    let entries: Result<Vec<_>, _> = entries.into_iter().map(entry).collect();
+    // What the error says may quote what is in it, which is nobody else's business.
+    let unreadable = |what: &str, error: &serde_json::Error| {
+        let (line, column) = (error.line(), error.column());
+        format!("{what} cannot be read ({:?} error at line {line}, column {column})", error.classify())
+    };
+    let entry = |(number, bytes): (usize, bytes::Bytes)| {
+        let read = serde_json::from_slice::<HistoryEntry>(&bytes);
+        read.map_err(|error| unreadable(&format!("entry {number} of what is left of its history"), &error))
+    };
+    let entries: Result<Vec<_>, _> = entries.into_iter().enumerate().map(entry).collect();
     let info: Arc<RunInfo> =
-        Arc::new(serde_json::from_slice(&loaded.info).map_err(|error| error.to_string())?);
+        Arc::new(serde_json::from_slice(&loaded.info).map_err(|error| unreadable("its beginning", &error))?);
     let workflow = read_workflow(&loaded.workflow).map_err(|why| format!("its workflow {why}"))?;
     if let Some(checkpoint) = &loaded.checkpoint {
         // Where it turns out later, the run ends with an error, though others could read it.
         let state = Run::restore(workflow.clone(), info.clone(), &checkpoint.state);
-        state.map_err(|error| format!("its checkpoint cannot be read: {error}"))?;
+        state.map_err(|error| unreadable("its checkpoint", &error))?;
     }
     Ok(GivenRun {
         id: run.clone(),
@@ -342,7 +360,7 @@ fn read(
         info,
         workflow,
         checkpoint: loaded.checkpoint.map(|at| (at.entries, at.state.into())),
-        entries: entries.map_err(|error| error.to_string())?,
+        entries: entries?,
         place: None,
         commands: Vec::new(),
     })
@@ -379,10 +397,13 @@ mod tests {
         };
         assert!(read(&run, 1, of(state), fired()).is_ok());
         let why = read(&run, 1, of(br#"{"later": 1}"#.to_vec()), fired()).err().unwrap();
-        assert!(why.starts_with("its checkpoint cannot be read: missing field"), "{why}");
+        assert_eq!(why, "its checkpoint cannot be read (Data error at line 1, column 12)");
         let later = vec![json!({ "at": 2, "event": { "Slept": {} } }).to_string().into()];
         let why = read(&run, 1, loaded.clone(), later).err().unwrap();
-        assert!(why.contains("unknown variant `Slept`"), "{why}");
+        assert!(
+            why.starts_with("entry 0 of what is left of its history cannot be read (Data error"),
+            "{why}"
+        );
         let workflow = wire::LoadRunResponse { workflow: json!({}).to_string().into(), ..loaded };
         assert!(read(&run, 1, workflow, fired()).err().unwrap().starts_with("its workflow "));
     }

@@ -49,7 +49,7 @@ pub(super) struct Runner {
     unreadable: HashSet<RunName>,
 }
 
-/// How many runs are kept in mind that a runner cannot read. What is beyond stays with it.
+/// How many runs are kept in mind that a runner cannot read. One that cannot read more is given no runs any more.
 const MOST_UNREADABLE: usize = 10_000;
 
 #[derive(Debug)]
@@ -126,8 +126,6 @@ pub(super) struct Board {
     runs: HashMap<RunName, Carried>,
     /// By their namespaces: where one has no runner, others may have.
     orphans: BTreeMap<Arc<str>, VecDeque<RunName>>,
-    /// Orphans that no runner can read that is there.
-    unreadable: Vec<RunName>,
     flows: BTreeMap<NamespacedName, FlowTally>,
     /// Those with runs that wait for their turn.
     waiting: BTreeSet<NamespacedName>,
@@ -145,6 +143,11 @@ pub(crate) fn allows(spaces: &[String], namespace: &str) -> bool {
 impl Runner {
     fn is_heard(&self, now: Instant, lease: Duration) -> bool {
         now < self.heard + lease
+    }
+
+    /// Whether it is there, and its grant is for that namespace.
+    fn may_have(&self, namespace: &str, now: Instant, lease: Duration) -> bool {
+        self.link.is_some() && self.is_heard(now, lease) && allows(&self.spaces, namespace)
     }
 
     /// Tells it something; one that does not read is cut off.
@@ -238,35 +241,31 @@ impl Board {
             }
         }
         self.runners.insert(node, runner);
-        for run in std::mem::take(&mut self.unreadable) {
-            self.put_back_orphan(run);
-        }
         (session, inherited)
     }
 
     /// A runner cannot read a run that it was given: it is for others. Whether it had it.
     pub(super) fn cannot_read(&mut self, node: &str, session: u64, run: &RunName, lease: u64) -> bool {
         let Some(runner) = self.linked(node, session) else { return false };
-        let (instance, has_room) = (runner.instance.clone(), runner.unreadable.len() < MOST_UNREADABLE);
+        let instance = runner.instance.clone();
         let is_its = |carried: &&mut Carried| {
             carried.lease == lease
                 && !carried.is_orphan
                 && &*carried.taker.node == node
                 && carried.taker.instance == instance
         };
-        let Some(carried) = self.runs.get_mut(run).filter(is_its).filter(|_| has_room) else { return false };
+        let Some(carried) = self.runs.get_mut(run).filter(is_its) else { return false };
         carried.is_orphan = true;
         if let Some(runner) = self.runners.get_mut(node) {
             runner.runs.remove(run);
-            runner.unreadable.insert(run.clone());
+            if runner.unreadable.len() < MOST_UNREADABLE {
+                runner.unreadable.insert(run.clone());
+            } else {
+                runner.most = 0;
+            }
         }
         self.put_back_orphan(run.clone());
         true
-    }
-
-    /// Keeps an orphan that nobody can read from what others wait for, until another runner is there.
-    pub(super) fn set_aside(&mut self, run: RunName) {
-        self.unreadable.push(run);
     }
 
     /// Something came of a runner's stream; whether it was given up before.
@@ -388,22 +387,36 @@ impl Board {
         self.orphans.keys().cloned().collect()
     }
 
-    /// The first orphans of a namespace, and whom they call as. They are to be taken up, or put back.
-    pub(super) fn take_orphans(&mut self, namespace: &str, most: usize) -> Vec<(RunName, Arc<str>)> {
+    /// The first orphans of a namespace, and whom they call as. They are to be taken up, or put back. Those that nobody who is there
+    /// can read are left where they are.
+    pub(super) fn take_orphans(
+        &mut self,
+        namespace: &str,
+        most: usize,
+        now: Instant,
+        lease: Duration,
+    ) -> Vec<(RunName, Arc<str>)> {
         let mut taken: Vec<(RunName, Arc<str>)> = Vec::new();
-        let Some(orphans) = self.orphans.get_mut(namespace) else { return taken };
+        let Some(mut orphans) = self.orphans.remove(namespace) else { return taken };
+        let present: Vec<_> = self.runners.values().filter(|r| r.may_have(namespace, now, lease)).collect();
+        let is_unreadable = |run: &RunName| {
+            !present.is_empty() && present.iter().all(|runner| runner.unreadable.contains(run))
+        };
+        let mut left = VecDeque::new();
         while taken.len() < most
             && let Some(run) = orphans.pop_front()
         {
             let orphan = self.runs.get(&run).filter(|carried| carried.is_orphan);
-            if let Some(account) = orphan.map(|carried| carried.account.clone())
-                && !taken.iter().any(|(other, _)| *other == run)
-            {
+            let Some(account) = orphan.map(|carried| carried.account.clone()) else { continue };
+            if is_unreadable(&run) {
+                left.push_back(run);
+            } else if !taken.iter().any(|(other, _)| *other == run) {
                 taken.push((run, account));
             }
         }
-        if orphans.is_empty() {
-            self.orphans.remove(namespace);
+        left.append(&mut orphans);
+        if !left.is_empty() {
+            self.orphans.insert(namespace.into(), left);
         }
         taken
     }
@@ -424,9 +437,7 @@ impl Board {
         if self.runs.get(run).is_some_and(|carried| !carried.is_orphan) {
             return Err(NoTaker::Taken);
         }
-        let may = |runner: &&mut Runner| {
-            runner.link.is_some() && runner.is_heard(now, lease) && allows(&runner.spaces, &run.namespace)
-        };
+        let may = |runner: &&mut Runner| runner.may_have(&run.namespace, now, lease);
         let mut candidates: Vec<_> = self.runners.iter_mut().filter(|(_, runner)| may(runner)).collect();
         if candidates.is_empty() {
             return Err(NoTaker::Nobody);
@@ -438,8 +449,11 @@ impl Board {
         candidates.retain(|(_, runner)| runner.runs.len() < runner.most);
         // Shares of what each takes, so that a small one is not filled first.
         let load = |runner: &Runner| (runner.runs.len() << 20) / runner.most.max(1);
-        let best =
-            candidates.into_iter().min_by_key(|(node, runner)| (first != Some(&***node), load(runner)));
+        // One that could not read some is of an older version than others.
+        let is_older = |runner: &Runner| !runner.unreadable.is_empty();
+        let best = candidates
+            .into_iter()
+            .min_by_key(|(node, runner)| (first != Some(&***node), is_older(runner), load(runner)));
         let (node, runner) = best.ok_or(NoTaker::Full)?;
         runner.runs.insert(run.clone());
         let taker = Taker { node: node.clone(), instance: runner.instance.clone() };
@@ -519,6 +533,9 @@ impl Board {
 
     /// As [`Board::release`], whatever the lease is.
     pub(super) fn drop_run(&mut self, run: &RunName) {
+        for runner in self.runners.values_mut() {
+            runner.unreadable.remove(run);
+        }
         if let Some(carried) = self.runs.remove(run)
             && let Some(runner) = self.runners.get_mut(&carried.taker.node)
         {

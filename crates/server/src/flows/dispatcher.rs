@@ -228,7 +228,8 @@ impl Flows {
         for namespace in namespaces {
             let mut has_room = true;
             while has_room {
-                let orphans = self.board.lock().take_orphans(&namespace, TOGETHER);
+                let now = Instant::now();
+                let orphans = self.board.lock().take_orphans(&namespace, TOGETHER, now, self.lease);
                 if orphans.is_empty() {
                     break;
                 }
@@ -238,7 +239,8 @@ impl Flows {
                 let mut given = std::pin::pin!(given);
                 while let Some((given, run)) = given.next().await {
                     match given {
-                        Ok(GivenTo::NoRoom(NoTaker::Unreadable)) => self.board.lock().set_aside(run),
+                        // From now on nobody can read it, until others are there.
+                        Ok(GivenTo::NoRoom(NoTaker::Unreadable)) => self.board.lock().put_back_orphan(run),
                         Ok(GivenTo::NoRoom(_)) => {
                             has_room = false;
                             self.board.lock().put_back_orphan(run);

@@ -348,7 +348,7 @@ impl FlowApi {
                 Some(runner_says::Said::Leaves(_)) => self.flows.leaves(&node.name, session),
                 Some(runner_says::Said::CannotRead(wire::RunnerCannotRead { run: Some(held), why })) => {
                     let run = self.run(runner, held.run)?;
-                    let why: String = why.chars().take(MOST_WHY).collect();
+                    let why = legible_start(&why, MOST_WHY);
                     self.flows.cannot_read(&node.name, session, &run, held.lease, &why);
                 }
                 _ => {}

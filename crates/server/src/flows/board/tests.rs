@@ -73,6 +73,10 @@ impl Day {
         self.open_with(node, "shop", 10, vec![(run(holds), lease)]).1
     }
 
+    fn take_orphans(&mut self, namespace: &str) -> Vec<(RunName, Arc<str>)> {
+        self.board.take_orphans(namespace, 9, self.now, LEASE)
+    }
+
     fn take_up(&mut self, name: &str, first: Option<&str>) -> Result<String, NoTaker> {
         let taken = self.board.take_up(&run(name), &"till".into(), first, self.now, LEASE);
         taken.map(|taker| taker.node.to_string())
@@ -123,7 +127,7 @@ fn a_silent_runner_loses_what_it_has() {
     assert_eq!(told.try_recv(), Ok(RunnerNote::Lost(run("r1"), 1)));
     assert!(!day.board.calls_as("n1", "shop", "till"));
     assert_eq!(day.board.next_expiry(LEASE), None);
-    assert_eq!(day.board.take_orphans("shop", 9), [(run("r1"), "till".into())]);
+    assert_eq!(day.take_orphans("shop"), [(run("r1"), "till".into())]);
     day.board.put_back_orphan(run("r1"));
     assert!(day.board.heard("n1", session, day.now, LEASE), "it is back, and has nothing");
     assert_eq!(day.take_up("r1", None), Ok("n1".to_owned()));
@@ -133,7 +137,7 @@ fn a_silent_runner_loses_what_it_has() {
     assert_eq!(told.try_recv(), Ok(RunnerNote::Given(run("r1"), 3, vec![RunWish::Resume])));
     assert!(day.board.has(&run("r1"), "n1", 3) && !day.board.has(&run("r1"), "n2", 3));
     // It is no orphan any more, though the list still has it.
-    assert_eq!(day.board.take_orphans("shop", 9), []);
+    assert_eq!(day.take_orphans("shop"), []);
 }
 
 #[test]
@@ -363,9 +367,9 @@ fn a_runner_that_leaves_gives_up_its_runs_with_its_stream() {
     day.board.leaves("n1", session);
     assert_eq!(day.take_up("r3", None), Err(NoTaker::Full));
     // It goes on with what it has until then.
-    assert!(day.board.has(&run("r1"), "n1", 1) && day.board.take_orphans("shop", 9).is_empty());
+    assert!(day.board.has(&run("r1"), "n1", 1) && day.take_orphans("shop").is_empty());
     day.board.closed("n1", session);
-    let orphans: Vec<_> = day.board.take_orphans("shop", 9).into_iter().map(|(run, _)| run).collect();
+    let orphans: Vec<_> = day.take_orphans("shop").into_iter().map(|(run, _)| run).collect();
     assert_eq!(orphans.len(), 2);
     assert!(orphans.contains(&run("r1")) && orphans.contains(&run("r2")));
 }
@@ -385,18 +389,46 @@ fn a_run_that_a_runner_cannot_read_is_for_others() {
     }
     assert!(day.board.cannot_read("old", session, &run("r1"), 1));
     assert!(!day.board.cannot_read("old", session, &run("r1"), 1), "once");
-    assert_eq!(day.board.take_orphans("shop", 9), [(run("r1"), "till".into())]);
     assert_eq!(day.take_up("r1", None), Err(NoTaker::Unreadable));
-    day.board.set_aside(run("r1"));
-    assert!(day.board.with_orphans().is_empty());
+    assert_eq!(day.take_orphans("shop"), [], "nobody who is there can read it");
     // The same process, which can read it no better.
     let (session, mut told) = day.open_with("old", "shop", 10, vec![(run("r2"), 1)]);
     assert!(told.try_recv().is_err(), "it is not given it again");
-    assert_eq!(day.board.take_orphans("shop", 9).len(), 1, "it is looked for somebody when one is there");
-    assert_eq!(day.take_up("r1", None), Err(NoTaker::Unreadable));
-    let (_, mut told_new) = day.open("new", "shop", 10);
+    assert_eq!((day.take_orphans("shop"), day.take_up("r1", None)), (vec![], Err(NoTaker::Unreadable)));
+    let (new, mut told_new) = day.open("new", "shop", 10);
+    assert_eq!(day.take_orphans("shop"), [(run("r1"), "till".into())]);
     assert_eq!(day.take_up("r1", Some("old")), Ok("new".to_owned()));
     assert!(day.board.hand_over(&Taker::named("new/1"), &leased("r1", 2, &[])));
     assert_eq!(told_new.try_recv(), Ok(RunnerNote::Given(run("r1"), 2, Vec::new())));
-    assert!(day.board.has(&run("r2"), "old", 1) && day.board.heard("old", session, now + LEASE, LEASE));
+    // The one that can is silent for a while: when it is back, it has the run again.
+    day.now += LEASE;
+    assert!(day.board.heard("old", session, day.now, LEASE));
+    assert!(day.board.expire(day.now, LEASE));
+    assert_eq!(day.take_orphans("shop"), []);
+    assert!(day.board.heard("new", new, day.now, LEASE));
+    assert_eq!(day.take_orphans("shop"), [(run("r1"), "till".into())]);
+    assert_eq!(day.take_up("r1", None), Ok("new".to_owned()));
+    // Others are for it as well, as long as it has room; and what is over is kept in nobody's mind.
+    for name in ["r3", "r4", "r5"] {
+        assert_eq!(day.take_up(name, None), Ok("new".to_owned()));
+    }
+    day.board.drop_run(&run("r1"));
+    assert_eq!(day.take_up("r1", None), Ok("old".to_owned()));
+}
+
+#[test]
+fn a_runner_that_can_read_nothing_is_given_nothing() {
+    let mut day = Day::new();
+    let (session, _told) = day.open("old", "shop", MOST_UNREADABLE + 9);
+    let names: Vec<String> = (0..=MOST_UNREADABLE).map(|n| format!("r{n}")).collect();
+    for name in &names {
+        assert_eq!(day.take_up(name, None), Ok("old".to_owned()));
+        assert!(day.board.begun(&run(name), &Taker::named("old/1"), 1));
+    }
+    for name in &names {
+        assert!(day.board.cannot_read("old", session, &run(name), 1));
+    }
+    assert_eq!(day.take_up("other", None), Err(NoTaker::Full));
+    let (_, _told) = day.open("new", "shop", 10);
+    assert_eq!(day.take_up(&names[MOST_UNREADABLE], None), Ok("new".to_owned()));
 }

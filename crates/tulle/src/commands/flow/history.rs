@@ -118,6 +118,7 @@ fn render(history: &RunHistory, tasks: &[TaskOfRun], is_wide: bool) -> String {
 /// What was answered; nothing where there was no connection.
 pub fn status(call: &CallOfTask) -> String {
     match call.made.status {
+        Some(status) if call.cut_off => format!("cut off ({status})"),
         Some(status) => status.to_string(),
         None if call.cut_off => "cut off".to_owned(),
         None => String::new(),
