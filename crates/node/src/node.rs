@@ -29,7 +29,7 @@ use crate::dialer::Dialer;
 use crate::dns::{Addresses, Resolver};
 use crate::exposure;
 use crate::files;
-use crate::flows::{self, FlowParts};
+use crate::flows::{self, FlowParts, Leaving};
 use crate::keeper::Keeper;
 use crate::lock::HomeLock;
 use crate::node_state::StatePublisher;
@@ -50,6 +50,8 @@ const UNKNOWN_KEYS: usize = 64;
 
 /// How long the goodbye to the server may take.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long it may take to drop runs that do not come to rest.
+const DROP_DEADLINE: Duration = Duration::from_secs(1);
 
 /// What a node is started with.
 #[derive(Debug, Clone)]
@@ -72,6 +74,9 @@ pub struct NodeConfig {
     /// Whether what an earlier process of this node ran goes on, where its owner comes back for it
     /// ([`crate::client::NodeClient::add_again`]), and what this one has goes on when it stops. Else it is ended.
     pub keep_workloads: bool,
+    /// Whether services are started with it: what runs of Flows were doing goes on once they are there
+    /// ([`Node::services_have_come`]), or after a minute.
+    pub starts_services: bool,
     /// Threads of the proxy.
     pub workers: usize,
     pub bounds: Bounds,
@@ -83,7 +88,8 @@ pub struct Node {
     capture: (CaptureMode, String),
     link_address: watch::Receiver<SocketAddr>,
     admin_address: Option<SocketAddr>,
-    no_more_runs: watch::Sender<bool>,
+    runs_leave: watch::Sender<Leaving>,
+    services_are_there: watch::Sender<bool>,
     /// Whether nothing of runs is under way any more.
     runs_rest: watch::Receiver<bool>,
     leaving: watch::Sender<bool>,
@@ -226,14 +232,16 @@ impl Node {
             seen: SeenSummaries::default(),
         };
         let seen = state.cell().clone();
-        let (no_more_runs, runs_rest) = (watch::Sender::new(false), watch::Sender::new(false));
+        let (runs_leave, runs_rest) = (watch::Sender::new(Leaving::Stays), watch::Sender::new(false));
+        let services_are_there = watch::Sender::new(!config.starts_services);
         let flow_parts = FlowParts {
             name: config.name.clone(),
             server: server.clone(),
             workloads: workloads.clone(),
             proxy: proxy.clone(),
             own: listens,
-            leave: no_more_runs.subscribe(),
+            leave: runs_leave.subscribe(),
+            services: services_are_there.subscribe(),
             rested: runs_rest.clone(),
         };
         let source = Arc::new(StatusSource {
@@ -280,7 +288,8 @@ impl Node {
             capture: (mode, reason),
             link_address,
             admin_address,
-            no_more_runs,
+            runs_leave,
+            services_are_there,
             runs_rest: runs_rest.subscribe(),
             leaving,
             reporter,
@@ -323,9 +332,21 @@ impl Node {
     /// Has runs of Flows begin nothing more, and waits until what they have begun is over, for `deadline` at most: before what they call
     /// is stopped. What is not over then is done again by whoever takes them over.
     pub async fn rest_runs(&self, deadline: Duration) {
-        self.no_more_runs.send_replace(true);
+        self.runs_leave.send_if_modified(|leaving| {
+            let stays = *leaving == Leaving::Stays;
+            *leaving = if stays { Leaving::Rests } else { *leaving };
+            stays
+        });
         let mut rest = self.runs_rest.clone();
-        let _ = timeout(deadline, rest.wait_for(|rests| *rests)).await;
+        if timeout(deadline, rest.wait_for(|rests| *rests)).await.is_err() {
+            self.runs_leave.send_replace(Leaving::Drops);
+            let _ = timeout(DROP_DEADLINE, rest.wait_for(|rests| *rests)).await;
+        }
+    }
+
+    /// The services that were to come have come ([`NodeConfig::starts_services`]).
+    pub fn services_have_come(&self) {
+        self.services_are_there.send_replace(true);
     }
 
     /// Drains what is in flight (at most for `deadline`), and tells the server that the node leaves. Removes what it

@@ -34,6 +34,7 @@ fn config(home: &Path, server: &Server, token: Option<String>) -> NodeConfig {
         admin_listen: Some("127.0.0.1:0".parse().unwrap()),
         capture: CaptureWish::Explicit,
         keep_workloads: true,
+        starts_services: false,
         workers: 1,
         bounds: Bounds::default(),
     }

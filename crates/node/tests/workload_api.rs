@@ -37,6 +37,7 @@ fn config(home: &Path, server: String, token: Option<String>) -> NodeConfig {
         admin_listen: None,
         capture: CaptureWish::Explicit,
         keep_workloads: true,
+        starts_services: false,
         workers: 1,
         bounds: Bounds::default(),
     }

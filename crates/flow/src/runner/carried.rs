@@ -25,6 +25,8 @@ use super::secrets::{Lost, RunSecrets};
 use super::{GivenRun, RunCommand, Surroundings};
 use crate::evaluator::Evaluator;
 
+/// The number of a run's first lease.
+const FIRST_LEASE: u64 = 1;
 /// After how many entries a checkpoint is kept.
 const ENTRIES_A_CHECKPOINT: u32 = 100;
 /// How much is added to a history at once, in bytes: what has come beyond that comes after it.
@@ -140,6 +142,12 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
             }
         };
         self.settle(&mut run).await?;
+        if self.given.lease > FIRST_LEASE && run.calls() {
+            let now = self.shared.clock.now();
+            let since = self.given.nobody_since.unwrap_or_default().max(run.now());
+            let event = RunEvent::TakenOver { absent: now.saturating_sub(since) };
+            self.happens(&mut run, now, event, None, None).await?;
+        }
         self.orders = run.orders_again();
         self.given.place = None;
         let commands = std::mem::take(&mut self.given.commands);
@@ -168,6 +176,10 @@ impl<B: Book, C: Caller, K: Clock> Carried<B, C, K> {
             if !rests {
                 self.carry_out_orders();
             } else if self.under_way.is_empty() && self.around.arrived.is_empty() {
+                if self.orders.iter().any(|order| matches!(order, Order::Call(_))) {
+                    self.pending.push(HistoryEntry::new(self.shared.clock.now(), RunEvent::Rested));
+                    self.append(None, Then::GoesOn).await?;
+                }
                 return Ok(());
             }
             if then != Then::GoesOn && self.around.arrived.is_empty() {

@@ -28,7 +28,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::AbortHandle;
 use tulle_model::flow::history::{HistoryEntry, Outcome, RunName};
-use tulle_model::flow::scope::RunInfo;
+use tulle_model::flow::scope::{Millis, RunInfo};
 use tulle_model::flow::workflow::Workflow;
 
 pub use self::book::{Book, BookError};
@@ -88,6 +88,8 @@ pub struct GivenRun {
     pub entries: Vec<HistoryEntry>,
     /// Is given back when it has been gone through: what that takes is bounded over all runs by whoever gives them.
     pub place: Option<Arc<OwnedSemaphorePermit>>,
+    /// Since when nobody had it who could have had answers to its calls; `None`: since what has happened last.
+    pub nobody_since: Option<Millis>,
     /// What is wanted of it, before all else.
     pub commands: Vec<RunCommand>,
 }

@@ -103,6 +103,13 @@ pub enum RunEvent {
     Suspended,
     Resumed,
     Cancelled,
+    /// Whoever carries it out is about to go: calls that are due are not made any more.
+    Rested,
+    /// Somebody else carries it out now: calls that were under way are made again, unless it has [`RunEvent::Rested`] before.
+    TakenOver {
+        /// How long nobody was there whose calls could have been answered: timeouts do not count it.
+        absent: Millis,
+    },
     /// Whoever carries it out cannot go on with it. As [`RunEvent::Retried`] it may come while there is a question.
     GivenUp {
         fault: Fault,
@@ -307,6 +314,8 @@ impl Run {
                 self.state.now = self.state.now.max(at);
                 return self.over(RunPhase::Faulted(fault));
             }
+            RunEvent::Rested => return,
+            RunEvent::TakenOver { absent } => return self.taken_over(at, absent),
             _ => {}
         }
         debug_assert!(self.state.asking.is_none());
@@ -325,6 +334,25 @@ impl Run {
             (RunPhase::Completed(_) | RunPhase::Faulted(_) | RunPhase::Cancelled, _) => {}
         }
         self.drive();
+    }
+
+    fn taken_over(&mut self, at: Millis, absent: Millis) {
+        for ask in self.state.asks.values_mut() {
+            if matches!(ask.purpose, Purpose::Timeout | Purpose::AttemptDuration) {
+                ask.due = ask.due.saturating_add(absent);
+            }
+        }
+        self.state.now = self.state.now.max(at);
+    }
+
+    /// When the last happened of what has.
+    pub fn now(&self) -> Millis {
+        self.state.now
+    }
+
+    /// Whether a call is under way, or is to be made.
+    pub fn calls(&self) -> bool {
+        self.state.asks.values().any(|ask| ask.purpose == Purpose::Call)
     }
 
     fn happen(&mut self, at: Millis, event: RunEvent) {
@@ -352,6 +380,8 @@ impl Run {
             RunEvent::Resumed
             | RunEvent::Failed { .. }
             | RunEvent::Checked { .. }
+            | RunEvent::Rested
+            | RunEvent::TakenOver { .. }
             | RunEvent::Retried { .. }
             | RunEvent::GivenUp { .. } => {}
             RunEvent::Cancelled => self.over(RunPhase::Cancelled),

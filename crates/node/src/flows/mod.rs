@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -36,6 +37,8 @@ use crate::workloads::Workloads;
 const LOADS: usize = 64;
 /// How many runs with a long history are loaded and gone through at once: each takes a multiple of what the store keeps of it.
 const LONG_LOADS: usize = 2;
+/// How long what runs were doing waits for the services of this host.
+const SERVICES_COME: Duration = Duration::from_secs(60);
 /// How many requests wait for the end of a run that this node does not carry out. A connection to the server has 256 streams.
 const WAITING: usize = 100;
 
@@ -49,8 +52,10 @@ pub(crate) struct FlowNode {
     loads: Semaphore,
     long_loads: Arc<Semaphore>,
     waiting: Semaphore,
-    /// Whether the node is about to end.
-    leave: watch::Receiver<bool>,
+    leave: watch::Receiver<Leaving>,
+    /// Whether the services of this host are there, as far as they are started with it.
+    services: watch::Receiver<bool>,
+    started: Instant,
     /// Whether nothing is under way any more then.
     rested: watch::Sender<bool>,
     /// Runs that were given, and are not carried out yet.
@@ -63,6 +68,16 @@ pub(crate) struct FlowNode {
 struct Unreadable {
     runs: Mutex<Vec<(RunName, u64, String)>>,
     more: Notify,
+}
+
+/// Whether the node is about to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    Stays,
+    /// Nothing more is begun.
+    Rests,
+    /// What is called is about to go: calls that have no answer yet have none.
+    Drops,
 }
 
 /// A run on its way.
@@ -80,15 +95,16 @@ pub(crate) struct FlowParts {
     pub proxy: Arc<Proxy>,
     /// Where this process listens: calls of Flows do not reach that, nor the server.
     pub own: Vec<SocketAddr>,
-    /// Whether the node is about to end.
-    pub leave: watch::Receiver<bool>,
+    pub leave: watch::Receiver<Leaving>,
+    /// Whether the services of this host are there: what runs were doing goes on then, or after a minute.
+    pub services: watch::Receiver<bool>,
     /// Is told when nothing is under way any more then.
     pub rested: watch::Sender<bool>,
 }
 
 /// Runs Flows for as long as this is polled.
 pub(crate) async fn run(parts: FlowParts) {
-    let FlowParts { name, server, workloads, proxy, own, leave, rested } = parts;
+    let FlowParts { name, server, workloads, proxy, own, leave, services, rested } = parts;
     let served = ServedFlows::new(&name, workloads);
     let (tells, told) = watch::channel(None);
     let caller = MeshCaller { proxy, served: served.clone(), told, started: Instant::now() };
@@ -106,6 +122,8 @@ pub(crate) async fn run(parts: FlowParts) {
         long_loads: Arc::new(Semaphore::new(LONG_LOADS)),
         waiting: Semaphore::new(WAITING),
         leave,
+        services,
+        started: Instant::now(),
         rested,
         coming: Mutex::default(),
         unreadable: Unreadable::default(),
@@ -122,8 +140,13 @@ pub(crate) async fn run(parts: FlowParts) {
 
 /// Has runs rest when the node is about to end: what they call is about to go as well.
 async fn rest_at_end(node: &FlowNode) {
-    if node.leave.clone().wait_for(|leaves| *leaves).await.is_ok() {
-        node.runner.rest().await;
+    let (mut leave, mut drops) = (node.leave.clone(), node.leave.clone());
+    if leave.wait_for(|leaving| *leaving != Leaving::Stays).await.is_ok() {
+        tokio::select! {
+            () = node.runner.rest() => {}
+            // Whoever takes them over makes these calls again.
+            _ = drops.wait_for(|leaving| *leaving == Leaving::Drops) => node.runner.drop_all(),
+        }
         node.rested.send_replace(true);
     }
 }
@@ -160,6 +183,7 @@ impl FlowNode {
             checkpoint: None,
             entries: Vec::new(),
             place: None,
+            nobody_since: None,
             commands: Vec::new(),
         };
         if self.runner.carry_on(given).is_err() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tulle_flow::runner::{BookError, GivenRun, RunCommand};
@@ -22,7 +22,7 @@ use tulle_wire::flow::run_command::Command;
 use super::book::{failed, late, reference, run_id};
 use super::served::Flow;
 use super::workflow::read_workflow;
-use super::{Coming, FlowNode, trigger};
+use super::{Coming, FlowNode, Leaving, SERVICES_COME, trigger};
 use crate::control::{explain_status, stream_backoff};
 
 /// How long to wait where the server lets this node run no Flows: its token may be another one some day.
@@ -119,7 +119,7 @@ async fn hold(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>) -> Result<(), tonic
                 }
                 continue;
             }
-            true = async { leave.wait_for(|leaves| *leaves).await.is_ok() }, if !leaves => {
+            true = async { leave.wait_for(|leaving| *leaving != Leaving::Stays).await.is_ok() }, if !leaves => {
                 leaves = true;
                 say(&outbox, wire::runner_says::Said::Leaves(wire::RunnerLeaves {})).await?;
                 continue;
@@ -224,6 +224,8 @@ pub(super) fn give(node: &Arc<FlowNode>, given: wire::GivenRun) {
     drop(coming);
     let node = node.clone();
     tokio::spawn(async move {
+        let come = async { drop(node.services.clone().wait_for(|there| *there).await) };
+        let _ = timeout_at(node.started + SERVICES_COME, come).await;
         let mut backoff = stream_backoff();
         while !carry_on(&node, &run).await {
             backoff.wait().await;
@@ -362,6 +364,7 @@ fn read(
         checkpoint: loaded.checkpoint.map(|at| (at.entries, at.state.into())),
         entries: entries?,
         place: None,
+        nobody_since: loaded.nobody_since,
         commands: Vec::new(),
     })
 }

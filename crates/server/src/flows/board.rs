@@ -21,6 +21,9 @@ use tulle_model::stamp::Stamp;
 pub use self::counts::FlowTally;
 pub(super) use self::counts::{MOST_QUEUED, Refusal};
 use self::unheard::Unheard;
+use tulle_model::flow::scope::Millis;
+
+use super::dispatcher::now_millis;
 use super::{RunHeader, RunName, RunWish, RunWishes};
 
 /// What a runner is told, beside the Flows.
@@ -85,6 +88,8 @@ struct Carried {
     wanted: RunWishes,
     /// Its runner has asked for it, or added to it, under this lease.
     is_heard: bool,
+    /// Since when who had it before was not there any more, where that is known.
+    nobody_since: Option<Millis>,
 }
 
 /// Who takes up a run.
@@ -140,6 +145,12 @@ pub(crate) fn allows(spaces: &[String], namespace: &str) -> bool {
     spaces.iter().any(|space| space == "*" || space == namespace)
 }
 
+/// When that was, in milliseconds since the epoch.
+fn wall_clock(at: Instant, now: Instant) -> Millis {
+    let since = now.saturating_duration_since(at).as_millis();
+    now_millis().saturating_sub(Millis::try_from(since).unwrap_or(Millis::MAX))
+}
+
 impl Runner {
     fn is_heard(&self, now: Instant, lease: Duration) -> bool {
         now < self.heard + lease
@@ -181,7 +192,8 @@ impl Board {
             unreadable: HashSet::new(),
         });
         known.runs.insert(run.clone());
-        let carried = Carried { taker, is_orphan: false, lease, account, wanted, is_heard: false };
+        let (is_orphan, is_heard, nobody_since) = (false, false, None);
+        let carried = Carried { taker, is_orphan, lease, account, wanted, is_heard, nobody_since };
         self.runs.insert(run, carried);
     }
 
@@ -193,6 +205,7 @@ impl Board {
         let NewRunner { node, instance, stamp, spaces, most, notes, holds } = new;
         let before = self.runners.remove(&node);
         let is_same = before.as_ref().is_none_or(|before| before.instance == instance);
+        let silent_since = before.as_ref().map(|before| wall_clock(before.heard, now));
         let (runs, mut unreadable) =
             before.map(|before| (before.runs, before.unreadable)).unwrap_or_default();
         if !is_same {
@@ -236,7 +249,10 @@ impl Board {
                 Some(carried) if is_same && carried.lease > 0 => {
                     runner.tell(RunnerNote::Given(run, carried.lease, carried.wanted.all()));
                 }
-                Some(_) if !is_same => inherited.push(run),
+                Some(carried) if !is_same => {
+                    carried.nobody_since = silent_since;
+                    inherited.push(run);
+                }
                 _ => {}
             }
         }
@@ -302,7 +318,7 @@ impl Board {
     /// A node may carry out nothing any more.
     pub(super) fn revoke(&mut self, node: &str) {
         if let Some(runner) = self.runners.remove(node) {
-            self.abandon_all(runner.runs);
+            self.abandon_all(runner.runs, wall_clock(runner.heard, Instant::now()));
         }
     }
 
@@ -332,19 +348,21 @@ impl Board {
             for run in std::mem::take(&mut runner.runs) {
                 let lease = self.runs.get(&run).map_or(0, |carried| carried.lease);
                 runner.tell(RunnerNote::Lost(run.clone(), lease));
-                orphaned.push(run);
+                orphaned.push((run, wall_clock(runner.heard, now)));
             }
             runner.link.is_some()
         });
         let any = !orphaned.is_empty();
-        self.abandon_all(orphaned);
+        orphaned.into_iter().for_each(|(run, since)| self.abandon_all([run], since));
         any
     }
 
-    fn abandon_all(&mut self, runs: impl IntoIterator<Item = RunName>) {
+    /// Nobody has these, since then.
+    fn abandon_all(&mut self, runs: impl IntoIterator<Item = RunName>, since: Millis) {
         for run in runs {
             if let Some(carried) = self.runs.get_mut(&run) {
                 carried.is_orphan = true;
+                carried.nobody_since = Some(since);
                 self.put_back_orphan(run);
             }
         }
@@ -365,6 +383,7 @@ impl Board {
             account,
             wanted: RunWishes::default(),
             is_heard: false,
+            nobody_since: None,
         });
         if carried.taker != *of {
             return;
@@ -476,9 +495,10 @@ impl Board {
     }
 
     fn reserve(&mut self, run: &RunName, account: &Arc<str>, taker: Taker) {
-        let wanted = self.runs.remove(run).map(|carried| carried.wanted).unwrap_or_default();
-        let account = account.clone();
-        let carried = Carried { taker, is_orphan: false, lease: 0, account, wanted, is_heard: false };
+        let before = self.runs.remove(run).map(|carried| (carried.wanted, carried.nobody_since));
+        let (wanted, nobody_since) = before.unwrap_or_default();
+        let (account, is_orphan, is_heard) = (account.clone(), false, false);
+        let carried = Carried { taker, is_orphan, lease: 0, account, wanted, is_heard, nobody_since };
         self.runs.insert(run.clone(), carried);
     }
 
@@ -586,6 +606,11 @@ impl Board {
     /// Whether a node has that lease of a run, as far as is known here.
     pub(super) fn has(&self, run: &RunName, node: &str, lease: u64) -> bool {
         self.runs.get(run).is_some_and(|carried| &*carried.taker.node == node && carried.lease == lease)
+    }
+
+    /// Since when nobody had a run before who has it now ([`Carried::nobody_since`]).
+    pub(super) fn nobody_since(&self, run: &RunName) -> Option<Millis> {
+        self.runs.get(run)?.nobody_since
     }
 
     /// Whether a node has a run that calls as a service account.

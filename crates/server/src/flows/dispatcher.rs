@@ -488,6 +488,11 @@ impl Flows {
         self.board.lock().leaves(node, session);
     }
 
+    /// Since when nobody had a run before its present lease, where that is known.
+    pub fn nobody_since(&self, run: &RunName) -> Option<Millis> {
+        self.board.lock().nobody_since(run)
+    }
+
     /// A runner cannot read a run that it was given.
     pub fn cannot_read(&self, node: &str, session: u64, run: &RunName, lease: u64, why: &str) {
         if self.board.lock().cannot_read(node, session, run, lease) {

@@ -190,6 +190,7 @@ impl FlowService for FlowApi {
                     workflow: json(&loaded.workflow)?,
                     checkpoint,
                     service_account: loaded.header.account.to_string(),
+                    nobody_since: self.flows.nobody_since(&run),
                     ..wire::LoadRunResponse::default()
                 };
                 (answer, loaded.part)

@@ -191,6 +191,7 @@ async fn serve(args: NodeArgs, server: String) -> Result<()> {
         admin_listen: Some(args.listen_admin),
         capture: args.capture.into(),
         keep_workloads: true,
+        starts_services: false,
         workers: args.workers.unwrap_or_else(default_workers),
         bounds: args.limits.bounds(),
     };

@@ -90,6 +90,7 @@ impl Mesh {
             admin_listen: Some(admin),
             capture,
             keep_workloads: false,
+            starts_services: false,
             workers: workers.unwrap_or_else(default_workers),
             bounds,
         })

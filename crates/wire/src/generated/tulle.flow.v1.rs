@@ -277,6 +277,9 @@ pub struct LoadRunResponse {
     /// There are more entries: who loads the run asks for them.
     #[prost(bool, tag = "6")]
     pub has_more: bool,
+    /// Since when nobody had it who could have had answers to its calls, in milliseconds since the epoch, where that is known.
+    #[prost(uint64, optional, tag = "7")]
+    pub nobody_since: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RunCheckpoint {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tulle_flow::evaluator::Evaluator;
-use tulle_flow::runner::{Replay, Runner, RunnerLimits};
+use tulle_flow::runner::{Clock as _, GivenRun, Replay, Runner, RunnerLimits};
 use tulle_model::flow::history::{HistoryEntry, Outcome as Ended, RunName, Then};
 use tulle_model::flow::run::{Order, Run, RunPhase, RunStep, RunStepKind};
 use tulle_model::flow::scope::{Millis, RunInfo};
@@ -102,8 +102,11 @@ async fn carried_out(
         Runner::new(book, caller, evaluator.clone(), clock, RunnerLimits::default())
     };
     let mut runner = new();
-    let give =
-        |runner: &Runner<_, _, _>| runner.carry_on(book.lease(&id, Vec::new())).map_err(|e| e.to_string());
+    let give = |runner: &Runner<_, _, _>| {
+        // Somebody else is there at once.
+        let given = GivenRun { nobody_since: Some(clock.now()), ..book.lease(&id, Vec::new()) };
+        runner.carry_on(given).map_err(|e| e.to_string())
+    };
     give(&runner)?;
     let mut cancelled = world.cancelled.map(|after| STARTED + after);
     for _ in 0..MOST_EVENTS {

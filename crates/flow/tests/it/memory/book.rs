@@ -104,6 +104,7 @@ impl MemoryBook {
             checkpoint: entered.checkpoint.clone(),
             entries: entered.entries[first as usize..].to_vec(),
             place: None,
+            nobody_since: None,
             commands,
         }
     }

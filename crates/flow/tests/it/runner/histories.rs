@@ -48,7 +48,7 @@ async fn that_a_schema_from_elsewhere_held_is_written_down() {
     let runner = around.runner();
     around.give(&runner, &run, vec![]);
     around.pass(seconds(1)).await;
-    assert_eq!(around.history(&run).join(" "), "checked 0 answered answered");
+    assert_eq!(around.history(&run).join(" "), "checked 0 taken over answered answered");
     // And what does not hold is written down as well.
     let mut checked = call("a", "/");
     checked["a"]["input"] = json!({ "schema": { "resource": { "endpoint": "http://a/schema" } } });

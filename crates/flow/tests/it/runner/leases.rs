@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde_json::json;
 use tulle_model::flow::fault::FaultKind;
 use tulle_model::flow::history::{HistoryEntry, Outcome, Then};
@@ -20,7 +22,7 @@ async fn who_has_lost_a_run_does_nothing_more_for_it() {
     around.give(&second, &run, vec![]);
     around.pass(seconds(1)).await;
     assert!(first.held().is_empty() && second.held().is_empty());
-    assert_eq!(around.history(&run).join(" "), "answered answered");
+    assert_eq!(around.history(&run).join(" "), "taken over answered answered");
     assert_eq!(around.keys(), ["r1/do/0/a", "r1/do/0/a", "r1/do/1/b"]);
 }
 
@@ -40,7 +42,7 @@ async fn a_run_is_dropped_when_it_is_said_to_be_lost() {
     runner.lost(&run, 2);
     assert!(runner.held().is_empty());
     around.pass(seconds(1)).await;
-    assert_eq!((around.history(&run).len(), around.then(&run)), (0, Then::GoesOn));
+    assert_eq!((around.history(&run), around.then(&run)), (vec!["taken over".to_owned()], Then::GoesOn));
     assert_eq!(ended.await, None);
 }
 
@@ -108,7 +110,7 @@ async fn a_runner_that_rests_leaves_its_runs_where_they_are() {
     around.pass(seconds(1)).await;
     assert_eq!(
         (around.history(&calling), around.then(&calling)),
-        (vec!["answered".to_owned()], Then::GoesOn)
+        (vec!["answered".to_owned(), "rested".to_owned()], Then::GoesOn)
     );
     assert_eq!((around.history(&waiting).len(), around.keys().len(), runner.held().len()), (0, 1, 0));
     let other = around.runner();
@@ -203,4 +205,44 @@ async fn what_had_no_answer_has_none_in_a_replay() {
     let ended = runner.ended(&given).await;
     // Nothing is written of what was not there before.
     assert_eq!((ended, around.keys().len()), (None, 0));
+}
+
+/// Nobody was there who could have had an answer in time: a timeout begins again where it was.
+#[tokio::test]
+async fn time_in_which_nobody_has_a_run_is_nobodys_timeout() {
+    let around = Around::new();
+    let late = json!({ "late": {
+        "do": [call("a", "/"), call("b", "/")],
+        "timeout": { "after": { "milliseconds": 250 } },
+    } });
+    let run = around.begin("r1", json!([late]));
+    let first = around.runner();
+    around.give(&first, &run, vec![]);
+    // The first call is over, and the second half done.
+    around.pass(Duration::from_millis(150)).await;
+    first.drop_all();
+    around.pass(seconds(60)).await;
+    let second = around.runner();
+    around.give(&second, &run, vec![]);
+    // The call is made anew, and has all the time that was left after the first.
+    around.pass(Duration::from_millis(120)).await;
+    assert!(matches!(around.outcome(&run), Outcome::Completed(_)), "{:?}", around.history(&run));
+    assert_eq!(around.history(&run), ["answered", "taken over", "answered"]);
+    assert_eq!(around.keys().len(), 3);
+    // It still ends.
+    let run = around.begin(
+        "r2",
+        json!([{ "late": { "do": [call("a", "/")], "timeout": { "after": { "milliseconds": 50 } } } }]),
+    );
+    around.give(&first, &run, vec![]);
+    around.wait().await;
+    first.drop_all();
+    around.pass(seconds(60)).await;
+    around.give(&second, &run, vec![]);
+    around.pass(Duration::from_millis(60)).await;
+    assert!(
+        matches!(around.outcome(&run), Outcome::Faulted(fault) if fault.status == 408),
+        "{:?}",
+        around.history(&run)
+    );
 }

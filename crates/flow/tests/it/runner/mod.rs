@@ -160,6 +160,8 @@ impl Around {
             RunEvent::Resumed => "resumed".to_owned(),
             RunEvent::Cancelled => "cancelled".to_owned(),
             RunEvent::GivenUp { .. } => "given up".to_owned(),
+            RunEvent::Rested => "rested".to_owned(),
+            RunEvent::TakenOver { .. } => "taken over".to_owned(),
         };
         self.book.entered(run).entries.iter().map(|entry| word(&entry.event)).collect()
     }
