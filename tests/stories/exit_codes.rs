@@ -105,6 +105,12 @@ fn exit_codes_are_as_documented() {
         ("node drain local --kubeconfig nowhere", 3),
         ("node drain local", 0),
         ("node drain local --undo", 0),
+        ("ps", 0),
+        ("ps nowhere", 4),
+        ("restart nowhere", 4),
+        ("scale web", 2),
+        ("ps --home nowhere", 3),
+        ("down --home nowhere", 3),
         ("completions zsh", 0),
     ];
     let mut wrong = Vec::new();
@@ -117,10 +123,12 @@ fn exit_codes_are_as_documented() {
             wrong.push(format!("{line}: says nothing"));
         }
     }
-    // Who has the home, or the ports.
+    // Who has the home, or the ports. The same file again is no second mesh.
+    home.write("other/tulle.yaml", "services: {other: {command: [sleep, '9']}}\n");
+    let other = home.path().join("other").display().to_string();
     let nodes = ["--node-listen", "127.0.0.1:0"];
     for (what, outcome) in [
-        ("up", home.tulle(&["up", &folder])),
+        ("up", home.tulle(&["up", &other])),
         ("up on its ports", home.tulle(&["up", &folder, "--home", &other_path])),
         ("server", home.tulle(&["server", "--api-listen", "127.0.0.1:0", nodes[0], nodes[1]])),
         (

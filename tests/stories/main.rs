@@ -29,5 +29,6 @@ mod split;
 mod stopping;
 mod tokens;
 mod two_nodes;
+mod up_changes;
 mod up_status;
 mod workload_api;

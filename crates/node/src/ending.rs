@@ -29,7 +29,15 @@ pub struct Ended {
 /// # Errors
 /// Where who is a member cannot be found out, and where one is left even after SIGKILL.
 pub async fn end(family: &Family, grace: Duration) -> io::Result<Ended> {
-    let members = terminate(family).await?;
+    end_by(family, Signal::SIGTERM, grace).await
+}
+
+/// The same with another signal than SIGTERM.
+///
+/// # Errors
+/// As [`end`].
+pub async fn end_by(family: &Family, signal: Signal, grace: Duration) -> io::Result<Ended> {
+    let members = signal_all(family, signal).await?;
     let left = wait(family, grace).await?;
     if left.is_empty() {
         return Ok(Ended { members, killed: 0 });
@@ -41,11 +49,15 @@ pub async fn end(family: &Family, grace: Duration) -> io::Result<Ended> {
 /// Sends SIGTERM to all members and returns how many there are. One that was stopped goes on, or it could
 /// not follow.
 pub async fn terminate(family: &Family) -> io::Result<usize> {
+    signal_all(family, Signal::SIGTERM).await
+}
+
+async fn signal_all(family: &Family, signal: Signal) -> io::Result<usize> {
     let family = family.clone();
     blocking(move || {
         let members = family.members()?;
         for member in &members {
-            for signal in [Signal::SIGTERM, Signal::SIGCONT] {
+            for signal in [signal, Signal::SIGCONT] {
                 if let Err(e) = member.signal(signal) {
                     tracing::warn!("{signal} cannot be sent to process {}: {e}", member.pid);
                 }

@@ -55,8 +55,30 @@ pub struct Process {
     pub confined: Confined,
     /// How long children that it leaves behind may take to end after their SIGTERM.
     pub grace: Duration,
-    /// Whether it is started again when it ends by itself, whatever its status.
-    pub restart: bool,
+    /// What it is asked to stop by. `None`: SIGTERM.
+    pub stop_signal: Option<Signal>,
+    pub restart: Restart,
+}
+
+/// Whether a process is started again that has ended by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Restart {
+    #[default]
+    Never,
+    /// Where its status is another than 0, or it could not be started.
+    OnFailure,
+    /// Whatever its status is.
+    Always,
+}
+
+impl Restart {
+    fn follows(self, exit: &LastExit) -> bool {
+        match self {
+            Self::Never => false,
+            Self::OnFailure => exit.exit_code != Some(0),
+            Self::Always => true,
+        }
+    }
 }
 
 /// Where it runs.
@@ -147,11 +169,11 @@ async fn run(
         if started.elapsed() >= HEALTHY_AFTER {
             backoff.reset();
         }
-        let restart_in = (process.restart && !stop).then(|| backoff.delay(1.0));
         let (status, exit) = match status {
             Ok((status, exit)) => (Some(status), exit),
             Err(exit) => (None, exit),
         };
+        let restart_in = (process.restart.follows(&exit) && !stop).then(|| backoff.delay(1.0));
         state.send_modify(|state| {
             state.ended(exit.clone());
             if let Some(delay) = restart_in {
@@ -226,12 +248,12 @@ async fn run_once(
         status = child.wait() => {
             let status = end_of(status);
             // What is left of it would hold its ports.
-            (status, end_rest(&family, process.grace, stopped).await)
+            (status, end_rest(process, &family, stopped).await)
         }
         deadline = &mut *stopped => {
             state.send_modify(|state| state.set(false));
             // Without a word from its owner there is no time for a farewell.
-            let ending = end(&family, deadline.unwrap_or_default());
+            let ending = end(process, &family, deadline.unwrap_or_default());
             (end_of(tokio::join!(child.wait(), ending).0), true)
         }
     };
@@ -257,18 +279,19 @@ fn why_not_started(process: &Process, error: &io::Error) -> String {
 }
 
 /// Ends what a process has left that has ended by itself; `true` where its owner wants an end meanwhile.
-async fn end_rest(family: &Family, grace: Duration, stopped: &mut oneshot::Receiver<Duration>) -> bool {
+async fn end_rest(process: &Process, family: &Family, stopped: &mut oneshot::Receiver<Duration>) -> bool {
     tokio::select! {
-        () = end(family, grace) => false,
+        () = end(process, family, process.grace) => false,
         deadline = stopped => {
-            end(family, deadline.unwrap_or_default()).await;
+            end(process, family, deadline.unwrap_or_default()).await;
             true
         }
     }
 }
 
-async fn end(family: &Family, grace: Duration) {
-    if let Err(e) = ending::end(family, grace).await {
+async fn end(process: &Process, family: &Family, grace: Duration) {
+    let signal = process.stop_signal.unwrap_or(Signal::SIGTERM);
+    if let Err(e) = ending::end_by(family, signal, grace).await {
         tracing::warn!("not all of a process's children have ended: {e}");
     }
 }
@@ -414,6 +437,7 @@ mod tests {
     use super::*;
 
     fn shell(script: &str, restart: bool) -> Process {
+        let restart = if restart { Restart::Always } else { Restart::Never };
         Process {
             program: "sh".into(),
             arguments: vec!["-c".into(), script.into()],

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tulle_model::name::ServiceName;
 use tulle_node::capture::CaptureWish;
 use tulle_node::client::NodeClient;
-use tulle_node::supervise::{Event, Process};
+use tulle_node::supervise::{Event, Process, Restart};
 use tulle_node::workloads::{Port, UpstreamService, WorkloadSpec};
 use tulle_node::{Bounds, Node, NodeConfig};
 use tulle_server::{Server, ServerConfig};
@@ -163,7 +163,7 @@ async fn a_process_that_dies_is_not_ready_at_once() {
     spec.ports.clear();
     let (sender, mut events) = mpsc::channel(64);
     let arguments = ["-c", "exec sleep 60"].map(Into::into).into();
-    let process = Process { program: "sh".into(), arguments, restart: false, ..Default::default() };
+    let process = Process { program: "sh".into(), arguments, restart: Restart::Never, ..Default::default() };
     let mut process = node.workloads().run(spec, process, sender).await.unwrap();
     until("the workload is ready", async || server_says(&server, "c-0").await == Some(true)).await;
     let Some(Event::Started { pid }) = events.recv().await else { panic!("it starts first") };

@@ -43,10 +43,34 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
     (
         "up",
         &[
-            (0, "stopped as it was asked to"),
+            (0, "stopped as it was asked to; it runs in the background, or has taken the change of its file"),
             (1, "the mesh does not start"),
             (2, "wrong usage, or something is wrong with the file"),
             (5, "another one runs, or a port of a service is in use"),
+        ],
+    ),
+    (
+        "ps",
+        &[
+            (0, "printed, whatever is not well"),
+            (1, "something failed"),
+            (2, "wrong usage"),
+            (3, "no `tulle up` runs here, or it is another user's"),
+            (4, "there is no such service"),
+        ],
+    ),
+    ("start", ON_SERVICES),
+    ("stop", ON_SERVICES),
+    ("restart", ON_SERVICES),
+    ("scale", ON_SERVICES),
+    (
+        "down",
+        &[
+            (0, "stopped"),
+            (1, "it does not stop, or something cannot be removed"),
+            (2, "wrong usage"),
+            (3, "no `tulle up` runs here, or it is another user's"),
+            (5, "another one runs meanwhile"),
         ],
     ),
     (
@@ -311,6 +335,14 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
     ),
     ("fake-service", &[(0, "stopped as it was asked to"), (1, "it cannot serve"), (2, "wrong usage")]),
     ("completions", &[(0, "printed"), (1, "they cannot be written"), (2, "wrong usage")]),
+];
+
+const ON_SERVICES: &[(u8, &str)] = &[
+    (0, "done, or still going on, which is said"),
+    (1, "something failed"),
+    (2, "wrong usage, or it cannot be done"),
+    (3, "no `tulle up` runs here, or it is another user's"),
+    (4, "there is no such service"),
 ];
 
 const ON_OBJECTS: &[(u8, &str)] = &[

@@ -48,6 +48,18 @@ struct Cli {
 enum Command {
     /// Run a whole mesh on this machine, as DIR/tulle.yaml says
     Up(up::UpArgs),
+    /// Show the processes of the running `tulle up`, and what is wrong with those that are not well
+    Ps(commands::services::PsArgs),
+    /// Start services of the running `tulle up` that were stopped
+    Start(commands::services::ServicesArgs),
+    /// Drain and stop services of the running `tulle up`, until they are started again
+    Stop(commands::services::ServicesArgs),
+    /// Drain services of the running `tulle up` and start them anew, one process at a time
+    Restart(commands::services::ServicesArgs),
+    /// Set how many processes services of the running `tulle up` have
+    Scale(commands::services::ScaleArgs),
+    /// Stop the running `tulle up`
+    Down(commands::services::DownArgs),
     /// Run a process as a workload of this host's node
     Run(commands::run::RunArgs),
     /// Run the control plane
@@ -173,6 +185,12 @@ fn run(command: Command) -> Result<ExitCode> {
     }
     match command {
         Command::Up(args) => done(control_runtime()?.block_on(up::run(args))),
+        Command::Ps(args) => small(Box::pin(commands::services::ps(args))),
+        Command::Start(args) => small(Box::pin(commands::services::start(args))),
+        Command::Stop(args) => small(Box::pin(commands::services::stop(args))),
+        Command::Restart(args) => small(Box::pin(commands::services::restart(args))),
+        Command::Scale(args) => small(Box::pin(commands::services::scale(args))),
+        Command::Down(args) => small(Box::pin(commands::services::down(args))),
         Command::Run(args) => small_runtime()?.block_on(commands::run::run(args)),
         Command::Server(args) => done(control_runtime()?.block_on(commands::server::run(args))),
         Command::Node(args) => done(control_runtime()?.block_on(commands::node::run(args))),

@@ -15,6 +15,7 @@ pub mod node;
 pub mod policy;
 pub mod run;
 pub mod server;
+pub mod services;
 pub mod split;
 pub mod status;
 pub mod token;

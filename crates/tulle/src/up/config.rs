@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tulle_model::document::Document;
 use tulle_model::name::{ServiceName, dns_label_problem};
 use tulle_model::registry::KindId;
 use tulle_model::validate::OfferedPort;
+use tulle_node::supervise::Restart;
 use tulle_sys::run_as::RunAs;
 
 use super::command;
@@ -30,6 +32,16 @@ pub struct Config {
     pub resources: Vec<Manifest>,
     /// A line on resources of Kubernetes' own kinds, which mean nothing here.
     pub skipped: Option<String>,
+    /// The files that this was read from, and where more may come.
+    pub sources: Sources,
+}
+
+/// Where a description comes from: what is looked at for changes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sources {
+    pub files: Vec<PathBuf>,
+    /// Of `resources`, each with the folder that it is relative to.
+    pub patterns: Vec<(PathBuf, String)>,
 }
 
 impl Config {
@@ -48,11 +60,17 @@ pub struct Service {
     pub command: Vec<String>,
     pub ports: Vec<Port>,
     pub replicas: u32,
+    /// Whether the name of its first process has a number as those of the others.
+    pub is_numbered: bool,
     pub environment: BTreeMap<String, String>,
     /// Relative to the folder of the file.
     pub directory: Option<PathBuf>,
     pub probe: Option<Probe>,
-    pub depends_on: Vec<String>,
+    pub depends_on: Vec<Dependency>,
+    pub restart: Restart,
+    pub stop_timeout: Duration,
+    /// What its processes are asked to stop by. `None`: SIGTERM.
+    pub stop_signal: Option<Signal>,
     pub service_account: String,
     /// By name or number.
     pub user: Option<String>,
@@ -69,6 +87,22 @@ impl Service {
     pub fn app(&self) -> &str {
         self.labels.get("app").unwrap_or(&self.name)
     }
+}
+
+/// A service that another one needs before it starts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dependency {
+    pub service: String,
+    pub until: Until,
+}
+
+/// How far what is depended on has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// It takes traffic; what is to end has ended well.
+    Ready,
+    /// It has ended well.
+    Completed,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -106,7 +140,11 @@ pub fn load(path: &Path) -> Result<Config> {
     let config = match manifest::read(&file) {
         Ok(source) => {
             let config = read(&Arc::new(source), folder, &mut diagnostics);
-            config.map(|config| Config { file: file.clone(), ..config })
+            config.map(|config| {
+                let mut sources = config.sources.clone();
+                sources.files.push(file.clone());
+                Config { file: file.clone(), sources, ..config }
+            })
         }
         Err(diagnostic) => {
             let help = format!("`tulle up DIR` runs what DIR/{UP_FILE} describes");
@@ -138,6 +176,7 @@ fn read(source: &Arc<Source>, folder: PathBuf, diagnostics: &mut Diagnostics) ->
     };
     let mut config = config?;
     for (pattern, span) in patterns {
+        config.sources.patterns.push((config.folder.clone(), pattern.clone()));
         for file in super::files::matching(&config.folder, &pattern) {
             match manifest::read(&file) {
                 Ok(source) => {
@@ -221,8 +260,12 @@ fn config(root: &Field<'_>, folder: PathBuf, patterns: &mut Vec<Pattern>) -> Opt
         services,
         resources: Vec::new(),
         skipped: None,
+        sources: Sources::default(),
     })
 }
+
+/// How long a service may take to finish what is in flight, and again to end, where it says nothing of it.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 const SERVICE_FIELDS: &[&str] = &[
     "command",
@@ -233,6 +276,9 @@ const SERVICE_FIELDS: &[&str] = &[
     "directory",
     "probe",
     "dependsOn",
+    "restart",
+    "stopTimeout",
+    "stopSignal",
     "serviceAccount",
     "user",
     "group",
@@ -254,7 +300,9 @@ const FOREIGN_FIELDS: &[(&str, &str)] = &[
     ("healthcheck", "did you mean `probe`?"),
     ("image", "`command` runs a program of this machine, no image"),
     ("readinessProbe", "did you mean `probe`?"),
-    ("restart", "what ends is always started again"),
+    ("stop_grace_period", "did you mean `stopTimeout`?"),
+    ("stop_signal", "did you mean `stopSignal`?"),
+    ("depends_on", "did you mean `dependsOn`?"),
     ("scale", "did you mean `replicas`?"),
     ("workdir", "did you mean `directory`?"),
     ("working_dir", "did you mean `directory`?"),
@@ -279,18 +327,23 @@ fn service(name: &str, field: &Field<'_>, folder: &Path) -> Option<Service> {
         }
         Some(directory)
     });
-    let depends_on = field.get("dependsOn").map(|f| f.items("[api]")).unwrap_or_default();
+    let depends_on = field.get("dependsOn").map(|f| dependencies(&f)).unwrap_or_default();
     let ports = ports(field);
+    let replicas = field.get("replicas").and_then(|f| f.number(0, 1000)).map_or(1, |n| n as u32);
     Some(Service {
         name: name.to_owned(),
         // What is missing has been said; the rest is checked all the same.
         command: command.unwrap_or_default(),
         probe: field.get("probe").and_then(|f| probe(&f, &ports)),
         ports,
-        replicas: field.get("replicas").and_then(|f| f.number(0, 1000)).map_or(1, |n| n as u32),
+        replicas,
+        is_numbered: replicas > 1,
         environment: field.get("environment").map(|f| environment(&f)).unwrap_or_default(),
         directory,
-        depends_on: depends_on.iter().filter_map(Field::text).collect(),
+        depends_on: depends_on.into_iter().map(|(dependency, _)| dependency).collect(),
+        restart: field.get("restart").and_then(|f| restart(&f)).unwrap_or(Restart::Always),
+        stop_timeout: field.get("stopTimeout").and_then(|f| f.duration()).unwrap_or(STOP_TIMEOUT),
+        stop_signal: field.get("stopSignal").and_then(|f| signal(&f)),
         service_account: field
             .get("serviceAccount")
             .map_or_else(|| Some(name.to_owned()), |f| f.label())
@@ -304,6 +357,47 @@ fn service(name: &str, field: &Field<'_>, folder: &Path) -> Option<Service> {
             .map(|f| map(&f.entries("{tulle.dev/half-close-timeout: 1m}")))
             .unwrap_or_default(),
     })
+}
+
+/// `[api]`, or `{api: ready, migrate: completed}`: each with the field that names it.
+fn dependencies<'a>(field: &Field<'a>) -> Vec<(Dependency, Field<'a>)> {
+    if !field.value.is_object() {
+        let named = |item: Field<'a>| {
+            let service = item.text()?;
+            Some((Dependency { service, until: Until::Ready }, item))
+        };
+        return field.items("[api], or {migrate: completed}").into_iter().filter_map(named).collect();
+    }
+    let entries = field.entries("{migrate: completed}").into_iter();
+    let condition = |(name, item): (&str, Field<'a>)| {
+        let until = item.one_of(&[("ready", Until::Ready), ("completed", Until::Completed)])?;
+        Some((Dependency { service: name.to_owned(), until }, item))
+    };
+    entries.filter_map(condition).collect()
+}
+
+fn restart(field: &Field<'_>) -> Option<Restart> {
+    field.one_of(&[
+        ("always", Restart::Always),
+        ("on-failure", Restart::OnFailure),
+        ("never", Restart::Never),
+    ])
+}
+
+/// `SIGINT`, or `INT`.
+fn signal(field: &Field<'_>) -> Option<Signal> {
+    let text = field.text()?.to_ascii_uppercase();
+    let name = if text.starts_with("SIG") { text.clone() } else { format!("SIG{text}") };
+    match name.parse() {
+        Ok(Signal::SIGSTOP | Signal::SIGCONT | Signal::SIGCHLD) | Err(_) => {
+            field.wrong(
+                &format!("`{text}` is no signal that ends a process"),
+                "such as SIGINT, SIGQUIT, SIGTERM",
+            );
+            None
+        }
+        Ok(signal) => Some(signal),
+    }
 }
 
 fn words(field: &Field<'_>) -> Option<Vec<String>> {
@@ -505,12 +599,25 @@ fn in_order(services: Vec<Service>, fields: &HashMap<String, Field<'_>>) -> Vec<
     let names: Vec<_> = services.iter().map(|s| s.name.clone()).collect();
     let wrong = |service: &Service, name: &str, message: &str, expected: &str| {
         let Some(list) = fields[&service.name].get("dependsOn") else { return };
-        if let Some(item) = list.items("").into_iter().find(|i| i.value == name) {
+        let item = match list.value.is_object() {
+            true => list.entries("").into_iter().find(|(key, _)| *key == name).map(|(_, item)| item),
+            false => list.items("").into_iter().find(|item| item.value == name),
+        };
+        if let Some(item) = item {
             item.wrong(message, expected);
         }
     };
     for service in &services {
-        for name in service.depends_on.iter().filter(|name| !fields.contains_key(*name)) {
+        for dependency in &service.depends_on {
+            let of = services.iter().find(|other| other.name == dependency.service);
+            if dependency.until == Until::Completed && of.is_some_and(|of| of.restart == Restart::Always) {
+                let message =
+                    format!("`{}` never completes: it is started again when it ends", dependency.service);
+                wrong(service, &dependency.service, &message, "it needs `restart: on-failure`, or `never`");
+            }
+        }
+        let names_of = service.depends_on.iter().map(|d| &d.service);
+        for name in names_of.filter(|name| !fields.contains_key(*name)) {
             let known = names.iter().map(String::as_str);
             let hint = tulle_model::validate::suggest::did_you_mean(name, known);
             wrong(
@@ -525,7 +632,8 @@ fn in_order(services: Vec<Service>, fields: &HashMap<String, Field<'_>>) -> Vec<
     let mut waiting = services;
     loop {
         let ready = waiting.iter().position(|service| {
-            service.depends_on.iter().all(|d| !names.contains(d) || ordered.iter().any(|o| o.name == *d))
+            let is_ordered = |name: &String| ordered.iter().any(|o| o.name == *name);
+            service.depends_on.iter().all(|d| !names.contains(&d.service) || is_ordered(&d.service))
         });
         match ready {
             Some(index) => ordered.push(waiting.remove(index)),
@@ -547,7 +655,7 @@ fn find_cycle(waiting: &[Service]) -> Option<Vec<String>> {
     let mut path: Vec<&Service> = vec![waiting.first()?];
     loop {
         let last = path[path.len() - 1];
-        let next = last.depends_on.iter().find_map(|d| waiting.iter().find(|s| s.name == *d))?;
+        let next = last.depends_on.iter().find_map(|d| waiting.iter().find(|s| s.name == d.service))?;
         if let Some(start) = path.iter().position(|s| s.name == next.name) {
             return Some(path[start..].iter().map(|s| s.name.clone()).collect());
         }

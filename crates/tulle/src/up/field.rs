@@ -163,6 +163,20 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// What one of some words stands for.
+    pub fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
+        let found = self.value.as_str().and_then(|text| words.iter().find(|(word, _)| *word == text));
+        if found.is_none() {
+            let known: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+            let (last, others) = known.split_last()?;
+            let expected = format!("{} or {last} is expected", others.join(", "));
+            let written = self.value.as_str().map_or_else(|| self.value.to_string(), str::to_owned);
+            let hint = did_you_mean(&written, words.iter().map(|(word, _)| *word));
+            self.wrong(&format!("`{written}` is not known here{hint}"), &expected);
+        }
+        found.map(|(_, meaning)| *meaning)
+    }
+
     pub fn number(&self, least: u64, most: u64) -> Option<u64> {
         let expected = format!("a whole number from {least} to {most} is expected");
         if !self.value.is_number() {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tulle_node::capture::CaptureWish;
 use tulle_node::reset::{Removed, reset};
 use tulle_node::{Bounds, Node, NodeConfig};
+use tulle_server::objects::Objects;
 use tulle_server::{Server, ServerConfig};
 
 use super::config::Config;
@@ -21,10 +22,12 @@ use crate::commands::node::{self, default_workers};
 use crate::commands::server::not_started;
 use crate::exit::{Exit, Failure, Result};
 
-/// How long the node's goodbye may take, once no process is left.
 /// How long the calls of runs of Flows may take that are under way when it stops.
 const RUNS_REST_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the node's goodbye may take, once no process is left.
 const NODE_STOP_DEADLINE: Duration = Duration::from_secs(2);
+/// The file in `$TULLE_HOME` that a running `up` has locked.
+const LOCK: &str = "up.lock";
 /// The node of every `tulle up`.
 const NODE: &str = "local";
 /// How long the node waits for its own server.
@@ -90,7 +93,7 @@ impl Mesh {
             admin_listen: Some(admin),
             capture,
             keep_workloads: false,
-            starts_services: false,
+            starts_services: true,
             workers: workers.unwrap_or_else(default_workers),
             bounds,
         })
@@ -125,6 +128,11 @@ impl Mesh {
         }
     }
 
+    /// The objects of the mesh.
+    pub fn objects(&self) -> &Objects {
+        &self.server.objects
+    }
+
     /// Has runs of Flows begin nothing more: what they call is about to be stopped.
     pub async fn rest_runs(&self) {
         self.node.rest_runs(RUNS_REST_DEADLINE).await;
@@ -157,7 +165,7 @@ fn lock(home: &Path) -> Result<File> {
         Failure::new(format!("cannot use {}: {e}", home.display())).help("another folder: --home DIR")
     };
     crate::home::create(home)?;
-    let path = home.join("up.lock");
+    let path = home.join(LOCK);
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(cannot)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -170,10 +178,37 @@ fn lock(home: &Path) -> Result<File> {
     }
 }
 
+/// What a mesh keeps in its home. Others may keep things there, too.
+const KEPT: [&str; 6] = ["kubeconfig", "node", "server", "logs", "up.log", LOCK];
+
+/// Removes all that a mesh has kept, and what it has left on this host. Nothing runs with it any more.
+pub async fn forget(home: &Path) -> Result<()> {
+    let _lock = lock(home)?;
+    clean_up(home).await;
+    for path in KEPT.map(|name| home.join(name)) {
+        let removed =
+            if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        match removed {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Failure::new(format!("{} cannot be removed: {e}", path.display())));
+            }
+            _ => {}
+        }
+    }
+    // It goes where nothing else is in it.
+    let _ = std::fs::remove_dir(home);
+    Ok(())
+}
+
 /// Whether the ports that the file names are free, before anything is started.
 fn check_ports(config: &Config) -> Result<()> {
+    check_free(config, &BTreeSet::new())
+}
+
+/// Whether the ports that the file names are free, but for those that are its own services'.
+pub fn check_free(config: &Config, own: &BTreeSet<u16>) -> Result<()> {
     for service in config.services.iter().filter(|s| s.replicas > 0) {
-        for port in &service.ports {
+        for port in service.ports.iter().filter(|port| !own.contains(&port.target_port)) {
             if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port.target_port)) {
                 return Err(Failure::new(format!(
                     "port {} of service {} cannot be used: {error}",

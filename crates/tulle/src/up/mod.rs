@@ -2,27 +2,41 @@
 //! `tulle.yaml` as its children.
 
 mod check;
+mod client;
 mod command;
+mod complaints;
 pub mod config;
+pub mod control;
+mod detach;
 mod field;
 mod files;
 mod mesh;
 mod objects;
+mod plan;
 pub mod ports;
 mod protocol;
+mod reload;
 mod replica;
 mod screen;
+mod service;
 mod services;
+pub mod standing;
 mod suggest;
 mod users;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 
+use tokio::sync::Notify;
+
+pub use self::client::UpClient;
 pub use self::command::split;
+use self::control::Control;
 use self::mesh::Mesh;
-use self::replica::STOP_DEADLINE;
+pub use self::mesh::forget;
+use self::reload::Reload;
 use self::screen::Screen;
 use self::services::Services;
 use crate::commands::node::CaptureArg;
@@ -36,11 +50,17 @@ use crate::signals::Stop;
 SIGTERM, SIGINT (Ctrl-C), SIGQUIT and a terminal that is closed stop it all: services are drained and get SIGTERM, and \
 SIGKILL after 10 s; what `tulle run` has started, after its --stop-timeout. A second one kills.
 
+The file is followed: what changes in it starts anew, comes or goes, and the rest is not touched. So it is by `tulle up` \
+of the same file while it runs. `tulle ps` shows the processes, `tulle restart web` starts one anew.
+
 All fields of the file are in docs/up.md.")]
 pub struct UpArgs {
     /// The folder with the tulle.yaml, or the file itself
     #[arg(value_name = "DIR", default_value = ".")]
     path: PathBuf,
+    /// Run in the background: return when all services are ready
+    #[arg(short, long)]
+    detach: bool,
     /// How the services' connections get into the mesh
     #[arg(long, value_enum, default_value_t)]
     capture: CaptureArg,
@@ -57,6 +77,12 @@ pub async fn run(args: UpArgs) -> Result<()> {
     let mut config = config::load(&args.path)?;
     let warning = users::choose(&mut config)?;
     let home = args.home.path()?;
+    if changes_running(&home, &config).await? {
+        return Ok(());
+    }
+    if args.detach && !detach::is_detached() {
+        return detach::run(&home).await;
+    }
     let screen = std::sync::Arc::new(Screen::new(&config));
     let mut stop = Stop::new()?;
 
@@ -67,9 +93,26 @@ pub async fn run(args: UpArgs) -> Result<()> {
     mesh.introduce(&config, &screen);
     config.skipped.iter().chain(&warning).for_each(|line| screen.say(line));
     mesh.node.workloads().warn(warning.into_iter().collect());
-    let mut services = Services::new(&config, &mesh, &screen);
+    let (services, failed) = Services::start(Arc::new(config), &mesh, &screen);
+    let reload = Arc::new(Reload {
+        path: args.path,
+        services: services.clone(),
+        objects: mesh.objects().clone(),
+        screen: screen.clone(),
+        turn: Default::default(),
+    });
+    let down = Arc::new(Notify::new());
+    let control = Control::start(&home, &services, &reload, &down)?;
+    let all_ready = async {
+        services.all_are_ready().await;
+        mesh.node.services_have_come();
+        std::future::pending::<()>().await
+    };
     let outcome = tokio::select! {
-        outcome = services.run() => outcome,
+        outcome = services.run(failed) => outcome,
+        () = reload.follow() => Ok(()),
+        () = all_ready => Ok(()),
+        () = down.notified() => Ok(()),
         _ = stop.next() => Ok(()),
     };
     screen.say("stopping (Ctrl-C again kills everything)");
@@ -78,7 +121,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
         mesh.rest_runs().await;
         // What `tulle run` has started calls the services, more often than not.
         workloads.end_owned().await;
-        services.stop(STOP_DEADLINE).await;
+        services.stop().await;
     };
     tokio::select! {
         () = stopping => {}
@@ -87,7 +130,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
             tokio::join!(services.kill(), workloads.kill_owned());
         }
     }
-    drop(services);
+    drop((control, reload, services));
     drop(workloads);
     mesh.stop().await;
     if outcome.is_ok() {
@@ -98,4 +141,24 @@ pub async fn run(args: UpArgs) -> Result<()> {
         _ = stop.next() => {}
     }
     outcome
+}
+
+/// Has the mesh that runs with the same file do what this says now; `false`: it has another file.
+async fn changes_running(home: &Path, config: &config::Config) -> Result<bool> {
+    let client = UpClient::new(home);
+    // It may be about to start, or to end: its lock says the rest.
+    let Ok(status) = client.status().await else { return Ok(false) };
+    let absolute = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if absolute(&status.file) != absolute(&config.file) {
+        return Ok(false);
+    }
+    let said = client.reload().await?;
+    let said = if said.is_empty() { vec!["nothing has changed".to_owned()] } else { said };
+    crate::output::print(&format!(
+        "{} runs already (process {}): {}\n",
+        status.name,
+        status.pid,
+        said.join("; ")
+    ))?;
+    Ok(true)
 }

@@ -15,9 +15,14 @@ const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "tulle-up");
 
 /// Makes the store have what the file says; what was applied by hand stays.
 pub async fn apply(objects: &Objects, config: &Config) -> Result<()> {
+    put(objects, config).await?;
+    remove_others(objects, config).await
+}
+
+/// Makes, or changes, what the file describes.
+pub async fn put(objects: &Objects, config: &Config) -> Result<()> {
     let wanted = wanted(config);
-    let mut namespaces: BTreeSet<&str> = wanted.iter().filter_map(|(_, o)| namespace_of(o)).collect();
-    namespaces.insert(&config.namespace);
+    let namespaces = namespaces(&wanted, config);
     for namespace in &namespaces {
         objects.ensure_namespace(namespace).await.map_err(|e| failed("Namespace", namespace, &e))?;
     }
@@ -26,7 +31,13 @@ pub async fn apply(objects: &Objects, config: &Config) -> Result<()> {
         let put = objects.put(kind, namespace, object.clone(), &options()).await;
         put.map_err(|e| failed(kind.kind, name_of(object), &e))?;
     }
-    remove_others(objects, &wanted, &namespaces).await
+    Ok(())
+}
+
+fn namespaces<'a>(wanted: &'a [(&'static Kind, Value)], config: &'a Config) -> BTreeSet<&'a str> {
+    let mut namespaces: BTreeSet<&str> = wanted.iter().filter_map(|(_, o)| namespace_of(o)).collect();
+    namespaces.insert(&config.namespace);
+    namespaces
 }
 
 fn options() -> WriteOptions {
@@ -106,11 +117,9 @@ pub fn service(service: &Service, namespace: &str) -> Value {
 
 /// Removes what an earlier `up` made and the file no longer has: what refers to others first, namespaces last. What
 /// always is there goes back to what it is without `up`.
-async fn remove_others(
-    objects: &Objects,
-    wanted: &[(&'static Kind, Value)],
-    namespaces: &BTreeSet<&str>,
-) -> Result<()> {
+pub async fn remove_others(objects: &Objects, config: &Config) -> Result<()> {
+    let wanted = wanted(config);
+    let namespaces = namespaces(&wanted, config);
     // Nodes join, and leave, by themselves.
     let kinds = KINDS.iter().rev().filter(|kind| !kind.is_view() && kind.id != KindId::Node);
     for kind in kinds {

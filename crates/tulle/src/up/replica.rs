@@ -19,13 +19,14 @@ use tulle_node::workloads::{Port, UpstreamService, WorkloadSpec, Workloads, fill
 use tulle_sys::run_as::RunAs;
 
 use super::config::{Check, Config, Service};
-use super::screen::Screen;
+use super::service::Wanted;
+use super::services::Shared;
 use crate::exit::{Failure, Result};
 
 /// Lines of one process that wait to be printed; then it waits itself, as with any pipe.
 const LINES: usize = 16;
 
-/// How long a service may take to finish what is in flight, and again to end after SIGTERM.
+/// The longest that processes of an earlier `up` may take to end.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The variable by which many servers are told at which address to listen (Nuxt, SvelteKit's adapter for Node, Create React App).
@@ -37,25 +38,26 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub struct Replica {
     pub workload: WorkloadName,
     workloads: Arc<Workloads>,
+    stop_timeout: Duration,
     process: Option<Supervised>,
     /// Prints what it says, to its end.
     printing: Option<JoinHandle<()>>,
 }
 
-/// What a replica is called: as the service where there is only one.
+/// What a replica is called: the first as the service, where that is described with one alone.
 pub fn name(service: &Service, index: u32) -> String {
-    if service.replicas == 1 { service.name.clone() } else { format!("{}-{index}", service.name) }
+    if index == 0 && !service.is_numbered {
+        service.name.clone()
+    } else {
+        format!("{}-{index}", service.name)
+    }
 }
 
 impl Replica {
     /// Makes the replica a workload of the node and starts its process.
-    pub async fn start(
-        config: &Config,
-        service: &Service,
-        index: u32,
-        workloads: &Arc<Workloads>,
-        screen: Arc<Screen>,
-    ) -> Result<Self> {
+    pub async fn start(wanted: &Wanted, index: u32, shared: &Arc<Shared>) -> Result<Self> {
+        let Wanted { config, service, .. } = wanted;
+        let workloads = &shared.workloads;
         let name = name(service, index);
         let failed = |why: String| Failure::new(format!("service {}: {why}", service.name));
         let ports = ports(service, index).map_err(|e| failed(format!("there is no free port: {e}")))?;
@@ -91,20 +93,23 @@ impl Replica {
                 name_service: running.name_service,
                 run_as: service.run_as.clone(),
             },
-            grace: STOP_DEADLINE,
-            restart: true,
+            grace: service.stop_timeout,
+            stop_signal: service.stop_signal,
+            restart: service.restart,
         };
+        shared.listens.lock().insert(name.clone(), ports);
         let (events, received) = mpsc::channel(LINES);
-        let printing = Some(tokio::spawn(print(screen, service.name.clone(), name, received)));
+        let printing = Some(tokio::spawn(print(shared.clone(), service.name.clone(), name, received)));
         let process = Some(supervise(process, events, state));
-        Ok(Self { workload, workloads: workloads.clone(), process, printing })
+        let stop_timeout = service.stop_timeout;
+        Ok(Self { workload, workloads: workloads.clone(), stop_timeout, process, printing })
     }
 
     /// Peers stop sending, what is in flight finishes, the process gets SIGTERM, then SIGKILL.
-    pub async fn stop(&mut self, deadline: Duration) {
-        self.workloads.drain(&self.workload, deadline).await;
+    pub async fn stop(&mut self) {
+        self.workloads.drain(&self.workload, self.stop_timeout).await;
         if let Some(process) = self.process.take() {
-            process.stop(deadline).await;
+            process.stop(self.stop_timeout).await;
         }
         if let Some(printing) = self.printing.take() {
             let _ = printing.await;
@@ -170,7 +175,7 @@ fn spec(
         user: service.user.clone(),
         group: service.group.clone(),
         attached: false,
-        stop_timeout_ms: u64::try_from(STOP_DEADLINE.as_millis()).unwrap_or(u64::MAX),
+        stop_timeout_ms: u64::try_from(service.stop_timeout.as_millis()).unwrap_or(u64::MAX),
     }
 }
 
@@ -281,7 +286,8 @@ fn program(word: &str, directory: &Path) -> String {
     if word.contains('/') { directory.join(word).display().to_string() } else { word.to_owned() }
 }
 
-async fn print(screen: Arc<Screen>, service: String, replica: String, mut events: mpsc::Receiver<Event>) {
+async fn print(shared: Arc<Shared>, service: String, replica: String, mut events: mpsc::Receiver<Event>) {
+    let screen = &shared.screen;
     while let Some(event) = events.recv().await {
         match event {
             Event::Line { text, .. } => screen.output(&service, &replica, &text).await,
@@ -292,6 +298,9 @@ async fn print(screen: Arc<Screen>, service: String, replica: String, mut events
                     None => String::new(),
                 };
                 screen.state(&service, &replica, &format!("{exit}{next}"));
+                if restart_in.is_none() {
+                    shared.over.send_modify(|over| drop(over.insert(replica.clone(), exit)));
+                }
             }
         }
     }

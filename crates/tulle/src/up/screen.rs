@@ -5,6 +5,7 @@ use std::io::{IsTerminal, stdout};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
+use parking_lot::RwLock;
 use tulle_model::legible::legible;
 
 use super::config::Config;
@@ -34,16 +35,21 @@ const COLORS: [AnsiColor; 10] = [
 const MESH: &str = "tulle";
 
 pub struct Screen {
-    colors: HashMap<String, Style>,
-    width: usize,
+    layout: RwLock<Layout>,
     printer: Printer,
     is_terminal: bool,
     /// Whether colours are shown: ours, and those of services.
     colored: bool,
 }
 
-impl Screen {
-    pub fn new(config: &Config) -> Self {
+/// How the names of services are shown.
+struct Layout {
+    colors: HashMap<String, Style>,
+    width: usize,
+}
+
+impl Layout {
+    fn of(config: &Config) -> Self {
         let services = config.services.iter().zip(COLORS.iter().cycle());
         let colors = services.map(|(s, color)| (s.name.clone(), color.on_default())).collect();
         let widths = config.services.iter().map(|s| match s.replicas {
@@ -51,10 +57,26 @@ impl Screen {
             n => s.name.len() + 1 + (n - 1).to_string().len(),
         });
         let width = widths.max().unwrap_or(0).max(MESH.len());
+        Self { colors, width }
+    }
+}
+
+impl Screen {
+    pub fn new(config: &Config) -> Self {
+        let layout = RwLock::new(Layout::of(config));
         let is_terminal = stdout().is_terminal();
         let patience = if is_terminal { LAST_WORDS } else { PATIENCE };
         let colored = anstream::AutoStream::choice(&stdout()) != anstream::ColorChoice::Never;
-        Self { colors, width, printer: Printer::patient(stdout(), patience), is_terminal, colored }
+        Self { layout, printer: Printer::patient(stdout(), patience), is_terminal, colored }
+    }
+
+    /// Shows services as they are described now.
+    pub fn know(&self, config: &Config) {
+        *self.layout.write() = Layout::of(config);
+    }
+
+    fn width(&self) -> usize {
+        self.layout.read().width
     }
 
     /// A line of the mesh itself, broken to the terminal's width.
@@ -86,12 +108,12 @@ impl Screen {
     }
 
     fn style(&self, service: &str) -> Style {
-        self.colors.get(service).copied().unwrap_or_default()
+        self.layout.read().colors.get(service).copied().unwrap_or_default()
     }
 
     fn wrapped(&self, name: &str, style: Style, text: &str, text_style: Style) {
         let room =
-            terminal::width(stdout()).map(|width| width.saturating_sub(self.width + " │ ".len()).max(20));
+            terminal::width(stdout()).map(|width| width.saturating_sub(self.width() + " │ ".len()).max(20));
         // Reasons hold what a process said.
         for text in terminal::wrap(&legible(text), room, 2).lines() {
             let text = format!("{text_style}{text}{text_style:#}");
@@ -101,7 +123,7 @@ impl Screen {
 
     fn line(&self, name: &str, style: Style, text: &str) -> Vec<u8> {
         let reset = if text.contains('\x1b') { "\x1b[0m" } else { "" };
-        let line = format!("{style}{name:<width$} │{style:#} {text}{reset}\n", width = self.width);
+        let line = format!("{style}{name:<width$} │{style:#} {text}{reset}\n", width = self.width());
         // Each line by itself: a sequence that a process has begun and not ended would take the next ones away.
         if self.colored { line.into_bytes() } else { plain(&line).into_bytes() }
     }

@@ -75,7 +75,9 @@ fn sudo() -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::up::config::{Port, Service};
+    use tulle_node::supervise::Restart;
+
+    use crate::up::config::{Port, STOP_TIMEOUT, Service, Sources};
 
     #[test]
     fn commands_name_the_mesh_and_the_namespace() {
@@ -90,6 +92,10 @@ mod tests {
             command: vec!["x".to_owned()],
             ports,
             replicas: 1,
+            is_numbered: false,
+            restart: Restart::Always,
+            stop_timeout: STOP_TIMEOUT,
+            stop_signal: None,
             user: None,
             group: None,
             run_as: None,
@@ -103,6 +109,7 @@ mod tests {
         };
         let config = Config {
             file: "/mesh/tulle.yaml".into(),
+            sources: Sources::default(),
             folder: "/mesh".into(),
             name: "mesh".to_owned(),
             namespace: "shop".to_owned(),

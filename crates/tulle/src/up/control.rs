@@ -1,0 +1,166 @@
+//! What commands on the same host say to a running `tulle up`, and what it answers: HTTP with JSON on
+//! `$TULLE_HOME/up.sock`, which only its own user can open.
+//!
+//! | request | |
+//! |---|---|
+//! | `GET /v1/mesh` | an [`UpStatus`] |
+//! | `POST /v1/services/{name}` | a [`Do`]; answered when it is done |
+//! | `POST /v1/reload` | reads the file again; what changed, as lines |
+//! | `POST /v1/down` | stops it all, as SIGTERM does |
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path as Segment, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::net::UnixListener;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::reload::Reload;
+use super::services::{Services, Wish};
+use super::standing::{self, Standing};
+use crate::exit::{Failure, Result};
+
+/// The socket's name in `$TULLE_HOME`.
+const SOCKET: &str = "up.sock";
+/// How long what was asked of a service may take before who asks hears that it goes on.
+const DONE_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Where the socket of a home is.
+pub fn socket(home: &Path) -> PathBuf {
+    home.join(SOCKET)
+}
+
+/// What runs.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpStatus {
+    pub name: String,
+    pub namespace: String,
+    pub file: PathBuf,
+    pub pid: u32,
+    /// Whether all services were ready once.
+    pub started: bool,
+    pub processes: Vec<Standing>,
+}
+
+/// What is to be done with a service.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Do {
+    Start,
+    Stop,
+    Restart,
+    Scale(u32),
+}
+
+struct Served {
+    services: Arc<Services>,
+    reload: Arc<Reload>,
+    down: Arc<Notify>,
+}
+
+/// Serves until it is dropped. The socket goes with it.
+pub struct Control {
+    path: PathBuf,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Control {
+    /// `down` hears who wants all to stop.
+    pub fn start(
+        home: &Path,
+        services: &Arc<Services>,
+        reload: &Arc<Reload>,
+        down: &Arc<Notify>,
+    ) -> Result<Self> {
+        let path = socket(home);
+        let cannot = |e: std::io::Error| Failure::new(format!("cannot listen at {}: {e}", path.display()));
+        // One of an `up` that was killed; a live one has the lock on the home.
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(cannot(e)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path).map_err(cannot)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(cannot)?;
+        let served = Served { services: services.clone(), reload: reload.clone(), down: down.clone() };
+        let router = Router::new()
+            .route("/v1/mesh", get(mesh))
+            .route("/v1/services/{name}", post(service))
+            .route("/v1/reload", post(read_again))
+            .route("/v1/down", post(stop_all))
+            .with_state(Arc::new(served));
+        let serving = async move {
+            if let Err(e) = axum::serve(listener, router).await {
+                tracing::error!("commands are not answered any more: {e}");
+            }
+        };
+        Ok(Self { path, _task: AbortOnDropHandle::new(tokio::spawn(serving)) })
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+async fn mesh(State(served): State<Arc<Served>>) -> Json<UpStatus> {
+    let services = &served.services;
+    let config = services.config();
+    let processes = services.standings.lock().know(standing::of_all(services));
+    Json(UpStatus {
+        name: config.name.clone(),
+        namespace: config.namespace.clone(),
+        file: std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone()),
+        pid: std::process::id(),
+        started: services.has_started(),
+        processes,
+    })
+}
+
+async fn service(
+    State(served): State<Arc<Served>>,
+    Segment(name): Segment<String>,
+    Json(what): Json<Do>,
+) -> Response {
+    let wish = match what {
+        Do::Start => Wish::Start,
+        Do::Stop => Wish::Stop,
+        Do::Restart => Wish::Restart,
+        Do::Scale(replicas) => Wish::Scale(replicas),
+    };
+    let number = match served.services.wish(&name, wish) {
+        Ok(number) => number,
+        Err(why) => return refused(StatusCode::NOT_FOUND, &why),
+    };
+    match timeout(DONE_DEADLINE, served.services.fulfilled(&name, number)).await {
+        Ok(()) => Json(json!({ "done": true })).into_response(),
+        Err(_) => Json(json!({ "done": false })).into_response(),
+    }
+}
+
+async fn read_again(State(served): State<Arc<Served>>) -> Response {
+    match served.reload.now().await {
+        Ok(said) => Json(said).into_response(),
+        Err(why) => refused(StatusCode::BAD_REQUEST, &why),
+    }
+}
+
+async fn stop_all(State(served): State<Arc<Served>>) -> Json<serde_json::Value> {
+    served.down.notify_one();
+    Json(json!({ "pid": std::process::id() }))
+}
+
+fn refused(status: StatusCode, why: &str) -> Response {
+    (status, Json(json!({ "error": why }))).into_response()
+}

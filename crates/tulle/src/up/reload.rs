@@ -1,0 +1,144 @@
+//! A file that changes while its mesh runs: what it says now is carried out, and the rest is not touched.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::Mutex;
+use tokio::time::sleep;
+use tulle_server::objects::Objects;
+
+use super::config::{self, Config, Sources};
+use super::plan::{Change, plan};
+use super::screen::Screen;
+use super::services::Services;
+use super::{files, mesh, objects, users};
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_millis(300);
+/// For how long nothing may have changed before they are read: editors, and `git checkout`, write several.
+const QUIET: Duration = Duration::from_millis(150);
+
+/// Reads the file again, and has the mesh be as it says.
+pub struct Reload {
+    pub path: PathBuf,
+    pub services: Arc<Services>,
+    pub objects: Objects,
+    pub screen: Arc<Screen>,
+    /// One change at a time.
+    pub turn: Mutex<()>,
+}
+
+impl Reload {
+    /// Follows the files for as long as this is polled.
+    pub async fn follow(&self) {
+        let mut seen = look(&self.services.config().sources);
+        loop {
+            sleep(LOOK).await;
+            let mut now = look(&self.services.config().sources);
+            if now == seen {
+                continue;
+            }
+            loop {
+                sleep(QUIET).await;
+                let later = look(&self.services.config().sources);
+                if later == now {
+                    break;
+                }
+                now = later;
+            }
+            if let Err(why) = self.now().await {
+                self.screen.say("the change is not taken, and nothing is touched:");
+                let why = anstream::adapter::strip_str(&why).to_string();
+                why.lines().for_each(|line| self.screen.say(line));
+            }
+            // Others may belong to it now.
+            seen = look(&self.services.config().sources);
+        }
+    }
+
+    /// Returns what changed, when services that went have ended and others have begun to start.
+    ///
+    /// # Errors
+    /// Says what is wrong: then all is as before, but where the store fails.
+    pub async fn now(&self) -> Result<Vec<String>, String> {
+        let _turn = self.turn.lock().await;
+        let before = self.services.config();
+        let mut after = config::load(&self.path).map_err(|failure| failure.to_string())?;
+        users::choose(&mut after).map_err(|failure| failure.to_string())?;
+        let changes = plan(&before, &after)?;
+        let own: BTreeSet<u16> = self.services.shared.ports.borrow().keys().copied().collect();
+        mesh::check_free(&after, &own).map_err(|failure| failure.to_string())?;
+        let mut said: Vec<String> =
+            changes.iter().map(|(name, change)| format!("{name} {}", change.describe())).collect();
+        if resources(&before) != resources(&after) {
+            said.push("resources changed".to_owned());
+        }
+        // What only the sources say is taken, too.
+        self.screen.know(&after);
+        said.iter().for_each(|line| self.screen.say(line));
+        objects::put(&self.objects, &after).await.map_err(|failure| failure.to_string())?;
+        let after = Arc::new(after);
+        self.services.change(after.clone(), &changes);
+        let gone = changes.iter().filter(|(_, change)| *change == Change::Removed);
+        join_all(gone.map(|(name, _)| self.services.remove(name))).await;
+        // Last: what was under way to them has ended.
+        objects::remove_others(&self.objects, &after).await.map_err(|failure| failure.to_string())?;
+        Ok(said)
+    }
+}
+
+fn resources(config: &Config) -> Vec<&serde_json::Value> {
+    config.resources.iter().map(|resource| &resource.value).collect()
+}
+
+/// What tells one content of a file from another, without reading it: when it was written, its size, its number.
+type Mark = (PathBuf, Option<(i64, i64, u64, u64)>);
+
+fn look(sources: &Sources) -> Vec<Mark> {
+    let mark = |path: &Path| {
+        let known = fs::metadata(path).ok();
+        let known = known.map(|file| (file.mtime(), file.mtime_nsec(), file.size(), file.ino()));
+        (path.to_owned(), known)
+    };
+    let matching = sources.patterns.iter().flat_map(|(folder, pattern)| files::matching(folder, pattern));
+    sources.files.iter().cloned().chain(matching).map(|path| mark(&path)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_change_of_a_file_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tulle.yaml");
+        let sources = Sources {
+            files: vec![file.clone()],
+            patterns: vec![(folder.path().to_owned(), "*.r.yaml".to_owned())],
+        };
+        let mut before = look(&sources);
+        let mut is_other = || {
+            let now = look(&sources);
+            let is_other = now != before;
+            before = now;
+            is_other
+        };
+        fs::write(&file, "a").unwrap();
+        assert!(is_other() && !is_other());
+        // Of the same size, and as editors do it.
+        fs::write(folder.path().join("new"), "b").unwrap();
+        fs::rename(folder.path().join("new"), &file).unwrap();
+        assert!(is_other());
+        fs::write(folder.path().join("x.r.yaml"), "b").unwrap();
+        assert!(is_other());
+        fs::remove_file(folder.path().join("x.r.yaml")).unwrap();
+        assert!(is_other());
+        fs::remove_file(&file).unwrap();
+        assert!(is_other() && !is_other());
+    }
+}
