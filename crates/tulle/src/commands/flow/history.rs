@@ -98,6 +98,11 @@ fn render(history: &RunHistory, tasks: &[TaskOfRun], is_wide: bool) -> String {
     }
     let mut text = format!("{}\n", heading(&history.run));
     text.extend(times(&history.run).map(|times| times + "\n"));
+    let why = run_error(&history.run);
+    text.extend(why.as_ref().map(|why| format!("error: {}\n", legible(why))));
+    if let Some(output) = history.run["status"].get("output").filter(|_| is_wide) {
+        text += &format!("output: {}\n", legible(&output.to_string()));
+    }
     for WentBack { at, to } in history.retries() {
         text += &format!(
             "retried at {} from where it was at {}: calls in between that are not made again are shown as undone\n",
@@ -109,8 +114,11 @@ fn render(history: &RunHistory, tasks: &[TaskOfRun], is_wide: bool) -> String {
         text += &table.render();
     }
     let failed = tasks.iter().filter(|task| !task.state.is_over() || task.output.is_none());
-    for (task, error) in failed.filter_map(|task| Some((task, task.error.as_ref()?))) {
-        text += &format!("{}: {}\n", legible(&task.name), legible(&sentence(error)));
+    for (task, error) in failed.filter_map(|task| Some((task, sentence(task.error.as_ref()?)))) {
+        // The run's is above, and says where it comes from.
+        if why.as_ref() != Some(&error) {
+            text += &format!("{}: {}\n", legible(&task.name), legible(&error));
+        }
     }
     text
 }
@@ -155,6 +163,14 @@ fn times(run: &Value) -> Option<String> {
     Some(legible(&times).into_owned())
 }
 
+/// Why it has faulted: also where no task has, as its input is not as its schema says.
+fn run_error(run: &Value) -> Option<String> {
+    let error = run["status"].get("error")?;
+    // What another version writes is shown as it is.
+    let said = serde_json::from_value::<Fault>(error.clone()).map(|fault| sentence(&fault));
+    Some(said.unwrap_or_else(|_| error.to_string()))
+}
+
 /// `503 Communication Error: no such host (/do/0/pay)`: one line, also where the detail is the body of an answer, which has several.
 pub fn sentence(fault: &Fault) -> String {
     let detail = fault.detail.as_deref().map(in_one_line).filter(|detail| !detail.is_empty());
@@ -178,7 +194,7 @@ pub fn span(millis: Millis) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::gone_through::tests::{history, history_of, retried, whole};
+    use super::super::gone_through::tests::{RESERVE, answered, history, history_of, retried, whole};
     use super::*;
 
     #[tokio::test]
@@ -208,6 +224,49 @@ mod tests {
         let queued = history_of(whole).await;
         let text = render(&queued, &queued.tasks().await, false);
         assert_eq!(text, "run r1 of Flow shop/order: Queued, started by ann, calls as orders\n");
+    }
+
+    #[tokio::test]
+    async fn why_a_run_faulted_is_in_its_heading() {
+        let mut whole = whole();
+        let error = json!({
+            "type": "https://serverlessworkflow.io/spec/1.0.0/errors/validation", "status": 400,
+            "title": "Validation Error", "detail": "input: /n is not of type\n\"string\"", "instance": "/",
+        });
+        whole["entries"] = json!([]);
+        whole["run"]["status"] =
+            json!({ "state": "Faulted", "startedAt": "1970-01-01T00:00:01.000Z", "error": error });
+        let history = history_of(whole.clone()).await;
+        for is_wide in [false, true] {
+            let text = render(&history, &history.tasks().await, is_wide);
+            let why = "error: 400 Validation Error: input: /n is not of type \"string\" (/)";
+            assert_eq!(text.lines().filter(|line| *line == why).count(), 1, "{text}");
+        }
+        // A task's own is not said twice.
+        let fault = whole_fault();
+        whole["entries"] = json!([
+            self::whole()["entries"][0].clone(),
+            self::whole()["entries"][1].clone(),
+            answered(2020, 2, RESERVE, json!({ "Err": fault }), 503),
+        ]);
+        whole["run"]["status"]["error"] = fault;
+        let history = history_of(whole).await;
+        let text = render(&history, &history.tasks().await, false);
+        assert_eq!(text.matches("503 Communication Error").count(), 1, "{text}");
+    }
+
+    fn whole_fault() -> Value {
+        whole()["entries"][0]["event"]["Answered"]["result"]["Err"].clone()
+    }
+
+    #[tokio::test]
+    async fn what_came_of_a_run_is_shown_where_there_is_room() {
+        let mut whole = whole();
+        whole["run"]["status"] = json!({ "state": "Completed", "output": { "paid": true } });
+        let history = history_of(whole).await;
+        let tasks = history.tasks().await;
+        assert!(render(&history, &tasks, true).contains("\noutput: {\"paid\":true}\n"));
+        assert!(!render(&history, &tasks, false).contains("paid"));
     }
 
     #[test]
