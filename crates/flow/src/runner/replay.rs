@@ -1,11 +1,12 @@
 //! Takes a run through its history.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tulle_model::flow::fault::{Fault, FaultKind};
 use tulle_model::flow::history::{HistoryEntry, lasting};
-use tulle_model::flow::run::{Run, RunEvent, RunStep};
+use tulle_model::flow::run::{CallUnderWay, Run, RunEvent, RunStep};
 use tulle_model::flow::scope::RunInfo;
 use tulle_model::flow::workflow::Workflow;
 
@@ -25,17 +26,26 @@ pub struct Replay {
     run: Run,
     entries: Vec<HistoryEntry>,
     steps: Vec<RunStep>,
+    /// By the number of the entry with which they were given up.
+    given_up: BTreeMap<u32, Vec<CallUnderWay>>,
 }
 
 impl Replay {
     pub fn new(workflow: Arc<Workflow>, info: Arc<RunInfo>) -> Self {
         let begun = Run::begin_watched(workflow, info);
-        Self { run: begun.clone(), begun, entries: Vec::new(), steps: Vec::new() }
+        Self { run: begun.clone(), begun, entries: Vec::new(), steps: Vec::new(), given_up: BTreeMap::new() }
     }
 
     /// All of the history that was added.
     pub fn entries(&self) -> &[HistoryEntry] {
         &self.entries
+    }
+
+    /// The calls that were under way when the entry of that number came, and that nobody waits for since: whatever became of them is in
+    /// no entry.
+    pub fn given_up(&self, entry: usize) -> &[CallUnderWay] {
+        let number = u32::try_from(entry).ok();
+        number.and_then(|number| self.given_up.get(&number)).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Takes what comes next of the history.
@@ -51,12 +61,41 @@ impl Replay {
             self.steps.clear();
             from = 0;
         }
-        for (_, entry) in lasting(0, &self.entries[from..]) {
+        let first = u32::try_from(from).unwrap_or(u32::MAX);
+        for (number, entry) in lasting(first, &self.entries[from..]) {
             reach(&mut self.run, &entry.event, evaluator).await?;
+            note_given_up(&mut self.given_up, &self.run, number, entry);
             take(&mut self.run, entry);
         }
         self.steps.extend(self.run.take_steps());
+        if goes_back {
+            self.look_back(evaluator).await;
+        }
         Ok(())
+    }
+
+    /// Looks for calls that were given up before the run went back.
+    async fn look_back(&mut self, evaluator: &Evaluator) {
+        let retried = |(at, entry): (usize, &HistoryEntry)| {
+            matches!(entry.event, RunEvent::Retried { .. }).then_some(at)
+        };
+        for end in self.entries.iter().enumerate().filter_map(retried) {
+            let led = lasting(0, &self.entries[..end]);
+            let is_new = |(number, entry): &(u32, &HistoryEntry)| {
+                gives_up(&entry.event) && !self.given_up.contains_key(number)
+            };
+            let Some(last) = led.iter().rposition(is_new) else { continue };
+            let mut run = self.begun.clone();
+            for (number, entry) in &led[..=last] {
+                // What is not there any more may not be understood here: where the run is now is known all the same.
+                if reach(&mut run, &entry.event, evaluator).await.is_err() {
+                    self.given_up.entry(led[last].0).or_default();
+                    break;
+                }
+                note_given_up(&mut self.given_up, &run, *number, entry);
+                take(&mut run, entry);
+            }
+        }
     }
 
     /// The run as it is now, and what it has gone through.
@@ -71,6 +110,27 @@ impl Replay {
         }
         steps.extend(run.take_steps());
         (run, steps)
+    }
+}
+
+/// Whether nobody waits any more for the calls that were under way before it, without a word of what became of them. A run that goes
+/// back ([`RunEvent::Retried`]) was over before.
+fn gives_up(event: &RunEvent) -> bool {
+    matches!(event, RunEvent::Cancelled | RunEvent::GivenUp { .. })
+}
+
+/// Before the entry is taken, after [`reach`].
+fn note_given_up(
+    given_up: &mut BTreeMap<u32, Vec<CallUnderWay>>,
+    run: &Run,
+    number: u32,
+    entry: &HistoryEntry,
+) {
+    if gives_up(&entry.event) {
+        // What was cut off is in the entry itself.
+        let mut calls = run.calls_under_way();
+        calls.retain(|call| entry.cut_off.iter().all(|cut| cut.path != call.path));
+        given_up.insert(number, calls);
     }
 }
 

@@ -11,6 +11,7 @@ mod activation;
 mod advance;
 mod catch;
 mod composite;
+mod looked_at;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use serde_json::Value;
 
 pub use self::activation::AskId;
 use self::activation::{Activation, ActivationId, Ask, Body, Purpose, Stage};
+pub use self::looked_at::{CallUnderWay, HeldAnswer};
 use super::expression::{Expression, NESTING, Template};
 use super::fault::{Fault, FaultKind};
 use super::scope::{Locals, Millis, RunInfo, Scope};
@@ -424,13 +426,7 @@ impl Run {
             Purpose::Call => self.call(*id, ask.activation).map(Order::Call),
             _ => Some(Order::Timer { ask: *id, due: ask.due }),
         };
-        let is_held = |asked: &AskId| {
-            self.state.held.iter().any(|(_, event)| match event {
-                RunEvent::Answered { ask, .. } | RunEvent::Fired { ask } => ask == asked,
-                _ => false,
-            })
-        };
-        self.state.asks.iter().filter(|(id, _)| !is_held(id)).filter_map(order).collect()
+        self.state.asks.iter().filter(|(id, _)| !self.is_held(**id)).filter_map(order).collect()
     }
 
     /// It is over: nothing is waited for.

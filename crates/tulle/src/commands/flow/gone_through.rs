@@ -3,7 +3,7 @@
 #[cfg(test)]
 pub(super) mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use tokio::time::timeout;
 use tulle_flow::evaluator::{Evaluator, Evaluators};
 use tulle_flow::runner::Replay;
 use tulle_model::flow::fault::Fault;
-use tulle_model::flow::history::{CallRecord, HistoryEntry};
-use tulle_model::flow::run::{RunEvent, RunStep, RunStepKind};
+use tulle_model::flow::history::{CallRecord, HistoryEntry, lasting};
+use tulle_model::flow::run::{AskId, HeldAnswer, RunEvent, RunStep, RunStepKind};
 use tulle_model::flow::scope::{Millis, RunInfo};
 use tulle_model::flow::workflow::{Task, TaskKind, Workflow};
 
@@ -132,6 +132,12 @@ pub struct TaskOfRun {
     /// Its calls, one for each attempt: those that the run went back from, too, as they were made.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<CallOfTask>,
+    /// How many more it has made of which nothing else is known, as the run was cancelled meanwhile.
+    #[serde(skip)]
+    given_up: usize,
+    /// The call or timer that was asked for last.
+    #[serde(skip)]
+    asked: Option<AskId>,
 }
 
 /// A call, and what became of it.
@@ -196,8 +202,8 @@ impl RunHistory {
         if self.run["status"]["state"] == "Queued" && self.entries() == 0 {
             return Vec::new();
         }
-        let (_, steps) = self.replay.now(&self.evaluator).await;
-        let mut tasks = tasks(&self.workflow, &steps, self.replay.entries());
+        let (run, steps) = self.replay.now(&self.evaluator).await;
+        let mut tasks = tasks(&self.workflow, &steps, &self.replay, run.held_answers());
         // What it asked last may have no answer in this process.
         let last = tasks.iter().map(|task| task.changed).max().unwrap_or_default();
         let left = tasks.iter_mut().rev().filter(|task| self.is_over() && !task.state.is_over());
@@ -224,10 +230,11 @@ impl RunHistory {
 }
 
 /// What these steps say of each task, and what the history has of its calls.
-fn tasks(workflow: &Workflow, steps: &[RunStep], entries: &[HistoryEntry]) -> Vec<TaskOfRun> {
+fn tasks(workflow: &Workflow, steps: &[RunStep], replay: &Replay, held: Vec<HeldAnswer>) -> Vec<TaskOfRun> {
     let mut tasks: Vec<TaskOfRun> = Vec::new();
     let mut by_path: HashMap<Arc<str>, usize> = HashMap::new();
     let mut depths = Depths::default();
+    let answered = answered(replay.entries());
     for (number, step) in steps.iter().enumerate() {
         let of = workflow.task(step.task);
         let index = *by_path.entry(step.path.clone()).or_insert_with(|| {
@@ -239,14 +246,21 @@ fn tasks(workflow: &Workflow, steps: &[RunStep], entries: &[HistoryEntry]) -> Ve
         let over = |task: &mut TaskOfRun, state| {
             (task.state, task.ended, task.until) = (state, Some(step.at), None);
         };
+        // What follows of an answer may be looked at much later: the run was suspended, or gone back to there.
+        let answered = |task: &mut TaskOfRun| {
+            let at = task.asked.and_then(|ask| answered.get(&ask).copied());
+            task.ended = at.map_or(step.at, |at| at.min(step.at)).into();
+        };
         match &step.what {
             RunStepKind::Began { raw_input } => {
                 (task.state, task.ended, task.output) = (TaskState::Running, None, None);
                 task.attempts += 1;
                 task.input = Some(raw_input.clone());
+                task.asked = None;
             }
             RunStepKind::Skipped => over(task, TaskState::Skipped),
-            RunStepKind::Asked { input, .. } => {
+            RunStepKind::Asked { ask, input } => {
+                task.asked = Some(*ask);
                 let waits = matches!(of.kind, TaskKind::Wait(_));
                 task.state = if waits { TaskState::Waiting } else { TaskState::Calling };
                 task.input = Some(input.clone());
@@ -261,18 +275,33 @@ fn tasks(workflow: &Workflow, steps: &[RunStep], entries: &[HistoryEntry]) -> Ve
             }
             RunStepKind::Ended { output } => {
                 over(task, TaskState::Done);
+                answered(task);
                 task.output = Some(output.clone());
             }
             RunStepKind::Faulted { fault } => {
                 over(task, TaskState::Faulted);
+                answered(task);
                 task.error = Some(fault.clone());
             }
             RunStepKind::Stopped => over(task, TaskState::Stopped),
         }
     }
-    add_calls(workflow, entries, &mut tasks, by_path);
+    let behind = steps.len();
+    for (number, HeldAnswer { path, at, result }) in held.into_iter().enumerate() {
+        let Some(task) = by_path.get(&path).map(|index| &mut tasks[*index]) else { continue };
+        // It was answered before, or its time was up.
+        if !matches!(task.state, TaskState::Calling | TaskState::Waiting) {
+            continue;
+        }
+        (task.ended, task.changed) = (Some(at), (at, behind + number));
+        match result {
+            Ok(output) => (task.state, task.output, task.error) = (TaskState::Done, output, None),
+            Err(fault) => (task.state, task.error) = (TaskState::Faulted, Some(fault)),
+        }
+    }
+    add_calls(workflow, replay, &mut tasks, by_path);
     for task in &mut tasks {
-        let made = task.calls.len() + usize::from(task.state == TaskState::Calling);
+        let made = task.calls.len() + task.given_up + usize::from(task.state == TaskState::Calling);
         task.attempts = task.attempts.max(u32::try_from(made).unwrap_or(u32::MAX));
     }
     tasks
@@ -281,24 +310,26 @@ fn tasks(workflow: &Workflow, steps: &[RunStep], entries: &[HistoryEntry]) -> Ve
 /// Gives each task the calls that it has made. Where the run went back, some are of tasks that no step is about: they are undone.
 fn add_calls(
     workflow: &Workflow,
-    entries: &[HistoryEntry],
+    replay: &Replay,
     tasks: &mut Vec<TaskOfRun>,
     mut by_path: HashMap<Arc<str>, usize>,
 ) {
     // What was around an undone task may not have begun, either.
     let mut depths = Depths::of_all(workflow);
     let begun = tasks.len();
-    for entry in entries {
+    for (number, entry) in replay.entries().iter().enumerate() {
         if let RunEvent::Retried { .. } = entry.event {
             let were_done = tasks[begun..].iter_mut().filter(|task| task.ended == Some(task.changed.0));
             were_done.for_each(|task| task.changed.0 = entry.at);
         }
-        for (path, call) in calls_of(entry) {
+        let known = calls_of(entry).map(|(path, call)| (path, call.made.began, Some(call)));
+        let given_up = replay.given_up(number).iter().map(|call| (&call.path, call.ordered, None));
+        for (path, began, call) in known.chain(given_up) {
             let index = match by_path.get(path) {
                 Some(index) => *index,
                 None => {
                     let Some(of) = task_at(workflow, path) else { continue };
-                    let undone = TaskOfRun::new(of, path, call.made.began, &mut depths);
+                    let undone = TaskOfRun::new(of, path, began, &mut depths);
                     tasks.push(TaskOfRun { state: TaskState::Undone, ..undone });
                     by_path.insert(path.clone(), tasks.len() - 1);
                     tasks.len() - 1
@@ -309,9 +340,22 @@ fn add_calls(
                 task.ended = Some(entry.at);
                 task.changed = (entry.at, usize::MAX);
             }
-            task.calls.push(call);
+            match call {
+                Some(call) => task.calls.push(call),
+                None => task.given_up += 1,
+            }
         }
     }
+}
+
+/// When what was asked on the way to where the run is was over.
+fn answered(entries: &[HistoryEntry]) -> BTreeMap<AskId, Millis> {
+    let lasting = lasting(0, entries).into_iter();
+    let answered = lasting.filter_map(|(_, entry)| match entry.event {
+        RunEvent::Answered { ask, .. } | RunEvent::Fired { ask } => Some((ask, entry.at)),
+        _ => None,
+    });
+    answered.collect()
 }
 
 /// The calls that were over with an entry, each with its path.
@@ -358,6 +402,8 @@ impl TaskOfRun {
             error: None,
             until: None,
             calls: Vec::new(),
+            given_up: 0,
+            asked: None,
         }
     }
 }

@@ -173,3 +173,108 @@ async fn a_run_that_is_queued_has_begun_nothing() {
     (whole["entries"], whole["run"]["status"]) = (json!([]), json!({ "state": "Queued", "entries": 0 }));
     assert_eq!(history_of(whole).await.tasks().await, []);
 }
+
+/// Each task's name, state and attempts.
+fn told(tasks: &[TaskOfRun]) -> Vec<(&str, &str, u32)> {
+    tasks.iter().map(|task| (&*task.name, task.state.word(), task.attempts)).collect()
+}
+
+#[tokio::test]
+async fn calls_under_way_when_a_run_was_cancelled_are_tried() {
+    let mut whole = whole();
+    let entries = whole["entries"].as_array_mut().unwrap();
+    entries.push(json!({ "at": 8000, "event": "Cancelled" }));
+    let cancelled = history_of(whole.clone()).await;
+    assert_eq!(told(&cancelled.tasks().await)[9], ("last", "stopped", 1));
+    // Gone back to the second attempt of the first call, which is under way when it is cancelled again.
+    let entries = whole["entries"].as_array_mut().unwrap();
+    entries.push(json!({ "at": 9000, "event": { "Retried": { "entries": 2, "number": 1 } } }));
+    entries.push(json!({ "at": 9500, "event": "Cancelled" }));
+    entries.push(json!({ "at": 9900, "event": { "Retried": { "entries": 2, "number": 2 } } }));
+    let retried = history_of(whole.clone()).await;
+    let tasks = retried.tasks().await;
+    let expected = [
+        ("safe", "retrying", 1),
+        ("reserve", "calling", 4),
+        ("ask[0]", "undone", 1),
+        ("ask[1]", "undone", 1),
+        ("last", "undone", 1),
+    ];
+    assert_eq!(told(&tasks), expected);
+    assert_eq!((tasks[4].started, tasks[4].ended, tasks[4].changed.0), (7040, Some(8000), 9000));
+    assert_eq!((tasks[4].depth, tasks[4].calls.len()), (0, 0));
+    // The same where it is read bit by bit.
+    let later = whole["entries"].as_array_mut().unwrap().split_off(1);
+    let mut history = history_of(whole.clone()).await;
+    for entry in later {
+        let part = json!({ "run": whole["run"], "entries": [entry] });
+        history.add(serde_json::from_value(part).unwrap()).await.unwrap();
+    }
+    assert_eq!(history.tasks().await, tasks);
+}
+
+#[tokio::test]
+async fn a_call_that_was_cut_off_by_the_end_is_counted_once() {
+    let mut whole = whole();
+    let cut = json!({ "path": "/do/4/last", "began": 7050, "method": "GET", "endpoint": "http://mail/" });
+    let entries = whole["entries"].as_array_mut().unwrap();
+    entries.push(json!({ "at": 8000, "event": "Cancelled", "cutOff": [cut] }));
+    entries.push(json!({ "at": 9000, "event": { "Retried": { "entries": 6, "number": 1 } } }));
+    assert_eq!(told(&history_of(whole).await.tasks().await)[9], ("last", "calling", 2));
+}
+
+#[tokio::test]
+async fn what_is_over_while_a_run_is_suspended_is_shown() {
+    let mut whole = whole();
+    let fault = whole["entries"][0]["event"]["Answered"]["result"]["Err"].clone();
+    let suspended = json!({ "at": 2015, "event": "Suspended" });
+    for (at, answer, state) in [
+        (2, whole["entries"][2].clone(), "done"),
+        (2, answered(2020, 2, RESERVE, json!({ "Err": fault }), 503), "faulted"),
+        (5, whole["entries"][5].clone(), "done"),
+    ] {
+        let mut suspended_run = whole.clone();
+        let entries = suspended_run["entries"].as_array_mut().unwrap();
+        entries.truncate(at);
+        entries.extend([suspended.clone(), answer.clone()]);
+        suspended_run["run"]["status"]["state"] = "Suspended".into();
+        let tasks = history_of(suspended_run).await.tasks().await;
+        let last = tasks.last().unwrap();
+        let attempts = if at == 2 { 2 } else { 1 };
+        assert_eq!((last.state.word(), last.attempts), (state, attempts), "{}", last.name);
+        assert_eq!((last.ended, last.changed.0), (answer["at"].as_u64(), answer["at"].as_u64().unwrap()));
+        assert_eq!((last.output.is_some(), last.error.is_some()), (state == "done", state == "faulted"));
+    }
+    // What was under way before it is, still.
+    let entries = whole["entries"].as_array_mut().unwrap();
+    entries.truncate(2);
+    entries.push(suspended);
+    assert_eq!(told(&history_of(whole).await.tasks().await)[1], ("reserve", "calling", 2));
+}
+
+#[tokio::test]
+async fn a_call_takes_until_it_is_answered() {
+    let took = async |whole: Value, name: &str| {
+        let tasks = history_of(whole).await.tasks().await;
+        let task = tasks.into_iter().find(|task| &*task.name == name).unwrap();
+        (task.state.word(), task.ended.map(|ended| ended - task.started))
+    };
+    let mut rested = whole();
+    let entries = rested["entries"].as_array_mut().unwrap();
+    entries.truncate(3);
+    entries.insert(2, json!({ "at": 2015, "event": "Suspended" }));
+    entries.push(json!({ "at": 60_000, "event": "Resumed" }));
+    assert_eq!(took(rested, "reserve").await, ("done", Some(1020)));
+    // Gone back to where `one[1]` began: what came of the call before it was looked at after that.
+    let mut retried = whole();
+    retried["workflow"]["use"]["functions"]["ask"]["output"] = json!({ "as": "${ . }" });
+    let entries = retried["entries"].as_array_mut().unwrap();
+    entries.push(json!({ "at": 90_000, "event": { "Retried": { "entries": 4, "number": 1 } } }));
+    assert_eq!(took(retried, "ask[0]").await, ("done", Some(10)));
+    // So does a wait.
+    let mut waited = whole();
+    let entries = waited["entries"].as_array_mut().unwrap();
+    entries.insert(5, json!({ "at": 3000, "event": "Suspended" }));
+    entries.push(json!({ "at": 90_000, "event": "Resumed" }));
+    assert_eq!(took(waited, "nap").await, ("done", Some(5000)));
+}
