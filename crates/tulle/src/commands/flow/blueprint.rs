@@ -49,6 +49,8 @@ pub struct Case {
 pub struct Caught {
     /// Which of them, and how it is tried again.
     pub does: String,
+    #[serde(skip)]
+    pub is_retried: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Step>,
 }
@@ -98,7 +100,8 @@ impl DocumentReader<'_> {
             }
             () if has("try") => {
                 let handler = self.list(&task["catch"]["do"], &format!("{reference}/catch/do"));
-                let catch = Caught { does: self.caught(&task["catch"]), steps: handler };
+                let is_retried = task["catch"].get("retry").is_some();
+                let catch = Caught { does: self.caught(&task["catch"]), is_retried, steps: handler };
                 Step { task: "try", steps: inner("try"), catch: Some(catch), ..step }
             }
             () if has("raise") => Step { task: "raise", does: self.error(&task["raise"]["error"]), ..step },

@@ -106,7 +106,11 @@ impl Chart {
                     chart.edge(id, &first, "");
                 });
                 if let Some(catch) = &step.catch {
-                    let first = self.list(&catch.steps, then);
+                    let first = match catch.steps.is_empty() && catch.is_retried {
+                        // At the end of its retries it lets the error through.
+                        true => id.to_owned(),
+                        false => self.list(&catch.steps, then),
+                    };
                     self.edges.push(format!("{id} -. \"{}\" .-> {first}", text(&catch.does)));
                 }
             }
@@ -173,6 +177,23 @@ mod tests {
         let (frames, edges) = diagram.rsplit_once("  end\n").unwrap();
         assert!(!frames.contains("-->") && !frames.contains(".->"), "{frames}");
         assert!(!edges.contains("subgraph") && edges.contains("n10 --> n5\n"), "{edges}");
+    }
+
+    #[test]
+    fn what_is_tried_again_leads_back() {
+        let call =
+            serde_json::json!({ "call": "http", "with": { "method": "get", "endpoint": "http://a/" } });
+        let diagram = |catch: serde_json::Value| {
+            let steps = serde_json::json!([{ "safe": { "try": [{ "ask": call }], "catch": catch } }, { "last": call }]);
+            render(&blueprint::steps(&serde_json::json!({ "do": steps })))
+        };
+        let retry = serde_json::json!({ "delay": { "seconds": 1 }, "limit": { "attempt": { "count": 5 } } });
+        let drawn = diagram(serde_json::json!({ "retry": retry }));
+        assert!(drawn.contains("n1 -. \"any error, tried again 5 times, 1s apart\" .-> n1\n"), "{drawn}");
+        // Without a retry it goes on; where there is something to do, that is done at last.
+        assert!(diagram(serde_json::json!({})).contains("n1 -. \"any error\" .-> n2\n"));
+        let drawn = diagram(serde_json::json!({ "retry": retry, "do": [{ "mend": call }] }));
+        assert!(drawn.contains("1s apart\" .-> n5\n") && drawn.contains("n5[\"mend"), "{drawn}");
     }
 
     #[test]
