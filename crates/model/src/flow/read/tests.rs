@@ -1,6 +1,7 @@
 //! Documents, read and refused.
 
 mod accepted;
+mod documented;
 mod properties;
 mod refused;
 mod refused_calls;
