@@ -117,7 +117,7 @@ pub async fn list(args: RunsArgs) -> Result<()> {
     };
     let mut runs: Vec<_> =
         runs.into_iter().filter(|run| is_wanted(run, &args.state, args.since, now)).collect();
-    runs.sort_by_key(|run| std::cmp::Reverse(run["status"]["startedAt"].as_str().unwrap_or("~").to_owned()));
+    sort_by_age(&mut runs);
     match args.output {
         ReportFormat::Json => return print_json(&json!({ "runs": runs })),
         ReportFormat::Yaml => return print_yaml(&json!({ "runs": runs })),
@@ -168,6 +168,17 @@ fn flow_in<'f>(text: &'f str, scope: &ScopeArgs) -> Result<(Option<&'f str>, &'f
     };
     Err(Failure::input(format!("{other} and `{text}` say two different namespaces"))
         .help("leave one of them out"))
+}
+
+/// The youngest first. One that waits for its turn has no time of its own as yet, but when it was made, to the second; those of one
+/// second are told apart by their names, which are made in this order.
+fn sort_by_age(runs: &mut [Value]) {
+    runs.sort_by_cached_key(|run| {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let made = &run["metadata"];
+        let began = run["status"].get("startedAt").unwrap_or(&made["creationTimestamp"]);
+        std::cmp::Reverse((text(began), text(&made["name"])))
+    });
 }
 
 fn is_wanted(run: &Value, states: &[ShownState], since: Option<Duration>, now: Timestamp) -> bool {
@@ -267,6 +278,28 @@ mod tests {
             let wanted = [&young, &old].map(|run| is_wanted(run, states, since, now));
             assert_eq!(wanted, expected, "{states:?} {since:?}");
         }
+    }
+
+    #[test]
+    fn the_youngest_run_is_the_first() {
+        let run = |name: &str, made: &str, began: Option<&str>| json!({ "metadata": { "name": name, "creationTimestamp": made }, "status": { "startedAt": began } });
+        let queued = |name: &str, made: &str| {
+            let mut run = run(name, made, None);
+            run["status"] = json!({ "state": "Queued" });
+            run
+        };
+        let (early, late) = ("2026-01-01T00:00:01Z", "2026-01-01T00:00:09Z");
+        let mut runs = vec![
+            run("a", early, Some("2026-01-01T00:00:01.500Z")),
+            queued("b", early),
+            queued("c", late),
+            queued("d", late),
+            run("e", late, Some("2026-01-01T00:00:09.100Z")),
+            run("f", late, Some("2026-01-01T00:00:09.900Z")),
+        ];
+        sort_by_age(&mut runs);
+        let names: Vec<_> = runs.iter().map(|run| run["metadata"]["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["d", "c", "f", "e", "b", "a"]);
     }
 
     #[test]
