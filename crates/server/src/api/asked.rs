@@ -16,6 +16,12 @@ pub(super) async fn ask(api: &Api, user: Option<&User>, head: &str, body: &str) 
 
 /// The same, for what is no JSON.
 pub(super) async fn ask_for_text(api: &Api, user: Option<&User>, head: &str, body: &str) -> (u16, String) {
+    let (head, body) = ask_for_all(api, user, head, body).await;
+    (head[9..12].parse().unwrap(), body)
+}
+
+/// The answer's head and body, as they are.
+pub(super) async fn ask_for_all(api: &Api, user: Option<&User>, head: &str, body: &str) -> (String, String) {
     let (mut near, far) = tokio::io::duplex(64 << 10);
     let (line, headers) = head.split_once('\n').unwrap_or((head, ""));
     let headers: String = headers.lines().map(|header| format!("{header}\r\n")).collect();
@@ -32,5 +38,5 @@ pub(super) async fn ask_for_text(api: &Api, user: Option<&User>, head: &str, bod
     served.unwrap();
     read.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head[9..12].parse().unwrap(), body.to_owned())
+    (head.to_owned(), body.to_owned())
 }

@@ -3,8 +3,10 @@
 use serde_json::Value;
 use tulle_model::compile::{foretell, foretell_name, services_of_route};
 use tulle_model::kinds::authorization_policy::{InNamespace, unmatched};
+use tulle_model::name::NamespacedName;
 use tulle_model::registry::{Kind, KindId};
 
+use crate::flows::Flows;
 use crate::objects::{ObjectError, Objects, Page};
 
 /// With so many other routes of each kind a route is compared: what is said is true whatever others there are, and a
@@ -31,6 +33,19 @@ pub(super) async fn of_name(
     let other = if kind.id == KindId::Flow { KindId::Service } else { KindId::Flow };
     let found = objects.get(other.kind(), namespace, name).await?;
     Ok(Vec::from_iter(found.and_then(|found| foretell_name(kind.id, object, &found))))
+}
+
+/// What becomes of runs where an object is deleted: those of a Flow, and of all Flows in a Namespace.
+pub(super) fn runs_lost(flows: &Flows, kind: &Kind, namespace: &str, name: &str) -> Vec<String> {
+    let (of, flow) = match kind.id {
+        KindId::Flow => (namespace, Some(name)),
+        KindId::Namespace => (name, None),
+        _ => return Vec::new(),
+    };
+    let goes =
+        |found: &NamespacedName| *found.namespace == *of && flow.is_none_or(|flow| *found.name == *flow);
+    let tallies = flows.tallies();
+    tallies.iter().filter(|(flow, _)| goes(flow)).filter_map(|(flow, tally)| tally.lost_with(flow)).collect()
 }
 
 /// Where a route does nothing, and what it takes from others.

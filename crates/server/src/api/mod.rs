@@ -194,6 +194,7 @@ impl Api {
         let write = WriteRequest {
             caller,
             objects: &self.objects,
+            flows: self.views.flows(),
             target,
             query: &query,
             headers: &request.headers,

@@ -13,6 +13,7 @@ use super::render::Rendering;
 use super::reply::{self, Reply};
 use super::selector::Selector;
 use super::status::Failure;
+use crate::flows::Flows;
 use crate::objects::patch::{self, Patch};
 use crate::objects::{
     DeleteOptions, ObjectError, Objects, Part, UnknownFields, WriteOptions, Written, check_deletable,
@@ -22,6 +23,7 @@ use crate::objects::{
 pub(super) struct WriteRequest<'a> {
     pub(super) caller: &'a Caller,
     pub(super) objects: &'a Objects,
+    pub(super) flows: &'a Flows,
     pub(super) target: &'a Target,
     pub(super) query: &'a Query,
     pub(super) headers: &'a HeaderMap,
@@ -97,16 +99,21 @@ impl WriteRequest<'_> {
         let options = self.delete_options(content)?;
         let (kind, namespace) = (self.target.kind, self.target.namespace());
         self.caller.check_comes_back(kind, name)?;
+        // They go as soon as it is gone.
+        let warnings = foretold::runs_lost(self.flows, kind, namespace, name);
         let deleted = self.objects.delete(kind, namespace, name, &options).await?;
         if !options.dry_run {
             self.caller.deleted(kind, &deleted.object, deleted.gone).await;
         }
         // As in Kubernetes, a Service that is gone is shown once more.
-        if !deleted.gone || kind.id == KindId::Service {
+        let mut response = if !deleted.gone || kind.id == KindId::Service {
             let shown = self.caller.visible("get", self.target, name, deleted.object);
-            return Ok(reply::json(StatusCode::OK, &self.rendering.object(kind, shown)));
-        }
-        Ok(self::deleted(kind, name, &deleted.object))
+            reply::json(StatusCode::OK, &self.rendering.object(kind, shown))
+        } else {
+            self::deleted(kind, name, &deleted.object)
+        };
+        reply::warn(&mut response, &warnings);
+        Ok(response)
     }
 
     /// `DELETE` of all objects that the selectors match.
@@ -116,7 +123,7 @@ impl WriteRequest<'_> {
         let kind = self.target.kind;
         let named = named_by_selector(self.target, "list", self.query).unwrap_or_default();
         let list = self.objects.list(kind, self.target.namespace.as_deref()).await?;
-        let mut items = Vec::new();
+        let (mut items, mut warnings) = (Vec::new(), Vec::new());
         let text =
             |object: &Value, field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
         let chosen: Vec<Value> = list.items.into_iter().filter(|object| selector.matches(object)).collect();
@@ -125,11 +132,13 @@ impl WriteRequest<'_> {
         chosen.iter().try_for_each(|object| self.caller.check_comes_back(kind, &text(object, "name")))?;
         for object in chosen {
             let (namespace, name) = (text(&object, "namespace"), text(&object, "name"));
+            let lost = foretold::runs_lost(self.flows, kind, &namespace, &name);
             match self.objects.delete(kind, &namespace, &name, &options).await {
                 Ok(deleted) => {
                     if !options.dry_run {
                         self.caller.deleted(kind, &deleted.object, deleted.gone).await;
                     }
+                    warnings.extend(lost);
                     items.push(self.caller.visible("list", self.target, &named, deleted.object));
                 }
                 // Somebody else was faster.
@@ -138,7 +147,9 @@ impl WriteRequest<'_> {
             }
         }
         let metadata = json!({ "resourceVersion": self.objects.revision().await?.to_string() });
-        Ok(reply::json(StatusCode::OK, &self.rendering.list(kind, items, metadata)))
+        let mut response = reply::json(StatusCode::OK, &self.rendering.list(kind, items, metadata));
+        reply::warn(&mut response, &warnings);
+        Ok(response)
     }
 
     /// What an attempt at a write wants.

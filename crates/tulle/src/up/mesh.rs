@@ -72,7 +72,12 @@ impl Mesh {
         };
         let (links, admin) = (choose("links", LINKS_PORT), choose("metrics", ADMIN_PORT));
         let server = Server::start(server_config).await.map_err(|e| not_started(&e))?;
-        objects::apply(&server.objects, config).await?;
+        let runs = server.views().flows().tallies();
+        for flow in objects::apply(&server.objects, config).await? {
+            if let Some(lost) = runs.get(&flow).and_then(|runs| runs.lost_with(&flow)) {
+                tracing::warn!("the file has no Flow {flow} any more: {lost}");
+            }
+        }
 
         let token = match server.local_join_token(vec!["*".to_owned()]).await {
             Ok(token) => Some(token.text),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use tulle_model::compile::slices::own_service;
+use tulle_model::name::NamespacedName;
 use tulle_model::registry::{KINDS, Kind, KindId};
 use tulle_server::objects::{DEFAULT_NAMESPACE, Objects, WriteOptions};
 
@@ -13,8 +14,8 @@ use crate::exit::{Exit, Failure, Result};
 /// Marks what `tulle up` made, so that the next one removes what is no more in its file.
 const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "tulle-up");
 
-/// Makes the store have what the file says; what was applied by hand stays.
-pub async fn apply(objects: &Objects, config: &Config) -> Result<()> {
+/// Makes the store have what the file says; what was applied by hand stays. Returns the Flows that are gone.
+pub async fn apply(objects: &Objects, config: &Config) -> Result<Vec<NamespacedName>> {
     put(objects, config).await?;
     remove_others(objects, config).await
 }
@@ -116,10 +117,11 @@ pub fn service(service: &Service, namespace: &str) -> Value {
 }
 
 /// Removes what an earlier `up` made and the file no longer has: what refers to others first, namespaces last. What
-/// always is there goes back to what it is without `up`.
-pub async fn remove_others(objects: &Objects, config: &Config) -> Result<()> {
+/// always is there goes back to what it is without `up`. Returns the Flows that were removed.
+pub async fn remove_others(objects: &Objects, config: &Config) -> Result<Vec<NamespacedName>> {
     let wanted = wanted(config);
     let namespaces = namespaces(&wanted, config);
+    let mut flows = Vec::new();
     // Nodes join, and leave, by themselves.
     let kinds = KINDS.iter().rev().filter(|kind| !kind.is_view() && kind.id != KindId::Node);
     for kind in kinds {
@@ -148,9 +150,12 @@ pub async fn remove_others(objects: &Objects, config: &Config) -> Result<()> {
                 Err(error) if error.is_not_found() => {}
                 removed => removed.map_err(|e| failed(kind.kind, name, &e))?,
             }
+            if kind.id == KindId::Flow {
+                flows.push(NamespacedName::new(namespace, name));
+            }
         }
     }
-    Ok(())
+    Ok(flows)
 }
 
 /// Whether `up` made it. Copies that people make of its objects have the label, too, and stay.
@@ -260,6 +265,18 @@ mod tests {
 
     async fn mesh(objects: &Objects) -> Value {
         objects.require(KindId::Mesh.kind(), "", "default").await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn flows_that_go_are_named() {
+        let objects = objects().await;
+        let flow = "---\napiVersion: tulle.dev/v1alpha1\nkind: Flow\nmetadata: {name: order, namespace: default}\n\
+                    spec: {workflow: {document: {dsl: 1.0.3, namespace: a, name: b, version: 0.1.0}, do: []}}\n";
+        up(&objects, flow).await;
+        let without = read("services:\n  web: {command: x, port: 80}\n").unwrap();
+        let gone = apply(&objects, &without).await.unwrap();
+        assert_eq!(gone, [NamespacedName::new("default", "order")]);
+        assert_eq!(apply(&objects, &without).await.unwrap(), []);
     }
 
     #[tokio::test]

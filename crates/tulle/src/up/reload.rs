@@ -87,7 +87,10 @@ impl Reload {
         let gone = changes.iter().filter(|(_, change)| *change == Change::Removed);
         join_all(gone.map(|(name, _)| self.services.remove(name))).await;
         // Last: what was under way to them has ended.
-        objects::remove_others(&self.objects, &after).await.map_err(|failure| failure.to_string())?;
+        let flows = objects::remove_others(&self.objects, &after).await;
+        for flow in flows.map_err(|failure| failure.to_string())? {
+            self.screen.say(&format!("the Flow {flow} is gone, and all its runs with it"));
+        }
         Ok(said)
     }
 }

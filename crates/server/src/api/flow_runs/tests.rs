@@ -5,7 +5,7 @@ use tulle_model::flow::fault::FaultKind;
 use tulle_model::rbac::ADMINISTRATORS;
 
 use super::super::Api;
-use super::super::asked::{ask, ask_for_text};
+use super::super::asked::{ask, ask_for_all, ask_for_text};
 use super::super::user::User;
 use super::*;
 use crate::flows::{Append, NewRunner, RunnerNote, Then};
@@ -343,4 +343,28 @@ async fn a_flow_of_the_same_name_has_no_runs_of_the_one_before() {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), gone).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_deletes_a_flow_is_told_of_its_runs() {
+    let shop = Shop::new().await;
+    let _told = shop.runner().await;
+    let start = format!("POST {FLOWS}/order/run");
+    let (_, first) = shop.ask(&start, "").await;
+    shop.end(name_of(&first), Outcome::Cancelled).await;
+    for _ in 0..2 {
+        shop.ask(&start, "").await;
+    }
+    let warned = async |head: &str| {
+        let root = user("root", ADMINISTRATORS);
+        let (head, _) = ask_for_all(&shop.api, Some(&root), head, "").await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        let warnings = head.lines().filter_map(|line| line.strip_prefix("warning: 299 - "));
+        warnings.map(|warning| warning.trim().to_owned()).collect::<Vec<_>>()
+    };
+    let told = "\"the runs of the Flow shop/order go with it: 2 under way are cancelled, and 3 in all are forgotten\"";
+    assert_eq!(warned(&format!("DELETE {FLOWS}/refund")).await, [""; 0]);
+    assert_eq!(warned(&format!("DELETE {FLOWS}?dryRun=All")).await, [told]);
+    assert_eq!(warned("DELETE /api/v1/namespaces/shop?dryRun=All").await, [told]);
+    assert_eq!(warned(&format!("DELETE {FLOWS}/order")).await, [told]);
 }

@@ -28,6 +28,23 @@ pub struct FlowTally {
     pub refused: u64,
 }
 
+impl FlowTally {
+    /// What becomes of its runs where the Flow of that name is deleted; `None`: there are none.
+    pub fn lost_with(&self, flow: &NamespacedName) -> Option<String> {
+        let are = |count: usize| if count == 1 { "is" } else { "are" };
+        let under_way = self.open.saturating_add(self.queued);
+        let all = under_way.saturating_add(self.over);
+        let cancelled = match under_way {
+            0 => String::new(),
+            count => format!("{count} under way {} cancelled, and ", are(count)),
+        };
+        let told = || {
+            format!("the runs of the Flow {flow} go with it: {cancelled}{all} in all {} forgotten", are(all))
+        };
+        (all > 0).then(told)
+    }
+}
+
 impl Board {
     pub(in crate::flows) fn tally(&mut self, flow: &NamespacedName) -> &mut FlowTally {
         self.flows.entry(flow.clone()).or_default()
