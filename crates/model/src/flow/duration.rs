@@ -48,7 +48,12 @@ pub fn read(value: &Value) -> Result<Duration, String> {
             bounded(Duration::from_millis(sum))
         }
         Value::String(text) => read_text(text),
-        other => Err(format!("{}; e.g. `seconds: 30`, or `PT30S`", mismatch("a duration", other))),
+        other => {
+            // Seconds are what is meant, most likely.
+            let seconds = other.as_u64().unwrap_or(30);
+            let mismatch = mismatch("a duration", other);
+            Err(format!("{mismatch}; e.g. `PT{seconds}S`, or `{{seconds: {seconds}}}`"))
+        }
     }
 }
 

@@ -10,8 +10,17 @@ use crate::flow::unsupported::Unsupported;
 use crate::flow::workflow::{HttpCall, HttpOutput, TaskKind};
 use crate::validate::field::{Code, Field, Read, Unreadable, shown};
 use crate::validate::structure::mismatch;
-use crate::validate::suggest::did_you_mean;
+use crate::validate::suggest::{closest, did_you_mean};
 use crate::validate::syntax::header_name_problem;
+
+/// The methods that are asked for mostly.
+const METHODS: [&str; 7] = ["get", "head", "post", "put", "patch", "delete", "options"];
+
+/// The method that was meant, of one that is mistyped. Any other word may be a method, too.
+fn mistyped(method: &str) -> Option<&'static str> {
+    let meant = if is_expression(method) { None } else { closest(method, METHODS) };
+    meant.filter(|meant| !meant.eq_ignore_ascii_case(method))
+}
 
 impl Reader<'_> {
     /// `field` is what names the function.
@@ -76,6 +85,14 @@ impl Reader<'_> {
             if !is_expression(text) && (text.is_empty() || header_name_problem(text).is_some()) {
                 return reader
                     .invalid(field, format!("{} is no method of HTTP, e.g. `post`", shown(field.value)));
+            }
+            if let Some(meant) = mistyped(text) {
+                let message = format!(
+                    "{} is no method of HTTP that is known; did you mean `{meant}`? (one of your own is written as an expression: `${{ \"{}\" }}`)",
+                    shown(field.value),
+                    text.to_ascii_uppercase()
+                );
+                return reader.invalid(field, message);
             }
             reader.template(field, ExpressionPlace::HttpCall, around)
         });

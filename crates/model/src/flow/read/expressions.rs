@@ -6,12 +6,17 @@ use super::Reader;
 use super::surroundings::{ExpressionPlace, Surroundings, VARIABLES};
 use super::variables::variables;
 use crate::flow::expression::{Expression, Template};
-use crate::validate::field::{Code, Field, Read, Unreadable};
+use crate::validate::field::{Code, Field, Read, Unreadable, shown};
 use crate::validate::suggest::did_you_mean;
 
 /// Whether a text is an expression as a whole (workflow.yaml, runtimeExpression).
 pub(super) fn is_expression(text: &str) -> bool {
     text.trim().strip_prefix("${").is_some_and(|rest| rest.ends_with('}'))
+}
+
+/// Whether a text begins as an expression, and nothing in it could be the end of one.
+fn is_unclosed(text: &str) -> bool {
+    text.trim_start().starts_with("${") && !text.contains('}')
 }
 
 impl Reader<'_> {
@@ -26,7 +31,12 @@ impl Reader<'_> {
         // What is there elsewhere is known, so that it is said why it is not there here.
         let expression = match Expression::parse(text, &known(around)) {
             Ok(expression) => expression,
-            Err(problem) => return self.invalid(field, problem.message),
+            Err(problem) => {
+                // What is offered for a name that is nowhere can be used here.
+                let offered = Expression::parse(text, &there(place, around)).err();
+                let offered = offered.filter(|offered| offered.at == problem.at);
+                return self.invalid(field, offered.unwrap_or(problem).message);
+            }
         };
         self.check_variables(field, &expression, place, around)?;
         Ok(expression)
@@ -84,6 +94,13 @@ impl Reader<'_> {
     fn check_texts(&mut self, field: &Field<'_>, place: ExpressionPlace, around: &Surroundings) -> Read<()> {
         match field.value {
             Value::String(text) if is_expression(text) => self.expression(field, place, around).map(drop),
+            Value::String(text) if is_unclosed(text) => {
+                let message = format!(
+                    "{} begins an expression that has no end: close it with `}}`; the text itself is written `${{ \"…\" }}`",
+                    shown(field.value)
+                );
+                self.invalid(field, message)
+            }
             Value::Array(items) => {
                 for (index, value) in items.iter().enumerate() {
                     self.check_texts(&Field { path: field.path.index(index), value }, place, around)?;
@@ -148,6 +165,12 @@ impl Reader<'_> {
         self.problem(field, Code::NotFound, problem);
         Err(Unreadable)
     }
+}
+
+/// The variables that there are at this place.
+fn there(place: ExpressionPlace, around: &Surroundings) -> Vec<&str> {
+    let secrets = around.has_secrets.then_some("secrets");
+    place.variables().iter().copied().chain(secrets).chain(around.variables()).collect()
 }
 
 /// The variables that there are at some place of a document, and those around this one.

@@ -5,6 +5,7 @@ mod documented;
 mod properties;
 mod refused;
 mod refused_calls;
+mod said;
 
 use serde_json::Value;
 

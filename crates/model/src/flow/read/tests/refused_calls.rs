@@ -154,3 +154,24 @@ fn authentications() {
         assert!(expected, "{policy}\nexpected {pointer}: {message}\nfound {found:#?}");
     }
 }
+
+#[test]
+fn methods_are_mistyped_or_of_ones_own() {
+    let with = |method: &str| {
+        format!("do: [{{a: {{call: http, with: {{method: {method}, endpoint: 'http://s/'}}}}}}]")
+    };
+    for (method, meant) in
+        [("pots", "post"), ("GTE", "get"), ("delte", "delete"), ("pathc", "patch"), ("option", "options")]
+    {
+        let message = format!("is no method of HTTP that is known; did you mean `{meant}`?");
+        check(&[(&with(method), "/do/0/a/with/method", &message)]);
+    }
+    // Those of IANA's registry are right, and so are expressions and whatever else is near to none.
+    let known = "GET head Post PUT patch DELETE options acl baseline-control bind checkin checkout copy label link lock \
+                 merge mkactivity mkcalendar mkcol mkredirectref mkworkspace move orderpatch pri propfind proppatch \
+                 query rebind report search unbind uncheckout unlink unlock update updateredirectref version-control \
+                 purge notify subscribe";
+    for method in known.split(' ').filter(|method| !method.is_empty()).chain(["'${ \"POTS\" }'"]) {
+        assert_eq!(problems(&document(&with(method))), [], "{method}");
+    }
+}
