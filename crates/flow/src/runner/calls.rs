@@ -7,11 +7,13 @@ use http::{HeaderName, StatusCode};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::timeout;
+use tulle_model::flow::expression::Template;
 use tulle_model::flow::fault::{Fault, FaultKind};
 use tulle_model::flow::history::{CallRecord, RunName};
 use tulle_model::flow::http::Answer;
 use tulle_model::flow::run::{AskId, Call};
 use tulle_model::flow::scope::Millis;
+use tulle_model::flow::secret_keys;
 use tulle_model::flow::workflow::{HttpCall, HttpOutput, Task, TaskKind};
 use tulle_model::fnv::fnv1a;
 
@@ -108,6 +110,9 @@ impl<B: Book, C: Caller, K: Clock> Making<'_, B, C, K> {
                 return Err(FaultKind::Configuration.fault(why).into());
             }
         }
+        if let Some(why) = missing_key(task, http, secrets) {
+            return Err(FaultKind::Configuration.fault(why).into());
+        }
         let mut scope = call.scope.clone();
         if let Some(from) = task.input.template.as_ref().filter(|_| task.has_secret_input()) {
             let input = Scoped::new(evaluator, &call.scope, secrets).template(from).await?;
@@ -167,6 +172,20 @@ impl<B: Book, C: Caller, K: Clock> Making<'_, B, C, K> {
             return Ok(http.output_of(&request, &Answer { status, headers: &headers, body: &body }, most)?);
         }
     }
+}
+
+/// Why what a call takes of a Secret is not in it: it would be null, and a header be left out.
+fn missing_key(task: &Task, http: &HttpCall, secrets: &Value) -> Option<String> {
+    let input = task.input.template.as_ref().filter(|_| task.has_secret_input());
+    let of_input = input.into_iter().flat_map(Template::expressions);
+    let all = http.expressions().into_iter().chain(of_input);
+    let named = all.filter(|expression| expression.variables_used().any(|name| name == "secrets"));
+    let is_missing =
+        |(name, key): &(&str, &str)| secrets.get(*name).is_some_and(|secret| secret.get(*key).is_none());
+    let (name, key) = named.flat_map(|expression| secret_keys(expression.text())).find(is_missing)?;
+    Some(format!(
+        "the Secret {name} has no key `{key}`, which the call takes of it: add it to the Secret, or name a key that it has"
+    ))
 }
 
 impl<B, C: Caller, K> Surroundings<B, C, K> {

@@ -159,6 +159,58 @@ Feature: Who a call says to be by
     """
     And the service http://vault/ should have been asked 0 times
 
+  Scenario: A key that a Secret does not have
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: no-key, version: '1.0.0'}
+    use: { secrets: [ badge ] }
+    do:
+      - mail:
+          call: http
+          with:
+            method: get
+            endpoint: http://vault/
+            headers: { X-Token: '${ $secrets.badge.token }' }
+    """
+    And the secret badge is:
+    """yaml
+    tokn: abcdef
+    """
+    When the workflow is executed
+    Then the workflow should fault with error:
+    """yaml
+    type: https://serverlessworkflow.io/spec/1.0.0/errors/configuration
+    status: 400
+    detail: 'the Secret badge has no key `token`, which the call takes of it: add it to the Secret, or name a key that it has'
+    instance: /do/0/mail
+    """
+    And the service http://vault/ should have been asked 0 times
+
+  Scenario: A key that a Secret may not have
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: may-key, version: '1.0.0'}
+    use: { secrets: [ badge ] }
+    do:
+      - mail:
+          call: http
+          with:
+            method: get
+            endpoint: http://vault/
+            headers: { X-Token: '${ $secrets.badge.token // "none" }' }
+    """
+    And the secret badge is:
+    """yaml
+    tokn: abcdef
+    """
+    And the service http://vault/ answers GET with status 200
+    When the workflow is executed
+    Then the workflow should complete
+    And the service http://vault/ should have been sent:
+    """yaml
+    headers: { x-token: none }
+    """
+
   Scenario: A Secret without what is needed
     Given a workflow with definition:
     """yaml

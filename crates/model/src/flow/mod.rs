@@ -13,4 +13,4 @@ pub mod uri_template;
 pub mod workflow;
 
 pub(crate) use self::read::parse_at;
-pub use self::read::{MOST_TASKS, parse};
+pub use self::read::{MOST_TASKS, parse, secret_keys};

@@ -215,6 +215,29 @@ impl HttpCall {
         let templates = [Some(&self.method), self.headers.as_ref(), self.query.as_ref(), self.body.as_ref()];
         in_uri || templates.into_iter().flatten().any(|template| template.uses("secrets"))
     }
+
+    /// All that is evaluated to make it, its authentication included.
+    pub fn expressions(&self) -> Vec<&Expression> {
+        let (mut uris, mut templates) = (vec![&self.endpoint.uri], vec![&self.method]);
+        templates.extend([&self.headers, &self.query, &self.body].into_iter().flatten());
+        if let Some(authentication) = &self.endpoint.authentication {
+            let credentials = match &**authentication {
+                Authentication::Basic(credentials) | Authentication::Bearer(credentials) => credentials,
+                Authentication::OAuth2(oauth2) => {
+                    uris.extend(oauth2.authority.iter().chain(&oauth2.issuers));
+                    &oauth2.client
+                }
+            };
+            if let Credentials::Given(template) = credentials {
+                templates.push(template);
+            }
+        }
+        let in_uris = uris.into_iter().filter_map(|uri| match uri {
+            Uri::Template(_) => None,
+            Uri::Expression(expression) => Some(expression),
+        });
+        in_uris.chain(templates.into_iter().flat_map(Template::expressions)).collect()
+    }
 }
 
 #[derive(Debug)]

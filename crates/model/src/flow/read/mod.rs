@@ -28,6 +28,7 @@ use serde_json::Value;
 
 use self::calls::Calls;
 use self::reusable::Reusable;
+pub use self::variables::secret_keys;
 use super::workflow::{Task, TaskId, Workflow};
 use crate::validate::field::{Code, Errors, Field, FieldError, Read, Unreadable};
 

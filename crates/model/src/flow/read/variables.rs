@@ -1,10 +1,12 @@
 //! Which variables a text of jq names.
 
-/// A `$name`, and the field that follows it: `$secrets.token`, `$secrets["token"]`.
+/// A `$name`, the field that follows it (`$secrets.mail`, `$secrets["mail"]`), and that of this one, if it has to be there
+/// (`$secrets.mail.token`).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Variable<'t> {
     pub(super) name: &'t str,
     pub(super) field: Option<&'t str>,
+    pub(super) key: Option<&'t str>,
 }
 
 /// Those that stand in code: not in comments, nor in texts, but in what is interpolated into texts. The text need not be valid.
@@ -42,7 +44,16 @@ pub(super) fn variables(code: &str) -> Vec<Variable<'_>> {
                 let name = word(code, at);
                 at += name.len();
                 if !name.is_empty() {
-                    found.push(Variable { name, field: field(code, at) });
+                    let taken = code.get(at..).and_then(field);
+                    let needed = |(_, behind): &(_, &str)| {
+                        !["//", "?"].iter().any(|may| behind.trim_start().starts_with(may))
+                    };
+                    let key = taken.and_then(|(_, behind)| field(behind)).filter(needed);
+                    found.push(Variable {
+                        name,
+                        field: taken.map(|taken| taken.0),
+                        key: key.map(|key| key.0),
+                    });
                 }
             }
             _ => {}
@@ -61,25 +72,33 @@ fn word(code: &str, at: usize) -> &str {
     &rest[..end]
 }
 
-/// What is taken of a variable that ends there, where that is a name.
-fn field(code: &str, at: usize) -> Option<&str> {
-    let rest = code.get(at..)?.trim_start();
-    let quoted = |rest: &'_ str| {
-        let (name, _) = rest.strip_prefix('"')?.split_once('"')?;
-        (!name.contains('\\')).then_some(name.len())
+/// What is taken of a value that ends there, where that is a name; and what is behind it.
+fn field(code: &str) -> Option<(&str, &str)> {
+    let rest = code.trim_start();
+    let rest = match rest.strip_prefix('.') {
+        Some(rest) => rest.trim_start(),
+        None if rest.starts_with('[') => rest,
+        None => return None,
     };
     if let Some(rest) = rest.strip_prefix('[') {
-        let rest = rest.trim_start();
-        return quoted(rest).map(|length| &rest[1..=length]);
+        let (name, behind) = quoted(rest.trim_start())?;
+        return Some((name, behind.trim_start().strip_prefix(']').unwrap_or(behind)));
     }
-    let rest = rest.strip_prefix('.')?.trim_start();
-    if rest.starts_with('[') {
-        return field(rest, 0);
-    }
-    if let Some(length) = quoted(rest) {
-        return Some(&rest[1..=length]);
-    }
-    Some(word(rest, 0)).filter(|name| !name.is_empty())
+    let plain =
+        || Some(word(rest, 0)).filter(|name| !name.is_empty()).map(|name| (name, &rest[name.len()..]));
+    quoted(rest).or_else(plain)
+}
+
+/// A text that is plain, and what is behind it.
+fn quoted(code: &str) -> Option<(&str, &str)> {
+    code.strip_prefix('"')?.split_once('"').filter(|(name, _)| !name.contains('\\'))
+}
+
+/// The keys of Secrets that code takes (`$secrets.mail.token`), each with the Secret's name; without those that it says to be missing
+/// perhaps (`$secrets.mail.token // "none"`, `$secrets.mail.token?`).
+pub fn secret_keys(code: &str) -> Vec<(&str, &str)> {
+    let of_secrets = variables(code).into_iter().filter(|variable| variable.name == "secrets");
+    of_secrets.filter_map(|variable| Some((variable.field?, variable.key?))).collect()
 }
 
 #[cfg(test)]
@@ -110,8 +129,30 @@ mod tests {
             ("$a.", &[("a", None)]),
             ("$a[\"", &[("a", None)]),
         ] {
-            let expected: Vec<_> = expected.iter().map(|&(name, field)| Variable { name, field }).collect();
-            assert_eq!(variables(code), expected, "{code}");
+            let found: Vec<_> = variables(code).iter().map(|found| (found.name, found.field)).collect();
+            assert_eq!(found, expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn keys_of_secrets_are_found() {
+        for (code, expected) in [
+            ("$secrets.mail.token", &[("mail", "token")][..]),
+            ("$secrets[\"api-key\"].key + $secrets . a . [ \"b\" ]", &[("api-key", "key"), ("a", "b")]),
+            ("\"Bearer \\($secrets.mail[\"tok\"])\"", &[("mail", "tok")]),
+            ("$secrets.mail.\"to ken\" | length", &[("mail", "to ken")]),
+            ("\"http://\" + $secrets.a.b", &[("a", "b")]),
+            ("$secrets.mail.token // \"none\"", &[]),
+            ("$secrets.mail[\"token\"]?", &[]),
+            ("$secrets.mail", &[]),
+            ("$secrets.mail | .token", &[]),
+            ("$secrets.mail[.name]", &[]),
+            ("$secrets | keys", &[]),
+            ("$input.mail.token", &[]),
+            ("$secrets.mail.", &[]),
+            ("$secrets.mail[\"", &[]),
+        ] {
+            assert_eq!(secret_keys(code), expected, "{code}");
         }
     }
 }
