@@ -23,6 +23,7 @@ Feature: What takes too long
     type: https://serverlessworkflow.io/spec/1.0.0/errors/timeout
     status: 408
     title: Timeout Error
+    detail: it was not done within its timeout of 5 s
     instance: /do/0/fetch
     """
     And the workflow should take PT5S
@@ -93,6 +94,7 @@ Feature: What takes too long
     """yaml
     type: https://serverlessworkflow.io/spec/1.0.0/errors/timeout
     status: 408
+    detail: it was not done within its timeout of 60 s
     instance: /
     """
     And the workflow should take PT1M
@@ -141,5 +143,6 @@ Feature: What takes too long
     Then the workflow should fault with error:
     """yaml
     status: 408
+    detail: it was not done within its timeout of 3 s
     """
     And the workflow should take PT3S

@@ -14,6 +14,7 @@ mod composite;
 mod looked_at;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -374,9 +375,12 @@ impl Run {
             RunEvent::Fired { ask } => {
                 let is_timer = |found: &&Ask| found.purpose != Purpose::Call;
                 let found = self.state.asks.get(&ask).filter(is_timer).copied();
-                let Some(Ask { activation, purpose, .. }) = found else { return };
+                let Some(Ask { activation, purpose, due }) = found else { return };
                 self.state.asks.remove(&ask);
-                self.fired(activation, purpose);
+                match purpose {
+                    Purpose::Timeout => self.fault(activation, self.out_of_time(activation, due)),
+                    _ => self.fired(activation, purpose),
+                }
             }
             RunEvent::Suspended => self.state.phase = RunPhase::Suspended,
             RunEvent::Resumed

@@ -162,7 +162,10 @@ impl<'w> Naive<'w> {
         if let Some(limit) = limit.filter(|limit| *limit < now) {
             self.take_back(mark, limit);
             now = limit;
-            let fault = FaultKind::Timeout.fault("it was not done within its timeout");
+            let after = limit - began;
+            let after =
+                if after % 1_000 == 0 { format!("{} s", after / 1_000) } else { format!("{after} ms") };
+            let fault = FaultKind::Timeout.fault(format!("it was not done within its timeout of {after}"));
             end = NaiveEnd::Fault(Fault { instance: task.reference.clone(), ..fault });
         }
         let (output, directive) = match end {
