@@ -164,7 +164,7 @@ impl<'w> Naive<'w> {
             now = limit;
             let after = limit - began;
             let after =
-                if after % 1_000 == 0 { format!("{} s", after / 1_000) } else { format!("{after} ms") };
+                if after.is_multiple_of(1_000) { format!("{} s", after / 1_000) } else { format!("{after} ms") };
             let fault = FaultKind::Timeout.fault(format!("it was not done within its timeout of {after}"));
             end = NaiveEnd::Fault(Fault { instance: task.reference.clone(), ..fault });
         }
