@@ -224,6 +224,15 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
             (2, "wrong usage, or something is wrong with the files"),
         ],
     ),
+    (
+        "logs",
+        &[
+            (0, "printed"),
+            (1, "something cannot be read"),
+            (2, "wrong usage"),
+            (4, "nothing is there, or nothing of a service or process that is named"),
+        ],
+    ),
     ("status", ON_NAMESPACES),
     ("edges", ON_NAMESPACES),
     (

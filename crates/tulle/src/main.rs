@@ -9,12 +9,14 @@ mod diagnostic;
 mod documented;
 mod exit;
 mod fake_service;
+mod harmless;
 mod home;
 mod limits;
 mod manifest;
 mod mesh_objects;
 mod output;
 mod printer;
+mod room;
 mod selection;
 mod signals;
 mod terminal;
@@ -90,6 +92,8 @@ enum Command {
     Validate(commands::validate::ValidateArgs),
     /// Show nodes, services and workloads: what is ready, and why the rest is not
     Status(commands::status::StatusArgs),
+    /// Show what the services of `tulle up` have said
+    Logs(commands::logs::LogsArgs),
     /// Show who calls whom
     Edges(commands::edges::EdgesArgs),
     /// Let nodes join
@@ -228,6 +232,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Flow(args) => small(Box::pin(commands::flow::run(args))),
         Command::Validate(args) => done(commands::validate::run(args)),
         Command::Status(args) => small(Box::pin(commands::status::run(args))),
+        Command::Logs(args) => done(commands::logs::run(args)),
         Command::Edges(args) => small(Box::pin(commands::edges::run(args))),
         Command::Token(args) => small(Box::pin(commands::token::run(args))),
         Command::User(args) => small(Box::pin(commands::user::run(args))),

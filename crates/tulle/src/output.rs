@@ -43,20 +43,28 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
 
 /// A value as indented JSON, with all escaped that would control a terminal.
 fn json(value: &impl Serialize) -> Result<String> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(e.to_string()))?;
+    serde_json::to_string_pretty(value).map(escaped).map_err(|e| Failure::new(e.to_string()))
+}
+
+/// The same in one line.
+pub fn json_line(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map(escaped).map_err(|e| Failure::new(e.to_string()))
+}
+
+fn escaped(json: String) -> String {
     let is_escaped = |c: char| c != '\n' && controls(c);
-    if !text.contains(is_escaped) {
-        return Ok(text);
+    if !json.contains(is_escaped) {
+        return json;
     }
     // Only strings hold such characters, and all of them have four digits (RFC 8259, section 7).
-    let mut escaped = String::with_capacity(text.len() + 6);
-    for c in text.chars() {
+    let mut escaped = String::with_capacity(json.len() + 6);
+    for c in json.chars() {
         match is_escaped(c) {
             true => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
             false => escaped.push(c),
         }
     }
-    Ok(escaped)
+    escaped
 }
 
 /// Prints a value as YAML.
@@ -285,7 +293,9 @@ mod tests {
         assert!(!as_json.contains(|c| c != '\n' && controls(c)), "{as_json:?}");
         // YAML has the marks of direction as they are.
         assert!(!as_yaml.contains(|c: char| c != '\n' && c.is_control()), "{as_yaml:?}");
-        for text in [as_json, as_yaml] {
+        let in_one_line = json_line(&value).unwrap();
+        assert!(!in_one_line.contains(controls), "{in_one_line:?}");
+        for text in [as_json, as_yaml, in_one_line] {
             let read: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
             assert_eq!(read, value, "and is what it was");
         }

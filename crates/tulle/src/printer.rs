@@ -12,13 +12,17 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel}
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::room::{Room, Taken};
 
 /// How long who reads our output may take nothing of the last of it.
 pub const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How many bytes of what waits for room there may be, and how many of what does not.
 const ROOM: usize = 4 << 20;
+/// What a line takes of them beside its text.
+const LINE: usize = 96;
 /// So much is written at a time: a writer that is slow is seen to go on.
 const CHUNK: usize = 4096;
 /// How often [`Printer::finished`] looks.
@@ -34,40 +38,50 @@ enum Piece {
 pub struct Printer {
     queue: Sender<Piece>,
     /// For what waits for it.
-    room: Arc<Semaphore>,
+    room: Room,
     /// For what does not.
-    reserve: Arc<Semaphore>,
-    progress: Arc<Progress>,
-    /// How long nothing may be written before what waits is dropped.
-    patience: Duration,
+    reserve: Room,
+    taken: Arc<Taken>,
+    missing: Arc<Missing>,
+    /// Lines are offered to somebody who takes too few of them.
+    is_behind: AtomicBool,
 }
 
-#[derive(Default)]
-struct Progress {
-    /// How often something was written.
-    written: AtomicU64,
-    /// Lines, since the reader was last told.
-    dropped: AtomicU64,
-    /// Nothing has been written for as long as somebody has patience.
-    stalled: AtomicBool,
+/// Lines that were dropped since the reader was last told.
+struct Missing {
+    lines: AtomicU64,
+    /// What is said of them.
+    why: &'static str,
+}
+
+impl Missing {
+    /// What the reader is to be told.
+    fn note(&self) -> Option<String> {
+        let lines = self.lines.swap(0, Ordering::Relaxed);
+        let are = if lines == 1 { "line is" } else { "lines are" };
+        (lines > 0).then(|| format!("({lines} {are} missing here: {})\n", self.why))
+    }
 }
 
 impl Printer {
     /// Writes to `output` for as long as the printer lives.
     pub fn new(output: impl Write + Send + 'static) -> Self {
-        Self::patient(output, LAST_WORDS)
+        Self::patient(output, LAST_WORDS, "nobody took them in time")
     }
 
-    /// The same, where [`Printer::deliver`] waits for a reader that takes nothing for as long as `patience`.
-    pub fn patient(output: impl Write + Send + 'static, patience: Duration) -> Self {
+    /// The same, where [`Printer::deliver`] waits for a reader that takes nothing for as long as `patience`, and `why` is
+    /// said of lines that are missing.
+    pub fn patient(output: impl Write + Send + 'static, patience: Duration, why: &'static str) -> Self {
         let (queue, pieces) = channel();
-        let progress = Arc::new(Progress::default());
+        let taken = Arc::<Taken>::default();
+        let missing = Arc::new(Missing { lines: AtomicU64::default(), why });
         let thread = thread::Builder::new().name("tulle-printer".to_owned());
-        let written = progress.clone();
+        let (written, told) = (taken.clone(), missing.clone());
         // Where no thread can be started, nothing else works either, and says so.
-        let _ = thread.spawn(move || write(output, &pieces, &written));
-        let room = || Arc::new(Semaphore::new(ROOM));
-        Self { queue, room: room(), reserve: room(), progress, patience }
+        let _ = thread.spawn(move || write(output, &pieces, &written, &told));
+        let room = || Room::new(ROOM, patience, &taken);
+        let (room, reserve) = (room(), room());
+        Self { queue, room, reserve, taken, missing, is_behind: AtomicBool::new(false) }
     }
 
     /// As [`Printer::print`], with a line break.
@@ -77,50 +91,36 @@ impl Printer {
 
     /// Writes a text soon, or never. It never waits.
     pub fn print(&self, text: Vec<u8>) {
-        match self.reserve.clone().try_acquire_many_owned(size(&text)) {
-            Ok(permit) => self.enqueue(text, permit),
-            Err(_) => self.drop_line(),
-        }
+        let room = self.reserve.try_take(text.len() + LINE);
+        self.enqueue(text, room);
     }
 
     /// Writes a line, and waits for room as long as who reads takes anything at all.
     pub async fn deliver(&self, line: Vec<u8>) {
-        let size = size(&line);
-        let mut written = self.progress.written.load(Ordering::Relaxed);
-        loop {
-            if self.progress.stalled.load(Ordering::Relaxed) {
-                return match self.room.clone().try_acquire_many_owned(size) {
-                    Ok(permit) => self.enqueue(line, permit),
-                    Err(_) => self.drop_line(),
-                };
-            }
-            match tokio::time::timeout(self.patience, self.room.clone().acquire_many_owned(size)).await {
-                Ok(Ok(permit)) => return self.enqueue(line, permit),
-                // It is never closed.
-                Ok(Err(_)) => return,
-                Err(_) => {
-                    let now = self.progress.written.load(Ordering::Relaxed);
-                    self.progress.stalled.store(now == written, Ordering::Relaxed);
-                    written = now;
-                }
-            }
-        }
+        let room = self.room.take(line.len() + LINE).await;
+        self.enqueue(line, room);
     }
 
-    fn enqueue(&self, text: Vec<u8>, permit: OwnedSemaphorePermit) {
-        let dropped = self.progress.dropped.swap(0, Ordering::Relaxed);
-        let text = if dropped == 0 {
-            text
-        } else {
-            [format!("({dropped} lines are missing here: nobody took them in time)\n").as_bytes(), &text]
-                .concat()
+    /// Writes a line soon, or never, in the room of those that wait. Who has fallen behind gets none until half of it is
+    /// free: a few long gaps are better to read than many short ones.
+    pub fn offer(&self, line: Vec<u8>) {
+        let is_behind = self.is_behind.load(Ordering::Relaxed) && !self.room.is_half_free();
+        let room = if is_behind { None } else { self.room.try_take(line.len() + LINE) };
+        self.is_behind.store(room.is_none(), Ordering::Relaxed);
+        self.enqueue(line, room);
+    }
+
+    fn enqueue(&self, text: Vec<u8>, room: Option<OwnedSemaphorePermit>) {
+        let Some(room) = room else {
+            self.missing.lines.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let text = match self.missing.note() {
+            None => text,
+            Some(note) => [note.as_bytes(), &text].concat(),
         };
         // Where the thread is gone, so is all output.
-        let _ = self.queue.send(Piece::Text(text, permit));
-    }
-
-    fn drop_line(&self) {
-        self.progress.dropped.fetch_add(1, Ordering::Relaxed);
+        let _ = self.queue.send(Piece::Text(text, room));
     }
 
     /// Waits until all is written, but no longer than nothing is for as long as `patience`.
@@ -160,12 +160,12 @@ struct End {
 
 impl End {
     fn new(printer: &Printer, patience: Duration) -> Self {
-        let written = printer.progress.written.load(Ordering::Relaxed);
+        let written = printer.taken.times();
         Self { patience, written, since: Instant::now() }
     }
 
     fn has_come(&mut self, printer: &Printer) -> bool {
-        let written = printer.progress.written.load(Ordering::Relaxed);
+        let written = printer.taken.times();
         if written != self.written {
             (self.written, self.since) = (written, Instant::now());
         }
@@ -173,36 +173,51 @@ impl End {
     }
 }
 
-/// What a text takes of the room; one that is larger than all of it is alone.
-fn size(text: &[u8]) -> u32 {
-    u32::try_from(text.len().clamp(1, ROOM)).unwrap_or(u32::MAX)
-}
-
-fn write(mut output: impl Write, pieces: &Receiver<Piece>, progress: &Progress) {
-    let mut said = false;
-    for piece in pieces {
-        match piece {
-            Piece::Text(text, _room) => {
-                let wrote = |_: &()| {
-                    progress.written.fetch_add(1, Ordering::Relaxed);
-                    progress.stalled.store(false, Ordering::Relaxed);
-                };
-                let mut chunks = text.chunks(CHUNK);
-                let written = chunks.try_for_each(|chunk| output.write_all(chunk).inspect(wrote));
-                match written.and_then(|()| output.flush()) {
-                    Ok(()) => said = false,
-                    // Services go on when nobody looks (`| head`, a terminal that is closed).
-                    Err(error) if error.kind() == ErrorKind::BrokenPipe || is_hang_up(&error) => {}
-                    Err(error) => {
-                        progress.dropped.fetch_add(1, Ordering::Relaxed);
-                        if !std::mem::replace(&mut said, true) {
-                            crate::output::note(&format!("what is printed is lost: {error}"));
-                        }
-                    }
+fn write(output: impl Write, pieces: &Receiver<Piece>, taken: &Taken, missing: &Missing) {
+    let mut writing = Writing { output, taken, missing, has_failed: false };
+    loop {
+        let piece = match pieces.try_recv() {
+            Ok(piece) => piece,
+            Err(TryRecvError::Empty) => {
+                // Nobody may say anything more for long.
+                if let Some(note) = missing.note() {
+                    writing.write(note.as_bytes());
                 }
+                let Ok(piece) = pieces.recv() else { return };
+                piece
             }
+            Err(TryRecvError::Disconnected) => return,
+        };
+        match piece {
+            Piece::Text(text, _room) => writing.write(&text),
             Piece::Written(answer) => {
                 let _ = answer.send(());
+            }
+        }
+    }
+}
+
+struct Writing<'a, W> {
+    output: W,
+    taken: &'a Taken,
+    missing: &'a Missing,
+    has_failed: bool,
+}
+
+impl<W: Write> Writing<'_, W> {
+    fn write(&mut self, text: &[u8]) {
+        let mut chunks = text.chunks(CHUNK);
+        let written =
+            chunks.try_for_each(|chunk| self.output.write_all(chunk).inspect(|()| self.taken.note()));
+        match written.and_then(|()| self.output.flush()) {
+            Ok(()) => self.has_failed = false,
+            // Services go on when nobody looks (`| head`, a terminal that is closed).
+            Err(error) if error.kind() == ErrorKind::BrokenPipe || is_hang_up(&error) => {}
+            Err(error) => {
+                self.missing.lines.fetch_add(1, Ordering::Relaxed);
+                if !std::mem::replace(&mut self.has_failed, true) {
+                    crate::output::note(&format!("what is printed is lost: {error}"));
+                }
             }
         }
     }
@@ -246,11 +261,11 @@ mod tests {
         String::from_utf8(output.written.lock().expect("no panic").clone()).expect("text")
     }
 
-    const LINE: usize = 16 << 10;
-    const LINES: usize = 3 * ROOM / LINE;
+    const LENGTH: usize = 16 << 10;
+    const LINES: usize = 3 * ROOM / LENGTH;
 
     fn line(number: usize) -> Vec<u8> {
-        format!("{number:>width$}\n", width = LINE - 1).into_bytes()
+        format!("{number:>width$}\n", width = LENGTH - 1).into_bytes()
     }
 
     #[test]
@@ -266,7 +281,7 @@ mod tests {
         printer.finish(Duration::from_secs(10));
         let text = text(&output);
         assert!(text.trim_start().starts_with("0\n"));
-        let missing = LINES - ROOM / LINE;
+        let missing = LINES - ROOM / (LENGTH + LINE);
         let end = format!("({missing} lines are missing here: nobody took them in time)\nlast\n");
         assert!(text.ends_with(&end), "{}", &text[text.len() - 200..]);
     }
@@ -276,7 +291,7 @@ mod tests {
         // Slower than anybody has patience for, if it were for all of it.
         let output = Gated { pause: Duration::from_micros(100), ..Gated::default() };
         output.open.store(true, Ordering::Release);
-        let printer = Printer::patient(output.clone(), Duration::from_millis(300));
+        let printer = Printer::patient(output.clone(), Duration::from_millis(300), "");
         for number in 0..LINES {
             printer.deliver(line(number)).await;
         }
@@ -289,7 +304,7 @@ mod tests {
     #[tokio::test]
     async fn who_takes_nothing_is_waited_for_once() {
         let output = Gated::default();
-        let printer = Printer::patient(output.clone(), Duration::from_millis(50));
+        let printer = Printer::patient(output.clone(), Duration::from_millis(50), "late");
         let started = Instant::now();
         for number in 0..LINES {
             printer.deliver(line(number)).await;
@@ -299,6 +314,22 @@ mod tests {
         printer.finished(Duration::from_secs(10)).await;
         printer.deliver(b"last\n".to_vec()).await;
         printer.finished(Duration::from_secs(10)).await;
-        assert!(text(&output).ends_with(" lines are missing here: nobody took them in time)\nlast\n"));
+        assert!(text(&output).ends_with(" lines are missing here: late)\nlast\n"));
+    }
+
+    #[test]
+    fn what_is_offered_holds_nobody_up_and_has_long_gaps() {
+        let output = Gated::default();
+        let printer = Printer::patient(output.clone(), LAST_WORDS, "late");
+        (0..LINES).for_each(|number| printer.offer(line(number)));
+        printer.print(b"of the mesh\n".to_vec());
+        output.open.store(true, Ordering::Release);
+        printer.finish(Duration::from_secs(10));
+        // Nothing more is said, and the gap is told of.
+        let end = format!("({} lines are missing here: late)\nof the mesh\n", LINES - ROOM / (LENGTH + LINE));
+        assert!(text(&output).ends_with(&end));
+        printer.offer(line(LINES));
+        printer.finish(Duration::from_secs(10));
+        assert!(text(&output).ends_with(&format!(" {LINES}\n")));
     }
 }

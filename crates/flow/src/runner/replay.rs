@@ -64,7 +64,8 @@ impl Replay {
         let first = u32::try_from(from).unwrap_or(u32::MAX);
         for (number, entry) in lasting(first, &self.entries[from..]) {
             reach(&mut self.run, &entry.event, evaluator).await?;
-            note_given_up(&mut self.given_up, &self.run, number, entry);
+            let before = (number as usize).checked_sub(1).and_then(|before| self.entries.get(before));
+            note_given_up(&mut self.given_up, &self.run, number, entry, before);
             take(&mut self.run, entry);
         }
         self.steps.extend(self.run.take_steps());
@@ -92,7 +93,8 @@ impl Replay {
                     self.given_up.entry(led[last].0).or_default();
                     break;
                 }
-                note_given_up(&mut self.given_up, &run, *number, entry);
+                let before = (*number as usize).checked_sub(1).and_then(|before| self.entries.get(before));
+                note_given_up(&mut self.given_up, &run, *number, entry, before);
                 take(&mut run, entry);
             }
         }
@@ -116,17 +118,20 @@ impl Replay {
 /// Whether nobody waits any more for the calls that were under way before it, without a word of what became of them. A run that goes
 /// back ([`RunEvent::Retried`]) was over before.
 fn gives_up(event: &RunEvent) -> bool {
-    matches!(event, RunEvent::Cancelled | RunEvent::GivenUp { .. })
+    matches!(event, RunEvent::Cancelled | RunEvent::GivenUp { .. } | RunEvent::TakenOver { .. })
 }
 
-/// Before the entry is taken, after [`reach`].
+/// Before the entry is taken, after [`reach`]. `before`: the entry before it.
 fn note_given_up(
     given_up: &mut BTreeMap<u32, Vec<CallUnderWay>>,
     run: &Run,
     number: u32,
     entry: &HistoryEntry,
+    before: Option<&HistoryEntry>,
 ) {
-    if gives_up(&entry.event) {
+    // What was due when its runner rested was never made.
+    let has_rested = before.is_some_and(|before| before.event == RunEvent::Rested);
+    if gives_up(&entry.event) && !has_rested {
         // What was cut off is in the entry itself.
         let mut calls = run.calls_under_way();
         calls.retain(|call| entry.cut_off.iter().all(|cut| cut.path != call.path));

@@ -11,6 +11,7 @@ pub mod explain;
 pub mod flow;
 pub mod get;
 pub mod history;
+pub mod logs;
 pub mod node;
 pub mod policy;
 pub mod run;

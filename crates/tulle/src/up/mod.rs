@@ -10,10 +10,12 @@ pub mod control;
 mod detach;
 mod field;
 mod files;
+pub mod log;
 mod mesh;
 mod objects;
 mod plan;
 pub mod ports;
+pub mod prefix;
 mod protocol;
 mod reload;
 mod replica;
@@ -90,6 +92,8 @@ pub async fn run(args: UpArgs) -> Result<()> {
         mesh = Mesh::start(&config, &home, args.capture.into(), args.workers, args.limits.bounds()) => mesh?,
         _ = stop.next() => return Ok(()),
     };
+    // Not before: no other `up` writes in this home now.
+    screen.keep(&home, &config);
     mesh.introduce(&config, &screen);
     config.skipped.iter().chain(&warning).for_each(|line| screen.say(line));
     mesh.node.workloads().warn(warning.into_iter().collect());

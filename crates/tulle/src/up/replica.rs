@@ -290,7 +290,7 @@ async fn print(shared: Arc<Shared>, service: String, replica: String, mut events
     let screen = &shared.screen;
     while let Some(event) = events.recv().await {
         match event {
-            Event::Line { text, .. } => screen.output(&service, &replica, &text).await,
+            Event::Line { stream, text } => screen.output(&service, &replica, stream, &text).await,
             Event::Started { pid } => screen.state(&service, &replica, &format!("starting (process {pid})")),
             Event::Ended { exit, restart_in } => {
                 let next = match restart_in {
