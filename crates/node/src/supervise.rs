@@ -103,7 +103,7 @@ pub enum Event {
     Started {
         pid: u32,
     },
-    /// A line without its end; what is not UTF-8 is replaced.
+    /// A line without its end, [`LONGEST_LINE`] at most; what is not UTF-8 is replaced.
     Line {
         stream: Stream,
         text: String,
@@ -379,8 +379,25 @@ fn whole_characters(text: &[u8]) -> usize {
     }
 }
 
+/// Tells of a line. One that is no text becomes up to three times as long by what is put in its place, and is cut sooner.
 async fn send_line(line: Vec<u8>, stream: Stream, events: &mpsc::Sender<Event>) {
-    let text = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
+    const LONGEST_OF_BYTES: usize = LONGEST_LINE / "\u{fffd}".len();
+    let text = match String::from_utf8(line) {
+        Ok(mut text) => {
+            text.truncate(text.trim_end_matches('\r').len());
+            text
+        }
+        Err(line) => {
+            let mut bytes = line.as_bytes();
+            while bytes.len() > LONGEST_OF_BYTES {
+                let part;
+                (part, bytes) = bytes.split_at(whole_characters(&bytes[..LONGEST_OF_BYTES]));
+                let text = String::from_utf8_lossy(part).into_owned();
+                let _ = events.send(Event::Line { stream, text }).await;
+            }
+            String::from_utf8_lossy(bytes).trim_end_matches('\r').to_owned()
+        }
+    };
     let _ = events.send(Event::Line { stream, text }).await;
 }
 
@@ -562,6 +579,20 @@ mod tests {
         assert_eq!(output, ["a", "", "b"]);
         assert_eq!(errors, [LONGEST_LINE, 300_000 - LONGEST_LINE]);
         assert_eq!(run.supervised.ended().await.unwrap().code(), Some(0));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_text_is_bounded_as_text_is() {
+        let script = "head -c 300000 /dev/zero | tr '\\0' '\\377'; printf '\\r\\n\\377\\r\\n'";
+        let mut run = start(shell(script, false));
+        let mut texts = Vec::new();
+        while let Some(event) = run.events.recv().await {
+            if let Event::Line { text, .. } = event {
+                texts.push(text);
+            }
+        }
+        assert!(texts.iter().all(|text| text.len() <= LONGEST_LINE));
+        assert_eq!(texts.concat(), "\u{fffd}".repeat(300_001));
     }
 
     #[test]

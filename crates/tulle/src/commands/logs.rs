@@ -51,7 +51,7 @@ pub struct LogsArgs {
     /// Leave out who says it
     #[arg(long)]
     no_prefix: bool,
-    /// How to print; json is an object a line, with texts as they were said
+    /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: LogFormat,
     #[command(flatten)]
@@ -63,6 +63,7 @@ enum LogFormat {
     /// Lines as `tulle up` prints them
     #[default]
     Text,
+    /// An object a line, with texts as they were said
     Json,
 }
 

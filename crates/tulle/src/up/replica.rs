@@ -24,7 +24,7 @@ use super::services::Shared;
 use crate::exit::{Failure, Result};
 
 /// Lines of one process that wait to be printed; then it waits itself, as with any pipe.
-const LINES: usize = 16;
+const LINES: usize = 4;
 
 /// The longest that processes of an earlier `up` may take to end.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(10);

@@ -9,6 +9,7 @@ mod explain;
 mod fake_service;
 mod flow;
 mod flow_evaluator;
+mod logs;
 mod split;
 
 use std::path::Path;

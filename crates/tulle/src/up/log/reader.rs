@@ -456,7 +456,7 @@ mod tests {
         let gone = 1000 - texts(&mut merged).len() as u64;
         let gap = Gap { service: "web".to_owned(), lines: gone, is_old: true };
         assert!(gone > 0);
-        assert_eq!(merged.gaps(), [gap.clone()]);
+        assert_eq!(merged.gaps(), std::slice::from_ref(&gap));
         for (wish, is_told) in [
             (Wish { tail: Some(10), ..Wish::default() }, false),
             (Wish { tail: Some(1000), ..Wish::default() }, true),
