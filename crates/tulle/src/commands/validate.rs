@@ -13,7 +13,8 @@ use crate::diagnostic::Diagnostics;
 use crate::exit::{Failure, Result};
 use crate::manifest::{self, FileArgs, Manifest, UP_FILE};
 use crate::output::{note, print};
-use crate::up::config::{self, Config};
+use crate::up::config::Config;
+use crate::up::{ProfileArgs, load};
 
 #[derive(Debug, Args)]
 pub struct ValidateArgs {
@@ -26,6 +27,8 @@ pub struct ValidateArgs {
     /// The files are a part of something larger: Services that routes refer to may be elsewhere
     #[arg(long)]
     partial: bool,
+    #[command(flatten)]
+    profiles: ProfileArgs,
 }
 
 pub fn run(mut args: ValidateArgs) -> Result<()> {
@@ -45,7 +48,8 @@ pub fn run(mut args: ValidateArgs) -> Result<()> {
     }
     let mut count = 0;
     let mut warnings = Diagnostics::default();
-    let meshes = meshes.iter().map(|mesh| config::load(mesh)).collect::<Result<Vec<_>>>()?;
+    let profiles = args.profiles.chosen();
+    let meshes = meshes.iter().map(|mesh| load(mesh, &profiles)).collect::<Result<Vec<_>>>()?;
     for config in &meshes {
         count += config.services.len() + config.resources.len();
         manifest::find_idle(&config.resources, |name| config.ports_of(name), &mut warnings);

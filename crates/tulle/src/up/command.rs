@@ -1,5 +1,9 @@
 //! Command lines: split into words, and filled in for a replica.
 
+use std::str::Chars;
+
+use super::interpolate::closing;
+
 /// Splits a line as a shell does, with quotes and backslashes and nothing else: no shell runs it.
 /// What only a shell would understand is refused where it is not quoted.
 pub fn split(line: &str) -> Result<Vec<String>, String> {
@@ -7,6 +11,12 @@ pub fn split(line: &str) -> Result<Vec<String>, String> {
     let mut word: Option<String> = None;
     let mut characters = line.chars();
     while let Some(character) = characters.next() {
+        if character == '$' && reference(characters.as_str()).is_some() {
+            let word = word.get_or_insert_default();
+            word.push(character);
+            characters = take_reference(characters, word);
+            continue;
+        }
         needs_no_shell(character, characters.as_str(), word.is_none())?;
         match character {
             '\'' => loop {
@@ -30,7 +40,13 @@ pub fn split(line: &str) -> Result<Vec<String>, String> {
                         Some(other) => word.get_or_insert_default().extend(['\\', other]),
                         None => return Err("a quote (\") is not closed".to_owned()),
                     },
-                    Some(other) => word.get_or_insert_default().push(other),
+                    Some(other) => {
+                        let word = word.get_or_insert_default();
+                        word.push(other);
+                        if other == '$' {
+                            characters = take_reference(characters, word);
+                        }
+                    }
                     None => return Err("a quote (\") is not closed".to_owned()),
                 }
             },
@@ -44,6 +60,22 @@ pub fn split(line: &str) -> Result<Vec<String>, String> {
     }
     words.extend(word);
     Ok(words)
+}
+
+/// Takes over what belongs to the `$` that was read: what is put in there is a part of the word, whatever it is.
+fn take_reference<'t>(rest: Chars<'t>, word: &mut String) -> Chars<'t> {
+    let Some(reference) = reference(rest.as_str()) else { return rest };
+    word.push_str(reference);
+    rest.as_str()[reference.len()..].chars()
+}
+
+/// What belongs to a `$` before the text: a reference with all that stands in its braces, or another `$`.
+fn reference(rest: &str) -> Option<&str> {
+    match rest.as_bytes().first()? {
+        b'$' => Some(&rest[..1]),
+        b'{' => Some(&rest[..1 + closing(&rest[1..])? + 1]),
+        _ => None,
+    }
 }
 
 /// Whether an unquoted character, with what follows it, means nothing to a shell that we do not do.
@@ -77,6 +109,11 @@ mod tests {
             super::split("a 'b").is_err() && super::split("a \"b").is_err() && super::split("a\\").is_err()
         );
         assert!(split("  ").is_empty());
+        // What stands in braces is one, and put in later.
+        assert_eq!(
+            split(r#"a ${B:-c "d} "x ${B:-"e" f}" $${g h} '${i j}' $$K"#),
+            ["a", "${B:-c \"d}", "x ${B:-\"e\" f}", "$${g", "h}", "${i j}", "$$K"]
+        );
     }
 
     #[test]

@@ -1,23 +1,19 @@
 //! `tulle.yaml`: what `tulle up` starts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tulle_model::document::Document;
-use tulle_model::name::{ServiceName, dns_label_problem};
-use tulle_model::registry::KindId;
+use tulle_model::name::ServiceName;
 use tulle_model::validate::OfferedPort;
 use tulle_node::supervise::Restart;
 use tulle_sys::run_as::RunAs;
 
 use super::command;
-use super::field::{Field, Reader};
-use crate::diagnostic::{Diagnostic, Diagnostics, Source};
-use crate::exit::Result;
-use crate::manifest::{self, Manifest, UP_FILE};
+use super::field::Field;
+use super::profiles;
+use crate::manifest::Manifest;
 
 /// What is to run.
 pub struct Config {
@@ -29,6 +25,10 @@ pub struct Config {
     pub namespace: String,
     /// Each after those that it depends on.
     pub services: Vec<Service>,
+    /// Those that none of the chosen profiles has run.
+    pub resting: Vec<Service>,
+    /// The files of the services that other files describe, by name.
+    pub included: HashMap<String, PathBuf>,
     pub resources: Vec<Manifest>,
     /// A line on resources of Kubernetes' own kinds, which mean nothing here.
     pub skipped: Option<String>,
@@ -45,12 +45,21 @@ pub struct Sources {
 }
 
 impl Config {
-    /// The ports of a Service, where it is one of ours.
+    /// The ports of a Service, where it is one of ours, whether it runs or not.
     pub fn ports_of(&self, name: &ServiceName) -> Option<Vec<OfferedPort>> {
-        let service = self.services.iter().find(|s| s.name == *name.name)?;
+        let service = self.services.iter().chain(&self.resting).find(|s| s.name == *name.name)?;
         let offered =
             |port: &Port| OfferedPort { number: port.port, name: port.name.clone().unwrap_or_default() };
         (*name.namespace == self.namespace).then(|| service.ports.iter().map(offered).collect())
+    }
+
+    /// What processes find in their variables, as these have it in their names.
+    pub fn called(&self) -> HashSet<String> {
+        let served = self.services.iter().filter(|service| !service.ports.is_empty());
+        let ours = served.map(|service| service.name.as_str());
+        let in_namespace = |d: &&Manifest| d.namespace() == Some(self.namespace.as_str()) && d.is_called();
+        let described = self.resources.iter().filter(in_namespace).map(Manifest::name);
+        ours.chain(described).map(super::own_names::as_variable).collect()
     }
 }
 
@@ -131,143 +140,12 @@ pub enum Check {
     Exec(Vec<String>),
 }
 
-/// Reads the file in `path`, or at it. All that is wrong comes in one report.
-pub fn load(path: &Path) -> Result<Config> {
-    let file = if path.is_dir() { path.join(UP_FILE) } else { path.to_owned() };
-    let folder = file.parent().map(Path::to_owned).unwrap_or_default();
-    let folder = std::path::absolute(if folder.as_os_str().is_empty() { ".".into() } else { folder })?;
-    let mut diagnostics = Diagnostics::default();
-    let config = match manifest::read(&file) {
-        Ok(source) => {
-            let config = read(&Arc::new(source), folder, &mut diagnostics);
-            config.map(|config| {
-                let mut sources = config.sources.clone();
-                sources.files.push(file.clone());
-                Config { file: file.clone(), sources, ..config }
-            })
-        }
-        Err(diagnostic) => {
-            let help = format!("`tulle up DIR` runs what DIR/{UP_FILE} describes");
-            diagnostics.push(diagnostic.help(help));
-            None
-        }
-    };
-    diagnostics.into_result()?;
-    config.ok_or_else(|| crate::exit::Failure::input(format!("{} describes nothing", file.display())))
-}
-
-fn read(source: &Arc<Source>, folder: PathBuf, diagnostics: &mut Diagnostics) -> Option<Config> {
-    let mut documents = manifest::documents(source, diagnostics).into_iter();
-    let Some(document) = documents.next() else {
-        if diagnostics.is_empty() {
-            let title = format!("{} is empty", source.name);
-            diagnostics.push(Diagnostic::new(title).help("it says under `services:` what is to run"));
-        }
-        return None;
-    };
-    let mut set = manifest::ManifestSet::default();
-    for document in documents {
-        set.add(source, document, false, diagnostics);
-    }
-    let mut patterns = Vec::new();
-    let config = {
-        let reader = Reader { source, document: &document, diagnostics: (&mut *diagnostics).into() };
-        config(&Field::root(&reader), folder, &mut patterns)
-    };
-    let mut config = config?;
-    for (pattern, span) in patterns {
-        config.sources.patterns.push((config.folder.clone(), pattern.clone()));
-        for file in super::files::matching(&config.folder, &pattern) {
-            match manifest::read(&file) {
-                Ok(source) => {
-                    let source = Arc::new(source);
-                    for document in manifest::documents(&source, diagnostics) {
-                        set.add(&source, document, false, diagnostics);
-                    }
-                }
-                Err(diagnostic) => diagnostics.push(diagnostic.at(source, span.clone(), "named here")),
-            }
-        }
-    }
-    set.default_namespace(&config.namespace);
-    config.skipped = set.skipped_note();
-    if nothing_runs(&document) && set.manifests.is_empty() && diagnostics.is_empty() {
-        let place = document.value_span("/services").unwrap_or_else(|| document.span());
-        let title = "services: there is none, and no resource either: there is nothing to run";
-        let diagnostic = Diagnostic::new(title).at(source, place.range(), "such as web: {command: ./web}");
-        diagnostics
-            .push(diagnostic.help("`tulle server` and `tulle node` are a mesh without services of its own"));
-    }
-    config.resources = set.manifests;
-    super::check::check_documents(&config, diagnostics);
-    manifest::find_duplicates(&config.resources, diagnostics);
-    let known = |kind: KindId, name: &ServiceName| {
-        if kind == KindId::Service { config.ports_of(name) } else { None }
-    };
-    let help = "what a route refers to must be in this file, or in its resources";
-    manifest::check_references(&config.resources, known, Some(help), diagnostics);
-    Some(config)
-}
-
-/// Whether the file says outright that there are no services.
-fn nothing_runs(document: &Document) -> bool {
-    document.value["services"].as_object().is_some_and(serde_json::Map::is_empty)
-}
-
-const FIELDS: &[&str] = &["name", "namespace", "services", "resources"];
-
-type Pattern = (String, std::ops::Range<usize>);
-
-fn config(root: &Field<'_>, folder: PathBuf, patterns: &mut Vec<Pattern>) -> Option<Config> {
-    if !root.is_object_of(FIELDS, &[], "services: {web: {command: ./web}}") {
-        return None;
-    }
-    let folder_name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let name = root.get("name").and_then(|f| f.text()).unwrap_or(folder_name);
-    let namespace = root.get("namespace").map_or_else(|| Some("default".to_owned()), |f| f.label());
-    let mut services = Vec::new();
-    let mut fields = HashMap::new();
-    match root.get("services") {
-        Some(field) => {
-            for (name, field) in field.entries("web: {command: ./web}") {
-                if let Some(problem) = dns_label_problem(name) {
-                    field.wrong_field(&format!("`{name}` is no name: it {problem}"), "a name is expected");
-                }
-                fields.insert(name.to_owned(), field.clone());
-                services.extend(service(name, &field, &folder));
-            }
-        }
-        None => root.wrong("it has no services", "`services:` says what is to run"),
-    }
-    for item in root.get("resources").map(|f| f.items("[routes/*.yaml]")).unwrap_or_default() {
-        if let Some(pattern) = item.text() {
-            if super::files::matching(&folder, &pattern).is_empty() {
-                item.wrong(&format!("there is no file `{pattern}` in {}", folder.display()), "no such file");
-            }
-            patterns.push((pattern, item.reader.document.nearest(&item.path).head.range()));
-        }
-    }
-    find_shared_ports(&services, &fields);
-    if let Some(namespace) = &namespace {
-        super::check::check(&services, namespace, &fields);
-    }
-    let services = in_order(services, &fields);
-    Some(Config {
-        folder,
-        file: PathBuf::new(),
-        name,
-        namespace: namespace?,
-        services,
-        resources: Vec::new(),
-        skipped: None,
-        sources: Sources::default(),
-    })
-}
-
 /// How long a service may take to finish what is in flight, and again to end, where it says nothing of it.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-const SERVICE_FIELDS: &[&str] = &[
+pub const FIELDS: &[&str] = &["name", "namespace", "services", "resources", "include"];
+
+pub const SERVICE_FIELDS: &[&str] = &[
     "command",
     "port",
     "ports",
@@ -284,6 +162,8 @@ const SERVICE_FIELDS: &[&str] = &[
     "group",
     "labels",
     "annotations",
+    "envFile",
+    "profiles",
 ];
 
 /// What other tools have instead.
@@ -294,7 +174,7 @@ const FOREIGN_FIELDS: &[(&str, &str)] = &[
     ("cwd", "did you mean `directory`?"),
     ("entrypoint", "did you mean `command`?"),
     ("env", "did you mean `environment`?"),
-    ("env_file", "`environment` has the variables themselves"),
+    ("env_file", "did you mean `envFile`?"),
     ("expose", "did you mean `port`?"),
     ("health_check", "did you mean `probe`?"),
     ("healthcheck", "did you mean `probe`?"),
@@ -308,7 +188,7 @@ const FOREIGN_FIELDS: &[(&str, &str)] = &[
     ("working_dir", "did you mean `directory`?"),
 ];
 
-fn service(name: &str, field: &Field<'_>, folder: &Path) -> Option<Service> {
+pub fn service(name: &str, field: &Field<'_>, folder: &Path) -> Option<Service> {
     if !field.is_object_of(SERVICE_FIELDS, FOREIGN_FIELDS, "{command: ./web, port: 8080}") {
         return None;
     }
@@ -327,6 +207,11 @@ fn service(name: &str, field: &Field<'_>, folder: &Path) -> Option<Service> {
         }
         Some(directory)
     });
+    profiles::check_names(field);
+    // What is in the files was put into `environment`.
+    if let Some(files) = field.get("envFile").filter(|files| !files.value.is_string()) {
+        files.items("[a.env]").iter().for_each(|file| _ = file.text());
+    }
     let depends_on = field.get("dependsOn").map(|f| dependencies(&f)).unwrap_or_default();
     let ports = ports(field);
     let replicas = field.get("replicas").and_then(|f| f.number(0, 1000)).map_or(1, |n| n as u32);
@@ -433,7 +318,7 @@ fn environment(field: &Field<'_>) -> BTreeMap<String, String> {
     map(&entries)
 }
 
-const PORT_FIELDS: &[&str] = &["name", "port", "targetPort", "appProtocol"];
+pub const PORT_FIELDS: &[&str] = &["name", "port", "targetPort", "appProtocol"];
 
 const FOREIGN_PORT_FIELDS: &[(&str, &str)] = &[
     ("protocol", "did you mean `appProtocol`? The mesh carries TCP alone"),
@@ -518,7 +403,8 @@ fn long_port(item: &Field<'_>) -> Option<Port> {
     })
 }
 
-const PROBE_FIELDS: &[&str] = &["http", "tcp", "exec", "port", "interval", "timeout", "startup", "failures"];
+pub const PROBE_FIELDS: &[&str] =
+    &["http", "tcp", "exec", "port", "interval", "timeout", "startup", "failures"];
 
 fn probe(field: &Field<'_>, ports: &[Port]) -> Option<Probe> {
     if !field.is_object_of(PROBE_FIELDS, &[], "{http: /healthz}") {
@@ -571,7 +457,7 @@ fn probe(field: &Field<'_>, ports: &[Port]) -> Option<Probe> {
 }
 
 /// All processes share this machine's loopback.
-fn find_shared_ports(services: &[Service], fields: &HashMap<String, Field<'_>>) {
+pub fn find_shared_ports(services: &[Service], fields: &HashMap<String, Field<'_>>) {
     let mut owners: HashMap<u16, &str> = HashMap::new();
     for service in services {
         for (index, port) in service.ports.iter().enumerate() {
@@ -595,7 +481,7 @@ fn find_shared_ports(services: &[Service], fields: &HashMap<String, Field<'_>>) 
 }
 
 /// The services, each after those that it depends on; otherwise as in the file.
-fn in_order(services: Vec<Service>, fields: &HashMap<String, Field<'_>>) -> Vec<Service> {
+pub fn in_order(services: Vec<Service>, fields: &HashMap<String, Field<'_>>) -> Vec<Service> {
     let names: Vec<_> = services.iter().map(|s| s.name.clone()).collect();
     let wrong = |service: &Service, name: &str, message: &str, expected: &str| {
         let Some(list) = fields[&service.name].get("dependsOn") else { return };
@@ -665,18 +551,30 @@ fn find_cycle(waiting: &[Service]) -> Option<Vec<String>> {
 
 /// What a text says, for tests of what is made of it.
 #[cfg(test)]
-pub fn of_text(text: &str) -> Result<Config> {
-    let source = Arc::new(Source { name: UP_FILE.to_owned(), text: text.to_owned() });
+pub fn of_text(text: &str) -> crate::exit::Result<Config> {
+    use super::profiles::Profiles;
+    use super::surroundings::Surroundings;
+    use crate::diagnostic::{Diagnostics, Source};
+    use crate::manifest::UP_FILE;
+
+    let source = Source { name: UP_FILE.to_owned(), text: text.to_owned() };
     let mut diagnostics = Diagnostics::default();
-    let config = read(&source, ".".into(), &mut diagnostics);
+    let (file, surroundings) = ((Path::new(UP_FILE), ".".into()), Surroundings::new(|_| None));
+    let config = super::load::read(source, file, &surroundings, &Profiles::default(), &mut diagnostics);
     diagnostics.into_result()?;
-    config.ok_or_else(|| crate::exit::Failure::input("it describes nothing"))
+    config?.ok_or_else(|| crate::exit::Failure::input("it describes nothing"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::profiles::Profiles;
+    use super::super::surroundings::Surroundings;
     use super::of_text as read;
     use super::*;
+    use crate::diagnostic::{Diagnostics, Source};
+    use crate::manifest::{self, UP_FILE};
 
     /// The table of docs/up.md that begins with `| HEADER |`.
     fn documented(header: &str) -> Vec<String> {
@@ -910,10 +808,14 @@ mod tests {
     /// What is wrong with a text can be said of any text. The one target that libFuzzer cannot link: docs/fuzzing.md.
     fn files(input: &[u8]) {
         let Ok(text) = String::from_utf8(input.to_vec()) else { return };
-        let source = Arc::new(Source { name: UP_FILE.to_owned(), text });
         let mut diagnostics = Diagnostics::default();
-        let config = super::read(&source, "/nowhere".into(), &mut diagnostics);
-        if let Some(config) = config.filter(|_| diagnostics.is_empty()) {
+        let (file, surroundings) = (Path::new("/nowhere/tulle.yaml"), Surroundings::new(|_| None));
+        let source = Source { name: UP_FILE.to_owned(), text: text.clone() };
+        let at = (file, "/nowhere".into());
+        let config =
+            super::super::load::read(source, at, &surroundings, &Profiles::default(), &mut diagnostics);
+        let source = Arc::new(Source { name: UP_FILE.to_owned(), text });
+        if let Some(config) = config.ok().flatten().filter(|_| diagnostics.is_empty()) {
             let names: std::collections::BTreeSet<_> = config.services.iter().map(|s| &s.name).collect();
             assert_eq!(names.len(), config.services.len());
         }

@@ -17,7 +17,7 @@ use crate::units::parse_duration;
 pub struct Reader<'a> {
     pub source: &'a Arc<Source>,
     pub document: &'a Document,
-    pub diagnostics: RefCell<&'a mut Diagnostics>,
+    pub diagnostics: &'a RefCell<Diagnostics>,
 }
 
 /// A value in the document, and where.
@@ -54,6 +54,14 @@ impl<'a> Field<'a> {
         self.report(message, expected, true);
     }
 
+    /// There is one of that name, in this file or in another one.
+    pub fn given_twice(&self, first: &Field<'_>) {
+        let line = first.reader.document.nearest(&first.path).key.map_or(1, |key| key.line);
+        let message =
+            format!("it is described twice; the first one is at {}:{line}", first.reader.source.name);
+        self.wrong_field(&message, "another name is expected");
+    }
+
     fn wrong_type(&self, expected: &str) {
         self.wrong_type_such_as(expected, &format!("{expected} is expected"));
     }
@@ -83,7 +91,9 @@ impl<'a> Field<'a> {
             self.wrong_type_such_as("an object", &format!("such as {such_as}"));
             return false;
         };
-        for name in object.keys().filter(|name| !known.contains(&name.as_str())) {
+        // Those with `x-` are nobody's: they hold what anchors give to others.
+        let is_unknown = |name: &&String| !known.contains(&name.as_str()) && !name.starts_with("x-");
+        for name in object.keys().filter(is_unknown) {
             let hint = match foreign.iter().find(|(n, _)| n == name) {
                 Some((_, hint)) => format!("; {hint}"),
                 None => did_you_mean(name, known.iter().copied()),
@@ -177,8 +187,23 @@ impl<'a> Field<'a> {
         found.map(|(_, meaning)| *meaning)
     }
 
+    /// The text here, where the value of a variable was put into it: no quotes were written around a number then.
+    fn put_in(&self) -> Option<&'a str> {
+        let text = self.value.as_str()?;
+        let place = self.reader.document.location(&self.path.pointer())?.value;
+        let written = self.reader.source.text.get(place.range())?;
+        (written.contains("${") || written.starts_with('*')).then_some(text)
+    }
+
     pub fn number(&self, least: u64, most: u64) -> Option<u64> {
         let expected = format!("a whole number from {least} to {most} is expected");
+        if let Some(number) = self.put_in().and_then(|text| text.parse::<u64>().ok()) {
+            if !(least..=most).contains(&number) {
+                self.wrong(&format!("{number} is not allowed, {expected}"), &expected);
+                return None;
+            }
+            return Some(number);
+        }
         if !self.value.is_number() {
             let quoted = self.value.as_str().filter(|text| text.parse::<u64>().is_ok());
             let label = quoted.map_or_else(|| expected.clone(), |number| format!("without quotes: {number}"));
@@ -300,14 +325,13 @@ mod tests {
     fn scalars(text: &str) -> Result<Vec<String>, String> {
         let source = Arc::new(Source { name: "tulle.yaml".to_owned(), text: text.to_owned() });
         let document = document::parse(text).unwrap().remove(0);
-        let mut diagnostics = Diagnostics::default();
+        let diagnostics = RefCell::default();
         let scalars = {
-            let reader =
-                Reader { source: &source, document: &document, diagnostics: (&mut diagnostics).into() };
+            let reader = Reader { source: &source, document: &document, diagnostics: &diagnostics };
             let entries = Field::root(&reader).entries("{a: b}");
             entries.iter().filter_map(|(_, field)| field.scalar()).collect()
         };
-        diagnostics.into_result().map_err(|failure| failure.to_string())?;
+        diagnostics.into_inner().into_result().map_err(|failure| failure.to_string())?;
         Ok(scalars)
     }
 
@@ -375,8 +399,8 @@ mod tests {
         let common = "x: &x {a: 022}\ny: {<<: *x, b: 1.50}";
         let document = document::parse(common).unwrap().remove(0);
         let source = Arc::new(Source { name: "tulle.yaml".to_owned(), text: common.to_owned() });
-        let mut diagnostics = Diagnostics::default();
-        let reader = Reader { source: &source, document: &document, diagnostics: (&mut diagnostics).into() };
+        let diagnostics = RefCell::default();
+        let reader = Reader { source: &source, document: &document, diagnostics: &diagnostics };
         let merged = Field::root(&reader).get("y").unwrap();
         assert_eq!(merged.get("a").unwrap().scalar().unwrap(), "022");
         assert_eq!(merged.get("b").unwrap().scalar().unwrap(), "1.50");

@@ -8,14 +8,20 @@ mod complaints;
 pub mod config;
 pub mod control;
 mod detach;
+mod env_file;
 mod field;
 mod files;
+mod include;
+mod interpolate;
+mod load;
 pub mod log;
 mod mesh;
 mod objects;
+mod own_names;
 mod plan;
 pub mod ports;
 pub mod prefix;
+mod profiles;
 mod protocol;
 mod reload;
 mod replica;
@@ -24,6 +30,7 @@ mod service;
 mod services;
 pub mod standing;
 mod suggest;
+mod surroundings;
 mod users;
 
 use std::path::{Path, PathBuf};
@@ -39,6 +46,9 @@ use self::control::Control;
 use self::mesh::Mesh;
 pub use self::mesh::forget;
 use self::reload::Reload;
+pub use self::load::load;
+pub use self::profiles::ProfileArgs;
+use self::profiles::Profiles;
 use self::screen::Screen;
 use self::services::Services;
 use crate::commands::node::CaptureArg;
@@ -70,13 +80,15 @@ pub struct UpArgs {
     #[arg(long, value_name = "NUMBER", value_parser = crate::units::parse_workers)]
     workers: Option<usize>,
     #[command(flatten)]
+    profiles: ProfileArgs,
+    #[command(flatten)]
     home: HomeArgs,
     #[command(flatten)]
     limits: LimitArgs,
 }
 
 pub async fn run(args: UpArgs) -> Result<()> {
-    let mut config = config::load(&args.path)?;
+    let mut config = load::load(&args.path, &args.profiles.chosen())?;
     let warning = users::choose(&mut config)?;
     let home = args.home.path()?;
     if changes_running(&home, &config).await? {
@@ -99,6 +111,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
     mesh.node.workloads().warn(warning.into_iter().collect());
     let (services, failed) = Services::start(Arc::new(config), &mesh, &screen);
     let reload = Arc::new(Reload {
+        profiles: args.profiles.chosen(),
         path: args.path,
         services: services.clone(),
         objects: mesh.objects().clone(),

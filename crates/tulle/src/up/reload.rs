@@ -12,8 +12,10 @@ use tokio::sync::Mutex;
 use tokio::time::sleep;
 use tulle_server::objects::Objects;
 
-use super::config::{self, Config, Sources};
+use super::config::{Config, Sources};
+use super::load::load;
 use super::plan::{Change, plan};
+use super::profiles::Profiles;
 use super::screen::Screen;
 use super::services::Services;
 use super::{files, mesh, objects, users};
@@ -26,6 +28,7 @@ const QUIET: Duration = Duration::from_millis(150);
 /// Reads the file again, and has the mesh be as it says.
 pub struct Reload {
     pub path: PathBuf,
+    pub profiles: Profiles,
     pub services: Arc<Services>,
     pub objects: Objects,
     pub screen: Arc<Screen>,
@@ -68,7 +71,7 @@ impl Reload {
     pub async fn now(&self) -> Result<Vec<String>, String> {
         let _turn = self.turn.lock().await;
         let before = self.services.config();
-        let mut after = config::load(&self.path).map_err(|failure| failure.to_string())?;
+        let mut after = load(&self.path, &self.profiles).map_err(|failure| failure.to_string())?;
         users::choose(&mut after).map_err(|failure| failure.to_string())?;
         let changes = plan(&before, &after)?;
         let own: BTreeSet<u16> = self.services.shared.ports.borrow().keys().copied().collect();

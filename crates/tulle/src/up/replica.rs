@@ -268,6 +268,8 @@ fn values(service: &Service, index: u32, ports: &[u16]) -> Result<Vec<(String, S
         ("SERVICE".to_owned(), service.name.clone()),
         ("REPLICA".to_owned(), index.to_string()),
         (HOST.to_owned(), Ipv4Addr::LOCALHOST.to_string()),
+        // What merely looks like one of these names is written so.
+        ("$".to_owned(), "$".to_owned()),
     ];
     if let Some(first) = ports.first() {
         values.push(("PORT".to_owned(), first.to_string()));

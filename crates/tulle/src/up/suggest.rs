@@ -118,6 +118,8 @@ mod tests {
                 service("db", vec![port(5432, Some("tcp"))]),
                 service("job", Vec::new()),
             ],
+            resting: Vec::new(),
+            included: Default::default(),
             resources: Vec::new(),
             skipped: None,
         };

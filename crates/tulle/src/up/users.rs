@@ -3,10 +3,13 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
+use tulle_node::workloads::fill;
 use tulle_sys::run_as::RunAs;
 
-use super::config::Config;
+use super::config::{Check, Config, Service};
+use super::own_names::OF_USER;
 use crate::exit::{Failure, Result};
 
 /// Finds out who each service runs as. Returns what there is to warn of.
@@ -15,29 +18,48 @@ use crate::exit::{Failure, Result};
 /// Where this host has no such user, and where others than root cannot start processes as him.
 pub fn choose(config: &mut Config) -> Result<Option<String>> {
     let own = nix::unistd::geteuid().as_raw();
-    let owner = match tulle_sys::is_root() {
-        true => fs::metadata(&config.file).map_or(own, |file| file.uid()),
+    let owner_of = |file: &Path| match tulle_sys::is_root() {
+        true => fs::metadata(file).map_or(own, |file| file.uid()),
         false => own,
     };
     let mut as_root = Vec::new();
     for service in &mut config.services {
+        // Who is included is given no rights that he has not.
+        let owner = owner_of(config.included.get(&service.name).unwrap_or(&config.file));
         let is_said = service.user.is_some();
         if !is_said && owner == 0 {
-            as_root.push(service.name.as_str());
+            as_root.push(service.name.clone());
         }
         if !is_said && service.group.is_none() && owner == own {
+            put_in(service, &[]);
             continue;
         }
         // Its probe's command is started by the node, which knows no file.
         let user = service.user.get_or_insert_with(|| owner.to_string());
         let run_as = RunAs::named(user, service.group.as_deref());
-        service.run_as = Some(run_as.map_err(|e| Failure::input(format!("service {}: {e}", service.name)))?);
+        let run_as = run_as.map_err(|e| Failure::input(format!("service {}: {e}", service.name)))?;
+        put_in(service, &run_as.variables());
+        service.run_as = Some(run_as);
     }
     Ok(warning(&as_root))
 }
 
-fn warning(as_root: &[&str]) -> Option<String> {
-    let runs = match as_root {
+/// Puts in the names that depend on whom it runs as: those of this process where that is the same.
+fn put_in(service: &mut Service, variables: &[(String, String)]) {
+    let own = |name: &&str| Some(((*name).to_owned(), std::env::var(name).ok()?));
+    let mut values: Vec<_> = OF_USER.iter().filter_map(own).collect();
+    values.extend_from_slice(variables);
+    let exec = match service.probe.as_mut().map(|probe| &mut probe.check) {
+        Some(Check::Exec(words)) => words.as_mut_slice(),
+        _ => &mut [],
+    };
+    let texts = service.command.iter_mut().chain(exec).chain(service.environment.values_mut());
+    texts.for_each(|text| *text = fill(text, &values));
+}
+
+fn warning<S: AsRef<str>>(as_root: &[S]) -> Option<String> {
+    let as_root: Vec<_> = as_root.iter().map(AsRef::as_ref).collect();
+    let runs = match as_root.as_slice() {
         [] => return None,
         [one] => format!("{one} runs"),
         several => format!("{} run", several.join(", ")),
@@ -51,7 +73,7 @@ mod tests {
 
     #[test]
     fn who_runs_as_root_without_a_word_is_named() {
-        assert_eq!(warning(&[]), None);
+        assert_eq!(warning::<&str>(&[]), None);
         assert!(warning(&["web"]).unwrap().starts_with("web runs as root"));
         assert!(warning(&["web", "api"]).unwrap().starts_with("web, api run as root"));
     }
