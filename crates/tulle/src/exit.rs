@@ -233,6 +233,7 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
             (4, "nothing is there, or nothing of a service or process that is named"),
         ],
     ),
+    ("schema", &[(0, "printed"), (1, "it cannot be written"), (2, "wrong usage")]),
     ("status", ON_NAMESPACES),
     ("edges", ON_NAMESPACES),
     (

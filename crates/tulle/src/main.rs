@@ -90,6 +90,8 @@ enum Command {
     Flow(commands::flow::FlowArgs),
     /// Look for errors in files, with no server
     Validate(commands::validate::ValidateArgs),
+    /// Print a JSON Schema of a file, for editors
+    Schema(commands::schema::SchemaArgs),
     /// Show nodes, services and workloads: what is ready, and why the rest is not
     Status(commands::status::StatusArgs),
     /// Show what the services of `tulle up` have said
@@ -231,6 +233,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Flow(args) => small(Box::pin(commands::flow::run(args))),
         Command::Validate(args) => done(commands::validate::run(args)),
+        Command::Schema(args) => done(commands::schema::run(&args)),
         Command::Status(args) => small(Box::pin(commands::status::run(args))),
         Command::Logs(args) => done(commands::logs::run(args)),
         Command::Edges(args) => small(Box::pin(commands::edges::run(args))),

@@ -15,6 +15,7 @@ pub mod logs;
 pub mod node;
 pub mod policy;
 pub mod run;
+pub mod schema;
 pub mod server;
 pub mod services;
 pub mod split;
