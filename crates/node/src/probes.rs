@@ -301,10 +301,14 @@ async fn run(
     directory: Option<&Path>,
     target: &Target,
 ) -> Result<(), Failure> {
-    let own = environment.iter().map(|(name, value)| (name.clone(), fill(value, &target.environment)));
+    // `${$}` is a `$` that begins no name.
+    let dollar = ("$".to_owned(), "$".to_owned());
+    let of_mesh: Vec<_> = target.environment.iter().cloned().chain([dollar.clone()]).collect();
+    let own = environment.iter().map(|(name, value)| (name.clone(), fill(value, &of_mesh)));
     let of_user = target.run_as.iter().flat_map(RunAs::variables);
     let variables: Vec<_> = of_user.chain(target.environment.iter().cloned()).chain(own).collect();
-    let mut words = command.iter().map(|word| fill(word, &variables));
+    let known: Vec<_> = variables.iter().cloned().chain([dollar]).collect();
+    let mut words = command.iter().map(|word| fill(word, &known));
     let Some(program) = words.next() else { return Err("its command is empty".to_owned().into()) };
     let mut process = Command::new(&program);
     process.args(words).envs(variables.iter().map(|(k, v)| (k, v)));

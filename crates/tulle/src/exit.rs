@@ -217,6 +217,15 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
         ],
     ),
     (
+        "init",
+        &[
+            (0, "the file is written; what it lacks is said"),
+            (1, "it cannot be written"),
+            (2, "wrong usage, or nothing can be made of the file that it is to be made of"),
+            (5, "there is a tulle.yaml already"),
+        ],
+    ),
+    (
         "validate",
         &[
             (0, "nothing is wrong"),

@@ -88,6 +88,8 @@ enum Command {
     Policy(commands::policy::PolicyArgs),
     /// Show workflows, and start and follow their runs
     Flow(commands::flow::FlowArgs),
+    /// Write a first tulle.yaml, of a compose file or a Procfile where there is one
+    Init(commands::init::InitArgs),
     /// Look for errors in files, with no server
     Validate(commands::validate::ValidateArgs),
     /// Print a JSON Schema of a file, for editors
@@ -232,6 +234,7 @@ fn run(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::from(u8::from(changes)))
         }
         Command::Flow(args) => small(Box::pin(commands::flow::run(args))),
+        Command::Init(args) => done(commands::init::run(&args)),
         Command::Validate(args) => done(commands::validate::run(args)),
         Command::Schema(args) => done(commands::schema::run(&args)),
         Command::Status(args) => small(Box::pin(commands::status::run(args))),

@@ -12,6 +12,7 @@ pub mod flow;
 pub mod get;
 pub mod history;
 pub mod logs;
+pub mod init;
 pub mod node;
 pub mod policy;
 pub mod run;

@@ -34,6 +34,11 @@ impl<'a> Field<'a> {
     }
 
     fn report(&self, message: &str, label: &str, at_name: bool) {
+        // What lacks the value of a variable is wrong for that alone, and it was said.
+        let lacks = self.put_in().is_some_and(|text| text.contains("${"));
+        if lacks && !at_name && !self.reader.diagnostics.borrow().is_empty() {
+            return;
+        }
         let location = self.reader.document.nearest(&self.path);
         let span = location.key.filter(|_| at_name).unwrap_or(location.head);
         let title = match self.path.segments() {

@@ -37,6 +37,10 @@ const BYTES: &[&str] = &[
 /// What is expected, for messages.
 pub const EXPECTED: &str = "http, http2, grpc, tls or tcp is expected";
 
+pub fn is_protocol(text: &str) -> bool {
+    problem(text).is_none()
+}
+
 /// Why a text is no protocol.
 pub fn problem(text: &str) -> Option<String> {
     let lower = text.to_ascii_lowercase();

@@ -250,9 +250,11 @@ fn exec(
     service: &Service,
     Surroundings { values, directory }: Surroundings<'_>,
 ) -> probes::Check {
-    let mut command: Vec<_> = command.iter().map(|word| fill(word, values)).collect();
+    // What merely looks like a name is told apart until the node has put in the last.
+    let known: Vec<_> = values.iter().filter(|(name, _)| name != "$").cloned().collect();
+    let mut command: Vec<_> = command.iter().map(|word| fill(word, &known)).collect();
     command[0] = program(&command[0], directory);
-    let own = service.environment.iter().map(|(name, value)| (name.clone(), fill(value, values)));
+    let own = service.environment.iter().map(|(name, value)| (name.clone(), fill(value, &known)));
     probes::Check::Exec {
         command,
         environment: values.iter().filter(|(n, _)| n.starts_with("PORT")).cloned().chain(own).collect(),

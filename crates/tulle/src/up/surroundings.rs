@@ -53,6 +53,13 @@ pub struct Prepared {
     pub incomplete: HashSet<String>,
 }
 
+/// The variables that a file says, as far as it can be read.
+pub fn variables(path: &Path) -> BTreeMap<String, String> {
+    let Ok(source) = env_file::read(path, path) else { return BTreeMap::new() };
+    let (source, mut ignored) = (Arc::new(source), Diagnostics::default());
+    Surroundings::of_process().variables(&source, &Purpose::Final, &[], &mut ignored)
+}
+
 impl Surroundings {
     pub fn new(shell: fn(&str) -> Option<String>) -> Self {
         Self { shell, files: RefCell::default(), put_in: Cell::new(0) }

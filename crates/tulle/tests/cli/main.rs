@@ -10,6 +10,7 @@ mod fake_service;
 mod flow;
 mod flow_evaluator;
 mod logs;
+mod init;
 mod split;
 
 use std::path::Path;
