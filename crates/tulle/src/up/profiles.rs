@@ -86,7 +86,7 @@ pub fn check_names(service: &Field<'_>) {
 pub fn check_dependencies(services: &[Service], fields: &HashMap<String, Field<'_>>) {
     let runs = |name: &str| services.iter().any(|service| service.name == name);
     for service in services {
-        let needed = service.depends_on.iter().filter(|name| !runs(name));
+        let needed = service.depends_on.iter().map(|on| &on.service).filter(|name| !runs(name));
         for (name, other) in needed.filter_map(|name| Some((name, fields.get(name)?))) {
             let Some(list) = fields[&service.name].get("dependsOn") else { continue };
             let place = match list.value {

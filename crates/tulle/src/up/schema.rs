@@ -39,7 +39,18 @@ const SERVICE: &[FieldForm] = &[
         "Whether a process can take traffic. Default: the first port accepts connections.",
         || reference("probe"),
     ),
-    field("dependsOn", "It starts once these services are ready.", texts),
+    field(
+        "dependsOn",
+        "It starts once those are ready: a list, or a map with `ready`, or `completed` for jobs.",
+        dependencies,
+    ),
+    field(
+        "restart",
+        "Whether a process that ends by itself is started again. Default: always.",
+        || json!({ "enum": ["always", "on-failure", "never"] }),
+    ),
+    field("stopTimeout", "How long its processes may take to stop. Default: 10s.", text),
+    field("stopSignal", "What asks its processes to stop. Default: SIGTERM.", text),
     field("profiles", "It runs where one of these is chosen: tulle up --profile NAME.", texts),
     field("serviceAccount", "Its identity. Default: the service's name.", text),
     field("user", "Whom its processes run as, by name or number. Needs root, unless it is oneself.", scalar),
@@ -116,6 +127,11 @@ fn text() -> Value {
 
 fn texts() -> Value {
     json!({ "type": "array", "items": { "type": "string" } })
+}
+
+fn dependencies() -> Value {
+    let until = json!({ "enum": ["ready", "completed"] });
+    json!({ "anyOf": [texts(), { "type": "object", "additionalProperties": until }] })
 }
 
 fn one_or_more() -> Value {

@@ -109,8 +109,8 @@ impl Screen {
     }
 
     fn wrapped(&self, service: &str, name: &str, text: &str, text_style: Style) {
-        let room =
-            terminal::width(stdout()).map(|width| width.saturating_sub(self.prefixes.read().columns()).max(20));
+        let room = terminal::width(stdout())
+            .map(|width| width.saturating_sub(self.prefixes.read().columns()).max(20));
         for text in terminal::wrap(&legible(text), room, 2).lines() {
             self.print(service, name, &format!("{text_style}{text}{text_style:#}"));
         }

@@ -9,8 +9,8 @@ mod explain;
 mod fake_service;
 mod flow;
 mod flow_evaluator;
-mod logs;
 mod init;
+mod logs;
 mod split;
 
 use std::path::Path;

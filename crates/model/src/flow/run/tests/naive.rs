@@ -163,8 +163,11 @@ impl<'w> Naive<'w> {
             self.take_back(mark, limit);
             now = limit;
             let after = limit - began;
-            let after =
-                if after.is_multiple_of(1_000) { format!("{} s", after / 1_000) } else { format!("{after} ms") };
+            let after = if after.is_multiple_of(1_000) {
+                format!("{} s", after / 1_000)
+            } else {
+                format!("{after} ms")
+            };
             let fault = FaultKind::Timeout.fault(format!("it was not done within its timeout of {after}"));
             end = NaiveEnd::Fault(Fault { instance: task.reference.clone(), ..fault });
         }
