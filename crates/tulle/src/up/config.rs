@@ -553,13 +553,13 @@ fn find_cycle(waiting: &[Service]) -> Option<Vec<String>> {
 #[cfg(test)]
 pub fn of_text(text: &str) -> crate::exit::Result<Config> {
     use super::profiles::Profiles;
-    use super::surroundings::Surroundings;
+    use super::surroundings::Lookup;
     use crate::diagnostic::{Diagnostics, Source};
     use crate::manifest::UP_FILE;
 
     let source = Source { name: UP_FILE.to_owned(), text: text.to_owned() };
     let mut diagnostics = Diagnostics::default();
-    let (file, surroundings) = ((Path::new(UP_FILE), ".".into()), Surroundings::new(|_| None));
+    let (file, surroundings) = ((Path::new(UP_FILE), ".".into()), Lookup::new(|_| None));
     let config = super::load::read(source, file, &surroundings, &Profiles::default(), &mut diagnostics);
     diagnostics.into_result()?;
     config?.ok_or_else(|| crate::exit::Failure::input("it describes nothing"))
@@ -570,7 +570,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::profiles::Profiles;
-    use super::super::surroundings::Surroundings;
+    use super::super::surroundings::Lookup;
     use super::of_text as read;
     use super::*;
     use crate::diagnostic::{Diagnostics, Source};
@@ -809,7 +809,7 @@ mod tests {
     fn files(input: &[u8]) {
         let Ok(text) = String::from_utf8(input.to_vec()) else { return };
         let mut diagnostics = Diagnostics::default();
-        let (file, surroundings) = (Path::new("/nowhere/tulle.yaml"), Surroundings::new(|_| None));
+        let (file, surroundings) = (Path::new("/nowhere/tulle.yaml"), Lookup::new(|_| None));
         let source = Source { name: UP_FILE.to_owned(), text: text.clone() };
         let at = (file, "/nowhere".into());
         let config =

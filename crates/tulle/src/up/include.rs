@@ -9,7 +9,7 @@ use tulle_model::document::Document;
 use tulle_model::validate::FieldPath;
 
 use super::env_file;
-use super::surroundings::Surroundings;
+use super::surroundings::Lookup;
 use crate::diagnostic::{Diagnostic, Diagnostics, Source};
 use crate::manifest::{self, UP_FILE};
 
@@ -53,7 +53,7 @@ pub fn parts(
     source: Source,
     file: PathBuf,
     folder: PathBuf,
-    surroundings: &Surroundings,
+    surroundings: &Lookup,
     diagnostics: &mut Diagnostics,
 ) -> Vec<Part> {
     let mut reading = Reading { surroundings, diagnostics, parts: Vec::new(), seen: vec![real(&file)] };
@@ -62,7 +62,7 @@ pub fn parts(
 }
 
 struct Reading<'a> {
-    surroundings: &'a Surroundings,
+    surroundings: &'a Lookup,
     diagnostics: &'a mut Diagnostics,
     parts: Vec<Part>,
     /// All files that were met, by their real names: one that is included twice is there once.

@@ -14,7 +14,7 @@ use super::config::{Config, FIELDS, Sources, find_shared_ports, in_order, servic
 use super::field::{Field, Reader};
 use super::include::{self, Part};
 use super::profiles::Profiles;
-use super::surroundings::Surroundings;
+use super::surroundings::Lookup;
 use crate::diagnostic::{Diagnostic, Diagnostics, Source};
 use crate::exit::Result;
 use crate::manifest::{self, UP_FILE};
@@ -27,7 +27,7 @@ pub fn load(path: &Path, profiles: &Profiles) -> Result<Config> {
     let mut diagnostics = Diagnostics::default();
     let config = match manifest::read(&file) {
         Ok(source) => {
-            let surroundings = Surroundings::of_process();
+            let surroundings = Lookup::of_process();
             read(source, (&file, folder), &surroundings, profiles, &mut diagnostics)
         }
         Err(diagnostic) => {
@@ -43,7 +43,7 @@ pub fn load(path: &Path, profiles: &Profiles) -> Result<Config> {
 pub fn read(
     source: Source,
     (file, folder): (&Path, PathBuf),
-    surroundings: &Surroundings,
+    surroundings: &Lookup,
     profiles: &Profiles,
     diagnostics: &mut Diagnostics,
 ) -> Result<Option<Config>> {

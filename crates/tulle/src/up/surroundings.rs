@@ -26,7 +26,7 @@ const ENV_FILE: &str = ".env";
 const MOST: usize = 16 << 20;
 
 /// What looks variables up.
-pub struct Surroundings {
+pub struct Lookup {
     shell: fn(&str) -> Option<String>,
     /// By the folder that they are in; read when the first name is looked for there.
     files: RefCell<HashMap<PathBuf, Rc<BTreeMap<String, String>>>>,
@@ -57,10 +57,10 @@ pub struct Prepared {
 pub fn variables(path: &Path) -> BTreeMap<String, String> {
     let Ok(source) = env_file::read(path, path) else { return BTreeMap::new() };
     let (source, mut ignored) = (Arc::new(source), Diagnostics::default());
-    Surroundings::of_process().variables(&source, &Purpose::Final, &[], &mut ignored)
+    Lookup::of_process().variables(&source, &Purpose::Final, &[], &mut ignored)
 }
 
-impl Surroundings {
+impl Lookup {
     pub fn new(shell: fn(&str) -> Option<String>) -> Self {
         Self { shell, files: RefCell::default(), put_in: Cell::new(0) }
     }
@@ -159,7 +159,8 @@ impl Surroundings {
         let path = folder.join(ENV_FILE);
         let mut values = BTreeMap::new();
         if path.exists() {
-            match env_file::read(&path, &folder.join(crate::manifest::UP_FILE)) {
+            let beside = folder.join(crate::manifest::UP_FILE);
+            match env_file::read(&path, if beside.exists() { &beside } else { folder }) {
                 Ok(source) => values = self.variables(&Arc::new(source), &Purpose::Final, &[], diagnostics),
                 Err(message) => diagnostics.push(Diagnostic::new(message)),
             }
@@ -252,7 +253,7 @@ impl Purpose<'_> {
 
 /// Goes over the texts of a document.
 struct Walk<'a, 'd> {
-    surroundings: &'a Surroundings,
+    surroundings: &'a Lookup,
     source: &'a Arc<Source>,
     document: &'a Document,
     folders: &'a [&'a Path],
@@ -264,7 +265,7 @@ struct Walk<'a, 'd> {
 
 impl<'a, 'd> Walk<'a, 'd> {
     fn new(
-        surroundings: &'a Surroundings,
+        surroundings: &'a Lookup,
         source: &'a Arc<Source>,
         document: &'a Document,
         folders: &'a [&'a Path],
@@ -603,6 +604,34 @@ services:
         );
         // Nobody asks what is in a file that nobody needs.
         assert!(load(&folder(&[("tulle.yaml", "services: {a: {command: x}}"), (".env", "'")])).is_ok());
+    }
+
+    #[test]
+    fn root_reads_nothing_out_to_who_cannot() {
+        use std::os::unix::fs::{PermissionsExt, chown};
+        if !tulle_sys::is_root() {
+            return;
+        }
+        let files = [
+            ("tulle.yaml", "include: [b.yaml]\nservices: {a: {command: 'x ${A}', envFile: a.env}}"),
+            ("a.env", "A=1"),
+            (".env", "A=1"),
+            ("b.yaml", "services: {}"),
+        ];
+        let folder = folder(&files);
+        let path = |name: &str| folder.path().join(name);
+        chown(path("tulle.yaml"), Some(65_534), None).unwrap();
+        assert!(load(&folder).is_ok());
+        for (name, _) in &files[1..] {
+            let mode = |mode| {
+                std::fs::set_permissions(path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+            };
+            mode(0o600);
+            let said = load(&folder).err().unwrap_or_default();
+            assert!(said.contains("is not for who owns") && !said.contains("A=1"), "{name}: {said}");
+            chown(path(name), Some(65_534), None).unwrap();
+            assert!(load(&folder).is_ok());
+        }
     }
 
     #[test]

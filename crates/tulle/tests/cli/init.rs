@@ -69,6 +69,27 @@ fn procfiles_become_files_of_ours() {
     made("procfile", 5);
 }
 
+/// What the documentation shows is what comes of it.
+#[test]
+fn the_documented_compose_file_becomes_what_is_shown() {
+    let page = include_str!("../../../../docs/from-compose.md");
+    let block = |fence: &str, index: usize| {
+        let rest = page.split(&format!("```{fence}\n")).nth(index + 1).unwrap();
+        rest.split("```").next().unwrap().to_owned()
+    };
+    let folder = TempDir::new().unwrap();
+    for (name, text) in
+        [("compose.yaml", block("yml", 0).as_str()), ("api.env", "LEVEL=info\n"), (".env", "TOKEN=a\n")]
+    {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    fs::create_dir(folder.path().join("api")).unwrap();
+    let output = tulle(folder.path(), &["init"]);
+    assert_eq!((code(&output), stderr(&output)), (0, block("text", 0)));
+    assert_eq!(fs::read_to_string(folder.path().join("tulle.yaml")).unwrap(), block("yml", 1));
+    assert_eq!(code(&tulle(folder.path(), &["validate"])), 0);
+}
+
 #[test]
 fn a_first_file_is_good() {
     let folder = TempDir::new().unwrap();

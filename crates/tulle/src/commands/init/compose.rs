@@ -8,7 +8,7 @@ use tulle_model::document::Document;
 
 use super::compose_fields::{program_of, reason};
 use super::compose_ports::{Taken, point_to_own_ports, resolver, take};
-use super::draft::{Command, Condition, Draft, Probe, Service, has_conditions, has_field};
+use super::draft::{Condition, Draft, DraftCommand, DraftProbe, DraftService, has_conditions, has_field};
 use super::{Places, procfile};
 use crate::diagnostic::{Diagnostics, Source};
 use crate::exit::{Failure, Result};
@@ -84,7 +84,7 @@ impl Compose<'_> {
     }
 
     fn service(&self, of_file: &str, ports: &mut Taken, draft: &mut Draft) {
-        let mut service = Service { name: self.names[of_file].clone(), ..Service::default() };
+        let mut service = DraftService { name: self.names[of_file].clone(), ..DraftService::default() };
         let name = service.name.clone();
         let fields = self.extended(of_file, draft);
         let at = |field: &str| format!("{name}.{field}");
@@ -156,7 +156,7 @@ impl Compose<'_> {
         fields
     }
 
-    fn command(&self, fields: &Value, service: &mut Service, draft: &mut Draft) {
+    fn command(&self, fields: &Value, service: &mut DraftService, draft: &mut Draft) {
         let image = text(&fields["image"]);
         let context = text(&fields["build"]).or_else(|| text(&fields["build"]["context"]));
         let entrypoint = words(&fields["entrypoint"]);
@@ -176,8 +176,8 @@ impl Compose<'_> {
         if is_whole(&whole) {
             let line = fields["command"].as_str().filter(|_| entrypoint.is_none()).map(braced);
             service.command = match line.filter(|line| split(line).is_ok() && !line.contains('\n')) {
-                Some(line) => Command::Line(line),
-                None => Command::Words(whole),
+                Some(line) => DraftCommand::Line(line),
+                None => DraftCommand::Words(whole),
             };
             draft.note(&place, &format!("{what} is not taken over: its program has to be on this machine"));
         } else {
@@ -194,7 +194,7 @@ impl Compose<'_> {
             if !whole.is_empty() {
                 service.comments.push(format!("The compose file gives it: {}", whole.join(" ")));
             }
-            service.command = Command::Missing(what.clone());
+            service.command = DraftCommand::Missing(what.clone());
             match image.is_some() || context.is_some() {
                 true => draft.note(
                     &place,
@@ -237,7 +237,7 @@ impl Compose<'_> {
         [last("ENTRYPOINT "), last("CMD ")].into_iter().flatten().collect()
     }
 
-    fn variables(&self, of_file: &str, fields: &Value, service: &mut Service, draft: &mut Draft) {
+    fn variables(&self, of_file: &str, fields: &Value, service: &mut DraftService, draft: &mut Draft) {
         let place = |field: &str| format!("{}.{field}", service.name);
         let env_files = match &fields["env_file"] {
             Value::Array(files) => files.iter().collect(),
@@ -301,7 +301,7 @@ impl Compose<'_> {
         place.map(str::trim).filter(same).map_or_else(|| value.to_string(), str::to_owned)
     }
 
-    fn dependencies(&self, fields: &Value, service: &mut Service, draft: &mut Draft) {
+    fn dependencies(&self, fields: &Value, service: &mut DraftService, draft: &mut Draft) {
         let place = format!("{}.depends_on", service.name);
         let needed: Vec<(String, &str)> = match &fields["depends_on"] {
             Value::Object(needed) => {
@@ -332,7 +332,7 @@ impl Compose<'_> {
     }
 }
 
-fn probe(check: &Value, service: &Service, draft: &mut Draft) -> Option<Probe> {
+fn probe(check: &Value, service: &DraftService, draft: &mut Draft) -> Option<DraftProbe> {
     let place = format!("{}.healthcheck", service.name);
     if check.is_null() || check["disable"] == true {
         return None;
@@ -354,7 +354,7 @@ fn probe(check: &Value, service: &Service, draft: &mut Draft) -> Option<Probe> {
         return None;
     }
     point_to_own_ports(&mut exec, &service.ports);
-    let mut probe = Probe { exec, ..Probe::default() };
+    let mut probe = DraftProbe { exec, ..DraftProbe::default() };
     for (name, field) in [("interval", "interval"), ("timeout", "timeout"), ("startup", "start_period")] {
         let Some(time) = text(&check[field]) else { continue };
         match parse_duration(&time) {
@@ -376,7 +376,7 @@ fn shell(line: &str) -> Vec<String> {
 }
 
 /// What becomes of processes that end, and how they are ended.
-fn endings(fields: &Value, service: &mut Service, draft: &mut Draft) {
+fn endings(fields: &Value, service: &mut DraftService, draft: &mut Draft) {
     let place = |field: &str| format!("{}.{field}", service.name);
     let policy = text(&fields["restart"]).or_else(|| text(&fields["deploy"]["restart_policy"]["condition"]));
     let restart = match policy.as_deref().map(|policy| policy.split(':').next().unwrap_or_default()) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::draft::{Draft, Port, Service};
+use super::draft::{Draft, DraftPort, DraftService};
 
 /// How many of a range are taken over.
 const MOST: usize = 20;
@@ -42,7 +42,7 @@ struct Wanted {
 /// Takes over the ports of a service: `ports` and `expose`.
 pub fn take(
     fields: &Value,
-    service: &mut Service,
+    service: &mut DraftService,
     taken: &mut BTreeSet<u16>,
     resolve: &dyn Fn(&str) -> Option<String>,
     draft: &mut Draft,
@@ -71,7 +71,7 @@ pub fn take(
         let Some(number) = port.number else {
             let why = format!("{}: `tulle validate` says what it lacks", port.text);
             draft.note(&place, &why);
-            service.ports.push(Port { name: None, port: port.text, listens_at: None, protocol: None });
+            service.ports.push(DraftPort { name: None, port: port.text, listens_at: None, protocol: None });
             continue;
         };
         if number == DNS {
@@ -98,7 +98,7 @@ pub fn take(
         } else if let Some(published) = port.published.filter(|published| *published != number) {
             draft.note(&place, &format!("it is at localhost:{number} here, not at {published}"));
         }
-        service.ports.push(Port {
+        service.ports.push(DraftPort {
             name: several.then(|| format!("port-{number}")),
             // A text with a variable is kept where nothing changes.
             port: if listens_at == number { port.text } else { number.to_string() },
@@ -221,7 +221,7 @@ fn shown(item: &Value) -> String {
 }
 
 /// Addresses in the words of a probe that name a port inside of the container: they name the one that the process has here.
-pub fn point_to_own_ports(words: &mut [String], ports: &[Port]) {
+pub fn point_to_own_ports(words: &mut [String], ports: &[DraftPort]) {
     for port in ports.iter().filter(|port| port.listens_at.is_some()) {
         let name = match &port.name {
             Some(name) => format!("${{PORT_{}}}", name.to_ascii_uppercase().replace('-', "_")),
@@ -263,7 +263,7 @@ mod tests {
     fn taken_over(items: &Value, taken: &[u16]) -> (Vec<String>, Vec<String>) {
         let variables = BTreeMap::from([("TULLE_TEST_WEB".to_owned(), "3000".to_owned())]);
         let mut draft = Draft::default();
-        let mut service = Service { name: "web".to_owned(), ..Service::default() };
+        let mut service = DraftService { name: "web".to_owned(), ..DraftService::default() };
         let mut taken = taken.iter().copied().collect();
         take(&json!({ "ports": items }), &mut service, &mut taken, &resolver(&variables), &mut draft);
         let ports = service.ports.iter().map(|port| {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::scalar::{block, flow, flow_list};
+use super::scalar::{block, flow, flow_list, json};
 use crate::up::config::SERVICE_FIELDS;
 
 /// A file, and what could not be taken over into it: a line each, which begins with the field.
@@ -14,24 +14,24 @@ pub struct Draft {
     /// The file that it comes from.
     pub from: String,
     pub name: Option<String>,
-    pub services: Vec<Service>,
+    pub services: Vec<DraftService>,
     pub notes: Vec<String>,
 }
 
 #[derive(Default)]
-pub struct Service {
+pub struct DraftService {
     pub name: String,
     /// Lines above its command.
     pub comments: Vec<String>,
-    pub command: Command,
-    pub ports: Vec<Port>,
+    pub command: DraftCommand,
+    pub ports: Vec<DraftPort>,
     pub replicas: Option<String>,
     pub profiles: Vec<String>,
     pub depends_on: Vec<(String, Condition)>,
     pub env_files: Vec<String>,
     pub environment: Vec<(String, String)>,
     pub directory: Option<String>,
-    pub probe: Option<Probe>,
+    pub probe: Option<DraftProbe>,
     pub user: Option<String>,
     pub group: Option<String>,
     pub restart: Option<&'static str>,
@@ -41,20 +41,20 @@ pub struct Service {
     pub others: Vec<(String, Value)>,
 }
 
-pub enum Command {
+pub enum DraftCommand {
     Line(String),
     Words(Vec<String>),
     /// There is none: a stand-in says so when it runs. This is what it stands in for.
     Missing(String),
 }
 
-impl Default for Command {
+impl Default for DraftCommand {
     fn default() -> Self {
         Self::Words(Vec::new())
     }
 }
 
-pub struct Port {
+pub struct DraftPort {
     pub name: Option<String>,
     /// The Service's, as it is written: a number, or with a variable in it.
     pub port: String,
@@ -70,7 +70,7 @@ pub enum Condition {
 }
 
 #[derive(Default)]
-pub struct Probe {
+pub struct DraftProbe {
     pub exec: Vec<String>,
     /// `interval`, `timeout`, `failures`, `startup`, as they are written.
     pub timing: Vec<(&'static str, String)>,
@@ -135,7 +135,7 @@ impl Draft {
     }
 }
 
-impl Service {
+impl DraftService {
     fn write(&self, out: &mut String) {
         let _ = writeln!(out, "  {}:", self.name);
         for comment in &self.comments {
@@ -147,9 +147,9 @@ impl Service {
             let _ = writeln!(out, "    {name}:{space}{value}");
         };
         match &self.command {
-            Command::Line(text) => line("command", block(text)),
-            Command::Words(words) => line("command", flow_list(words)),
-            Command::Missing(what) => {
+            DraftCommand::Line(text) => line("command", block(text)),
+            DraftCommand::Words(words) => line("command", flow_list(words)),
+            DraftCommand::Missing(what) => {
                 let says = format!("{}: fill in its command in tulle.yaml, for {what}", self.name);
                 let words = ["sh", "-c", &format!("echo {} >&2; exec sleep infinity", quoted(&says))];
                 line("command", flow_list(&words));
@@ -194,7 +194,7 @@ impl Service {
             line("probe", format!("\n      exec: {}{}", flow_list(&probe.exec), timing.collect::<String>()));
         }
         for (name, value) in &self.others {
-            line(&block(name), value.to_string());
+            line(&block(name), json(value));
         }
     }
 }
@@ -211,7 +211,7 @@ fn dependencies(services: &[(String, Condition)]) -> String {
     format!("{{{}}}", each.join(", "))
 }
 
-impl Port {
+impl DraftPort {
     fn short(&self) -> Option<String> {
         let protocol = self.protocol.as_ref();
         match (self.listens_at, protocol) {
@@ -242,5 +242,9 @@ fn one_line(text: &str) -> String {
 
 /// A word of a shell's line, in a text into which nothing is put.
 fn quoted(text: &str) -> String {
-    format!("'{}'", one_line(text).replace('\'', "'\\''").replace('$', "$$"))
+    let text = one_line(text);
+    match text.contains(['"', '\\', '`', '$']) {
+        true => format!("'{}'", text.replace('\'', "'\\''").replace('$', "$$")),
+        false => format!("\"{text}\""),
+    }
 }

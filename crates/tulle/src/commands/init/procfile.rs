@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::Places;
-use super::draft::{Command, Draft, Service};
+use super::draft::{Draft, DraftCommand, DraftService};
 use crate::diagnostic::Source;
 use crate::up::split;
 
@@ -37,11 +37,11 @@ pub fn draft(source: &Source, places: &Places) -> Draft {
         };
         let name = draft.free_name(wanted, &mut taken);
         let port = first + STEP * u32::try_from(draft.services.len()).unwrap_or_default();
-        let mut service = Service { name: name.clone(), ..Service::default() };
+        let mut service = DraftService { name: name.clone(), ..DraftService::default() };
         service.env_files.extend(env_file.clone());
         let with_port = names_port(command);
         if with_port || wanted == "web" {
-            service.ports.push(super::draft::Port {
+            service.ports.push(super::draft::DraftPort {
                 name: None,
                 port: port.to_string(),
                 listens_at: None,
@@ -82,7 +82,7 @@ const BUILTINS: &[&str] = &[
 ];
 
 /// The words of a command that a shell runs; through a shell where it needs one.
-pub fn words(command: &str) -> Command {
+pub fn words(command: &str) -> DraftCommand {
     let with_braces = port_in_braces(command);
     let rest = without_port(&with_braces);
     let first = rest.split_whitespace().next().unwrap_or_default();
@@ -90,8 +90,8 @@ pub fn words(command: &str) -> Command {
         || first.contains('=')
         || BUILTINS.contains(&first);
     match split(&with_braces) {
-        Ok(words) if !needs_shell && !words.is_empty() => Command::Line(with_braces),
-        _ => Command::Words(vec!["sh".to_owned(), "-c".to_owned(), for_shell(&with_exec(command))]),
+        Ok(words) if !needs_shell && !words.is_empty() => DraftCommand::Line(with_braces),
+        _ => DraftCommand::Words(vec!["sh".to_owned(), "-c".to_owned(), for_shell(&with_exec(command))]),
     }
 }
 
@@ -210,12 +210,12 @@ mod tests {
             ("trap x EXIT; ./a", "trap x EXIT; ./a"),
         ] {
             let is = match words(command) {
-                Command::Line(line) => line,
-                Command::Words(words) => {
+                DraftCommand::Line(line) => line,
+                DraftCommand::Words(words) => {
                     assert_eq!(&words[..2], ["sh", "-c"]);
                     words[2].clone()
                 }
-                Command::Missing(_) => String::new(),
+                DraftCommand::Missing(_) => String::new(),
             };
             assert_eq!(is, expected, "{command}");
         }

@@ -46,7 +46,18 @@ fn written(text: &str, is_read: impl Fn(&str) -> bool) -> String {
     if is_simple {
         return format!("'{}'", text.replace('\'', "''"));
     }
-    Value::from(text).to_string()
+    json(&Value::from(text))
+}
+
+/// A value as JSON, with all escaped that YAML does not take as it is.
+pub fn json(value: &Value) -> String {
+    let is_escaped = |c: char| c.is_control() || c == '\u{feff}';
+    let text = value.to_string();
+    let escaped = text.chars().map(|c| match is_escaped(c) {
+        true => format!("\\u{:04x}", u32::from(c)),
+        false => c.to_string(),
+    });
+    escaped.collect()
 }
 
 #[cfg(test)]
