@@ -29,7 +29,7 @@ use crate::dialer::Dialer;
 use crate::dns::{Addresses, Resolver};
 use crate::exposure;
 use crate::files;
-use crate::flows::{self, FlowParts, Leaving};
+use crate::flows::{self, FlowParts, RunsLeaving};
 use crate::keeper::Keeper;
 use crate::lock::HomeLock;
 use crate::node_state::StatePublisher;
@@ -88,7 +88,7 @@ pub struct Node {
     capture: (CaptureMode, String),
     link_address: watch::Receiver<SocketAddr>,
     admin_address: Option<SocketAddr>,
-    runs_leave: watch::Sender<Leaving>,
+    runs_leave: watch::Sender<RunsLeaving>,
     services_are_there: watch::Sender<bool>,
     /// Whether nothing of runs is under way any more.
     runs_rest: watch::Receiver<bool>,
@@ -232,7 +232,7 @@ impl Node {
             seen: SeenSummaries::default(),
         };
         let seen = state.cell().clone();
-        let (runs_leave, runs_rest) = (watch::Sender::new(Leaving::Stays), watch::Sender::new(false));
+        let (runs_leave, runs_rest) = (watch::Sender::new(RunsLeaving::Stays), watch::Sender::new(false));
         let services_are_there = watch::Sender::new(!config.starts_services);
         let flow_parts = FlowParts {
             name: config.name.clone(),
@@ -333,13 +333,13 @@ impl Node {
     /// is stopped. What is not over then is done again by whoever takes them over.
     pub async fn rest_runs(&self, deadline: Duration) {
         self.runs_leave.send_if_modified(|leaving| {
-            let stays = *leaving == Leaving::Stays;
-            *leaving = if stays { Leaving::Rests } else { *leaving };
+            let stays = *leaving == RunsLeaving::Stays;
+            *leaving = if stays { RunsLeaving::Rests } else { *leaving };
             stays
         });
         let mut rest = self.runs_rest.clone();
         if timeout(deadline, rest.wait_for(|rests| *rests)).await.is_err() {
-            self.runs_leave.send_replace(Leaving::Drops);
+            self.runs_leave.send_replace(RunsLeaving::Drops);
             let _ = timeout(DROP_DEADLINE, rest.wait_for(|rests| *rests)).await;
         }
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::room::{Room, Taken};
+use crate::room::{Room, RoomTaken};
 
 /// How long who reads our output may take nothing of the last of it.
 pub const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -41,7 +41,7 @@ pub struct Printer {
     room: Room,
     /// For what does not.
     reserve: Room,
-    taken: Arc<Taken>,
+    taken: Arc<RoomTaken>,
     missing: Arc<Missing>,
     /// Lines are offered to somebody who takes too few of them.
     is_behind: AtomicBool,
@@ -73,7 +73,7 @@ impl Printer {
     /// said of lines that are missing.
     pub fn patient(output: impl Write + Send + 'static, patience: Duration, why: &'static str) -> Self {
         let (queue, pieces) = channel();
-        let taken = Arc::<Taken>::default();
+        let taken = Arc::<RoomTaken>::default();
         let missing = Arc::new(Missing { lines: AtomicU64::default(), why });
         let thread = thread::Builder::new().name("tulle-printer".to_owned());
         let (written, told) = (taken.clone(), missing.clone());
@@ -173,7 +173,7 @@ impl End {
     }
 }
 
-fn write(output: impl Write, pieces: &Receiver<Piece>, taken: &Taken, missing: &Missing) {
+fn write(output: impl Write, pieces: &Receiver<Piece>, taken: &RoomTaken, missing: &Missing) {
     let mut writing = Writing { output, taken, missing, has_failed: false };
     loop {
         let piece = match pieces.try_recv() {
@@ -199,7 +199,7 @@ fn write(output: impl Write, pieces: &Receiver<Piece>, taken: &Taken, missing: &
 
 struct Writing<'a, W> {
     output: W,
-    taken: &'a Taken,
+    taken: &'a RoomTaken,
     missing: &'a Missing,
     has_failed: bool,
 }

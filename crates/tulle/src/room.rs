@@ -8,14 +8,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Whether who writes goes on.
 #[derive(Default)]
-pub struct Taken {
+pub struct RoomTaken {
     /// How often something was written.
     times: AtomicU64,
     /// Nothing has been written for as long as somebody has patience.
     stalled: AtomicBool,
 }
 
-impl Taken {
+impl RoomTaken {
     /// Something was written.
     pub fn note(&self) {
         self.times.fetch_add(1, Ordering::Relaxed);
@@ -32,11 +32,11 @@ pub struct Room {
     most: usize,
     /// How long nothing may be written before who waits is sent away.
     patience: Duration,
-    taken: Arc<Taken>,
+    taken: Arc<RoomTaken>,
 }
 
 impl Room {
-    pub fn new(most: usize, patience: Duration, taken: &Arc<Taken>) -> Self {
+    pub fn new(most: usize, patience: Duration, taken: &Arc<RoomTaken>) -> Self {
         Self { bytes: Arc::new(Semaphore::new(most)), most, patience, taken: taken.clone() }
     }
 

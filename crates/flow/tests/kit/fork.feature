@@ -128,6 +128,19 @@ Feature: Branches
     [ 6, 9 ]
     """
 
+  Scenario: A fork without branches makes an empty list
+    Given a workflow with definition:
+    """yaml
+    document: {dsl: '1.0.3', namespace: kit, name: none, version: '1.0.0'}
+    do:
+      - none: { fork: { branches: [] } }
+    """
+    When the workflow is executed
+    Then the workflow should complete with output:
+    """yaml
+    []
+    """
+
   Scenario: A branch that fails first fails for all that compete
     Given a workflow with definition:
     """yaml

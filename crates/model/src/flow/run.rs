@@ -375,12 +375,9 @@ impl Run {
             RunEvent::Fired { ask } => {
                 let is_timer = |found: &&Ask| found.purpose != Purpose::Call;
                 let found = self.state.asks.get(&ask).filter(is_timer).copied();
-                let Some(Ask { activation, purpose, due }) = found else { return };
+                let Some(Ask { activation, purpose, .. }) = found else { return };
                 self.state.asks.remove(&ask);
-                match purpose {
-                    Purpose::Timeout => self.fault(activation, self.out_of_time(activation, due)),
-                    _ => self.fired(activation, purpose),
-                }
+                self.fired(activation, purpose);
             }
             RunEvent::Suspended => self.state.phase = RunPhase::Suspended,
             RunEvent::Resumed

@@ -52,7 +52,7 @@ pub(crate) struct FlowNode {
     loads: Semaphore,
     long_loads: Arc<Semaphore>,
     waiting: Semaphore,
-    leave: watch::Receiver<Leaving>,
+    leave: watch::Receiver<RunsLeaving>,
     /// Whether the services of this host are there, as far as they are started with it.
     services: watch::Receiver<bool>,
     started: Instant,
@@ -72,7 +72,7 @@ struct Unreadable {
 
 /// Whether the node is about to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Leaving {
+pub(crate) enum RunsLeaving {
     Stays,
     /// Nothing more is begun.
     Rests,
@@ -95,7 +95,7 @@ pub(crate) struct FlowParts {
     pub proxy: Arc<Proxy>,
     /// Where this process listens: calls of Flows do not reach that, nor the server.
     pub own: Vec<SocketAddr>,
-    pub leave: watch::Receiver<Leaving>,
+    pub leave: watch::Receiver<RunsLeaving>,
     /// Whether the services of this host are there: what runs were doing goes on then, or after a minute.
     pub services: watch::Receiver<bool>,
     /// Is told when nothing is under way any more then.
@@ -141,11 +141,11 @@ pub(crate) async fn run(parts: FlowParts) {
 /// Has runs rest when the node is about to end: what they call is about to go as well.
 async fn rest_at_end(node: &FlowNode) {
     let (mut leave, mut drops) = (node.leave.clone(), node.leave.clone());
-    if leave.wait_for(|leaving| *leaving != Leaving::Stays).await.is_ok() {
+    if leave.wait_for(|leaving| *leaving != RunsLeaving::Stays).await.is_ok() {
         tokio::select! {
             () = node.runner.rest() => {}
             // Whoever takes them over makes these calls again.
-            _ = drops.wait_for(|leaving| *leaving == Leaving::Drops) => node.runner.drop_all(),
+            _ = drops.wait_for(|leaving| *leaving == RunsLeaving::Drops) => node.runner.drop_all(),
         }
         node.rested.send_replace(true);
     }

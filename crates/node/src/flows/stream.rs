@@ -22,7 +22,7 @@ use tulle_wire::flow::run_command::Command;
 use super::book::{failed, late, reference, run_id};
 use super::served::Flow;
 use super::workflow::read_workflow;
-use super::{Coming, FlowNode, Leaving, SERVICES_COME, trigger};
+use super::{Coming, FlowNode, RunsLeaving, SERVICES_COME, trigger};
 use crate::control::{explain_status, stream_backoff};
 
 /// How long to wait where the server lets this node run no Flows: its token may be another one some day.
@@ -119,7 +119,7 @@ async fn hold(node: &Arc<FlowNode>, tasks: &mut JoinSet<()>) -> Result<(), tonic
                 }
                 continue;
             }
-            true = async { leave.wait_for(|leaving| *leaving != Leaving::Stays).await.is_ok() }, if !leaves => {
+            true = async { leave.wait_for(|leaving| *leaving != RunsLeaving::Stays).await.is_ok() }, if !leaves => {
                 leaves = true;
                 say(&outbox, wire::runner_says::Said::Leaves(wire::RunnerLeaves {})).await?;
                 continue;

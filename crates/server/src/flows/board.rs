@@ -6,6 +6,7 @@
 //! here but by the numbers of leases ([`super::RunBook`]).
 
 mod counts;
+mod runner;
 mod unheard;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -20,10 +21,8 @@ use tulle_model::stamp::Stamp;
 
 pub use self::counts::FlowTally;
 pub(super) use self::counts::{MOST_QUEUED, Refusal};
+use self::runner::{Link, MOST_UNREADABLE, Runner};
 use self::unheard::Unheard;
-use tulle_model::flow::scope::Millis;
-
-use super::dispatcher::now_millis;
 use super::{RunHeader, RunName, RunWish, RunWishes};
 
 /// What a runner is told, beside the Flows.
@@ -33,34 +32,6 @@ pub enum RunnerNote {
     Given(RunName, u64, Vec<RunWish>),
     Wish(RunName, RunWish),
     Lost(RunName, u64),
-}
-
-/// A process that carries out runs.
-#[derive(Debug)]
-pub(super) struct Runner {
-    pub(super) instance: Arc<str>,
-    /// The namespaces of whose Flows; `*` for all.
-    spaces: Arc<[String]>,
-    most: usize,
-    heard: Instant,
-    /// None: it is not connected.
-    link: Option<Link>,
-    /// It ends when what is under way there has ended.
-    is_leaving: bool,
-    runs: HashSet<RunName>,
-    /// What it was given, and cannot read. Others may.
-    unreadable: HashSet<RunName>,
-}
-
-/// How many runs are kept in mind that a runner cannot read. One that cannot read more is given no runs any more.
-const MOST_UNREADABLE: usize = 10_000;
-
-#[derive(Debug)]
-struct Link {
-    session: u64,
-    /// Of the certificate with which the stream was opened: others may join under the node's name.
-    stamp: Option<Stamp>,
-    notes: mpsc::Sender<RunnerNote>,
 }
 
 /// A runner that says hello.
@@ -89,7 +60,7 @@ struct Carried {
     /// Its runner has asked for it, or added to it, under this lease.
     is_heard: bool,
     /// Since when who had it before was not there any more, where that is known.
-    nobody_since: Option<Millis>,
+    nobody_since: Option<Instant>,
 }
 
 /// Who takes up a run.
@@ -145,32 +116,6 @@ pub(crate) fn allows(spaces: &[String], namespace: &str) -> bool {
     spaces.iter().any(|space| space == "*" || space == namespace)
 }
 
-/// When that was, in milliseconds since the epoch.
-fn wall_clock(at: Instant, now: Instant) -> Millis {
-    let since = now.saturating_duration_since(at).as_millis();
-    now_millis().saturating_sub(Millis::try_from(since).unwrap_or(Millis::MAX))
-}
-
-impl Runner {
-    fn is_heard(&self, now: Instant, lease: Duration) -> bool {
-        now < self.heard + lease
-    }
-
-    /// Whether it is there, and its grant is for that namespace.
-    fn may_have(&self, namespace: &str, now: Instant, lease: Duration) -> bool {
-        self.link.is_some() && self.is_heard(now, lease) && allows(&self.spaces, namespace)
-    }
-
-    /// Tells it something; one that does not read is cut off.
-    fn tell(&mut self, note: RunnerNote) {
-        if let Some(link) = &self.link
-            && link.notes.try_send(note).is_err()
-        {
-            self.link = None;
-        }
-    }
-}
-
 impl Board {
     /// How many runners are connected.
     pub(super) fn runners(&self) -> usize {
@@ -205,7 +150,7 @@ impl Board {
         let NewRunner { node, instance, stamp, spaces, most, notes, holds } = new;
         let before = self.runners.remove(&node);
         let is_same = before.as_ref().is_none_or(|before| before.instance == instance);
-        let silent_since = before.as_ref().map(|before| wall_clock(before.heard, now));
+        let silent_since = before.as_ref().map(|before| before.heard);
         let (runs, mut unreadable) =
             before.map(|before| (before.runs, before.unreadable)).unwrap_or_default();
         if !is_same {
@@ -318,7 +263,7 @@ impl Board {
     /// A node may carry out nothing any more.
     pub(super) fn revoke(&mut self, node: &str) {
         if let Some(runner) = self.runners.remove(node) {
-            self.abandon_all(runner.runs, wall_clock(runner.heard, Instant::now()));
+            self.abandon_all(runner.runs, runner.heard);
         }
     }
 
@@ -348,7 +293,7 @@ impl Board {
             for run in std::mem::take(&mut runner.runs) {
                 let lease = self.runs.get(&run).map_or(0, |carried| carried.lease);
                 runner.tell(RunnerNote::Lost(run.clone(), lease));
-                orphaned.push((run, wall_clock(runner.heard, now)));
+                orphaned.push((run, runner.heard));
             }
             runner.link.is_some()
         });
@@ -358,7 +303,7 @@ impl Board {
     }
 
     /// Nobody has these, since then.
-    fn abandon_all(&mut self, runs: impl IntoIterator<Item = RunName>, since: Millis) {
+    fn abandon_all(&mut self, runs: impl IntoIterator<Item = RunName>, since: Instant) {
         for run in runs {
             if let Some(carried) = self.runs.get_mut(&run) {
                 carried.is_orphan = true;
@@ -609,7 +554,7 @@ impl Board {
     }
 
     /// Since when nobody had a run before who has it now ([`Carried::nobody_since`]).
-    pub(super) fn nobody_since(&self, run: &RunName) -> Option<Millis> {
+    pub(super) fn nobody_since(&self, run: &RunName) -> Option<Instant> {
         self.runs.get(run)?.nobody_since
     }
 

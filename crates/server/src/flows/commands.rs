@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use super::board::NoTaker;
 use super::changes::RunChange;
-use super::dispatcher::{Counted, Flows, GivenTo, now_millis};
+use super::dispatcher::{Counted, Flows, GivenTo};
+use super::now_millis;
 use super::starting::{at_limit, no_room, no_runner};
 use super::{FlowsError, RunHeader, RunName, RunState, RunWish};
 

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -23,10 +23,10 @@ use super::changes::{RunChange, RunChanges};
 use super::ends::Ends;
 use super::known::KnownFlows;
 use super::lists::RunPlace;
+use super::now_millis;
 use super::{FlowTally, FlowsError, RunBook, RunHeader, RunName, RunState, RunWish};
 use crate::access::Access;
 use crate::objects::Objects;
-use crate::timestamp::millis;
 
 /// How many leases are written at once, and how many runs are looked for at once.
 const TOGETHER: usize = 64;
@@ -53,10 +53,6 @@ pub struct Flows {
     pub(super) look: Notify,
     /// So is there of what is to be forgotten.
     pub(super) prune: Notify,
-}
-
-pub(super) fn now_millis() -> Millis {
-    millis(SystemTime::now()).try_into().unwrap_or(0)
 }
 
 /// What became of giving a run to somebody.
@@ -490,7 +486,8 @@ impl Flows {
 
     /// Since when nobody had a run before its present lease, where that is known.
     pub fn nobody_since(&self, run: &RunName) -> Option<Millis> {
-        self.board.lock().nobody_since(run)
+        let since = self.board.lock().nobody_since(run)?.elapsed().as_millis();
+        Some(now_millis().saturating_sub(Millis::try_from(since).unwrap_or(Millis::MAX)))
     }
 
     /// A runner cannot read a run that it was given.

@@ -10,7 +10,8 @@ use tulle_model::registry::KindId;
 
 use super::book::PAGE;
 use super::changes::RunChange;
-use super::dispatcher::{Counted, Flows, now_millis};
+use super::dispatcher::{Counted, Flows};
+use super::now_millis;
 use super::{FlowsError, RunHeader};
 
 /// How often it is looked at how long ago runs have ended.

@@ -207,3 +207,8 @@ pub enum FlowsError {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
+
+/// Milliseconds since the epoch.
+pub(super) fn now_millis() -> Millis {
+    crate::timestamp::millis(std::time::SystemTime::now()).try_into().unwrap_or(0)
+}

@@ -12,8 +12,9 @@ use tulle_model::name::NamespacedName;
 
 use super::board::{MOST_QUEUED, Refusal, Taker};
 use super::changes::RunChange;
-use super::dispatcher::{Flows, now_millis};
+use super::dispatcher::Flows;
 use super::known::KnownFlow;
+use super::now_millis;
 use super::{FlowsError, Given, RunHeader, RunName, Start, Started, id};
 use crate::ca::seal::hex;
 

@@ -16,7 +16,7 @@ use crate::output::{json_line, note};
 use crate::units::parse_duration;
 use crate::up::log::SERVICE as MESH;
 use crate::up::log::files::{self, PART, PARTS};
-use crate::up::log::reader::{Gap, Merged, Wanted, Wish, replicas};
+use crate::up::log::reader::{Gap, LogWish, Merged, WantedLog, replicas};
 use crate::up::log::record::{Record, Said, time};
 use crate::up::prefix::{Prefixes, STATE, bare};
 
@@ -105,7 +105,7 @@ pub fn run(args: LogsArgs) -> Result<()> {
             .help("`tulle up` keeps there what services say; that of another folder: --home DIR"));
     }
     let wanted = select(&folder, &there, &args.names)?;
-    let wish = Wish {
+    let wish = LogWish {
         since: args.since.map(time),
         until: args.until.map(time),
         tail: Some(args.tail).filter(|tail| *tail < usize::MAX),
@@ -126,7 +126,7 @@ pub fn run(args: LogsArgs) -> Result<()> {
         if args.names.is_empty() {
             for service in files::services(&folder).unwrap_or_default() {
                 if !merged.has(&service) {
-                    merged.add(Wanted { service, ..Wanted::default() }).map_err(cannot)?;
+                    merged.add(WantedLog { service, ..WantedLog::default() }).map_err(cannot)?;
                 }
             }
         }
@@ -134,12 +134,12 @@ pub fn run(args: LogsArgs) -> Result<()> {
 }
 
 /// What is meant by the names: services, and processes of theirs.
-fn select(folder: &Path, there: &[String], names: &[String]) -> Result<Vec<Wanted>> {
-    let whole = |service: &str| Wanted { service: service.to_owned(), ..Wanted::default() };
+fn select(folder: &Path, there: &[String], names: &[String]) -> Result<Vec<WantedLog>> {
+    let whole = |service: &str| WantedLog { service: service.to_owned(), ..WantedLog::default() };
     if names.is_empty() {
         return Ok(there.iter().map(|service| whole(service)).collect());
     }
-    let mut wanted: Vec<Wanted> = Vec::new();
+    let mut wanted: Vec<WantedLog> = Vec::new();
     for name in names {
         let service = there.iter().find(|service| *service == name);
         let is_number = |n: &str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit());
@@ -168,7 +168,7 @@ fn select(folder: &Path, there: &[String], names: &[String]) -> Result<Vec<Wante
             (Some(known), Some(_)) if known.replicas.is_empty() => {}
             (Some(known), Some(replica)) => drop(known.replicas.insert(replica)),
             (None, replica) => {
-                wanted.push(Wanted { service: service.clone(), replicas: replica.into_iter().collect() });
+                wanted.push(WantedLog { service: service.clone(), replicas: replica.into_iter().collect() });
             }
         }
     }
@@ -321,7 +321,7 @@ mod tests {
         let select = |names: &[&str]| {
             select(home.path(), &there, &names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
         };
-        let wanted = |service: &str, replicas: &[&str]| Wanted {
+        let wanted = |service: &str, replicas: &[&str]| WantedLog {
             service: service.to_owned(),
             replicas: replicas.iter().map(|r| (*r).to_owned()).collect(),
         };
@@ -355,7 +355,7 @@ mod tests {
             for colored in [false, true] {
                 let shown = Shown { colored, ..Shown::new(&args, home.path(), &there) };
                 let wanted = select(home.path(), &there, &[]).unwrap();
-                let mut merged = Merged::open(home.path(), wanted, Wish::default()).unwrap();
+                let mut merged = Merged::open(home.path(), wanted, LogWish::default()).unwrap();
                 while let Some((service, record)) = merged.next().unwrap() {
                     said += &shown.line(service, &record).unwrap().replace('\x1b', "^[");
                 }

@@ -39,7 +39,7 @@ pub async fn ps(args: PsArgs) -> Result<()> {
         for name in &args.services {
             known(&status, name)?;
         }
-        status.processes.retain(|process| args.services.iter().any(|name| *name == process.service));
+        status.processes.retain(|process| args.services.contains(&process.service));
     }
     match args.output {
         ReportFormat::Json => print_json(&serde_json::to_value(&status).unwrap_or(Value::Null)),

@@ -20,7 +20,7 @@ const DEEPEST: usize = 16;
 const MOST: usize = 100;
 
 /// One file.
-pub struct Part {
+pub struct FilePart {
     pub source: Arc<Source>,
     pub file: PathBuf,
     /// Commands run there, and paths are relative to it.
@@ -31,7 +31,7 @@ pub struct Part {
     pub resources: Vec<Document>,
 }
 
-impl Part {
+impl FilePart {
     /// The files that it is made of, whether they are there or not: itself, `.env` beside it, and those of `envFile`.
     pub fn files(&self) -> Vec<PathBuf> {
         let named = self.services().filter_map(|(_, service)| service.get("envFile"));
@@ -55,7 +55,7 @@ pub fn parts(
     folder: PathBuf,
     surroundings: &Lookup,
     diagnostics: &mut Diagnostics,
-) -> Vec<Part> {
+) -> Vec<FilePart> {
     let mut reading = Reading { surroundings, diagnostics, parts: Vec::new(), seen: vec![real(&file)] };
     reading.part(Arc::new(source), file, folder, &mut Vec::new());
     reading.parts
@@ -64,7 +64,7 @@ pub fn parts(
 struct Reading<'a> {
     surroundings: &'a Lookup,
     diagnostics: &'a mut Diagnostics,
-    parts: Vec<Part>,
+    parts: Vec<FilePart>,
     /// All files that were met, by their real names: one that is included twice is there once.
     seen: Vec<PathBuf>,
 }
@@ -86,8 +86,13 @@ impl Reading<'_> {
         self.surroundings.prepare_file(&source, &mut document, &[&folder], self.diagnostics);
         let included = included(&document);
         let resources = documents.collect();
-        let part =
-            Part { source: source.clone(), file: file.clone(), folder: folder.clone(), document, resources };
+        let part = FilePart {
+            source: source.clone(),
+            file: file.clone(),
+            folder: folder.clone(),
+            document,
+            resources,
+        };
         self.parts.push(part);
         above.push((real(&file), source.name.clone()));
         for (path, place) in included {

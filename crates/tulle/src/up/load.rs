@@ -12,7 +12,7 @@ use tulle_model::registry::KindId;
 
 use super::config::{Config, FIELDS, Sources, find_shared_ports, in_order, service};
 use super::field::{Field, Reader};
-use super::include::{self, Part};
+use super::include::{self, FilePart};
 use super::profiles::Profiles;
 use super::surroundings::Lookup;
 use crate::diagnostic::{Diagnostic, Diagnostics, Source};
@@ -54,9 +54,9 @@ pub fn read(
     let config = config(&parts, profiles, &prepared.incomplete, &found);
     *diagnostics = found.into_inner();
     let Some((mut config, patterns)) = config else { return Ok(None) };
-    config.sources.files = parts.iter().flat_map(Part::files).collect();
+    config.sources.files = parts.iter().flat_map(FilePart::files).collect();
     if diagnostics.is_empty() {
-        profiles.check(parts.iter().flat_map(Part::services).map(|(_, service)| service))?;
+        profiles.check(parts.iter().flat_map(FilePart::services).map(|(_, service)| service))?;
     }
     let mut set = manifest::ManifestSet::default();
     let describes_none = parts.iter().all(|part| nothing_runs(&part.document));
@@ -124,7 +124,7 @@ struct Pattern {
 
 /// What the first of the files describes, with what the others add.
 fn config(
-    parts: &[Part],
+    parts: &[FilePart],
     profiles: &Profiles,
     incomplete: &HashSet<String>,
     diagnostics: &RefCell<Diagnostics>,

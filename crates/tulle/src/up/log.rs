@@ -9,7 +9,7 @@ pub mod reader;
 pub mod record;
 mod writer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
@@ -23,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use self::record::{Said, rest};
 use self::writer::Writer;
 use super::config::Config;
-use crate::room::{Room, Taken};
+use crate::room::{Room, RoomTaken};
 
 /// Whose the lines of the mesh are.
 pub const SERVICE: &str = "tulle";
@@ -55,6 +55,7 @@ enum Item {
 
 /// Hands lines to the thread that writes them.
 pub struct Log {
+    folder: PathBuf,
     /// Locked while a line gets its time, so that those of one file are in order.
     queue: Mutex<Sender<Item>>,
     room: Room,
@@ -68,19 +69,24 @@ impl Log {
     pub fn start(home: &Path, config: &Config) -> std::io::Result<Self> {
         let folder = files::folder(home);
         writer::create_folder(&folder)?;
-        // For colours and columns alone.
-        let _ = files::write_services(&folder, &names(config));
         remove_old(&folder, config);
         let (queue, items) = channel();
-        let (taken, lost) = (Arc::<Taken>::default(), Arc::<AtomicU64>::default());
+        let (taken, lost) = (Arc::<RoomTaken>::default(), Arc::<AtomicU64>::default());
         let room = |most| Room::new(most, PATIENCE, &taken);
-        let log =
-            Self { queue: Mutex::new(queue), room: room(ROOM), reserve: room(RESERVE), lost: lost.clone() };
         let writer = Writer::new(&folder, files::PART);
+        let (room, reserve) = (room(ROOM), room(RESERVE));
+        let log = Self { folder, queue: Mutex::new(queue), room, reserve, lost: lost.clone() };
+        log.know(config);
         thread::Builder::new()
             .name("tulle-log".to_owned())
             .spawn(move || write(writer, &items, &taken, &lost))?;
         Ok(log)
+    }
+
+    /// Services that are described now are known to who shows what was said.
+    pub fn know(&self, config: &Config) {
+        // For colours and columns alone.
+        let _ = files::write_services(&self.folder, &names(config));
     }
 
     /// Keeps a line of a process, and waits for room as long as the disk takes anything at all.
@@ -148,7 +154,7 @@ fn now() -> Timestamp {
     Timestamp::try_from(SystemTime::now()).unwrap_or_default()
 }
 
-fn write(mut writer: Writer, items: &Receiver<Item>, taken: &Taken, lost: &AtomicU64) {
+fn write(mut writer: Writer, items: &Receiver<Item>, taken: &RoomTaken, lost: &AtomicU64) {
     let mut flushed = Instant::now();
     loop {
         let item = match items.try_recv() {

@@ -4,7 +4,7 @@ use super::config::{Config, Port, Service};
 
 /// What becomes of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum ServiceChange {
     Added,
     Removed,
     /// These fields are others: its processes start anew.
@@ -18,7 +18,7 @@ pub enum Change {
     Updated(Vec<&'static str>),
 }
 
-impl Change {
+impl ServiceChange {
     /// As people are told.
     pub fn describe(&self) -> String {
         match self {
@@ -35,7 +35,7 @@ impl Change {
 ///
 /// # Errors
 /// Says what cannot change while the mesh runs.
-pub fn plan(before: &Config, after: &Config) -> Result<Vec<(String, Change)>, String> {
+pub fn plan(before: &Config, after: &Config) -> Result<Vec<(String, ServiceChange)>, String> {
     if before.namespace != after.namespace {
         return Err(format!(
             "namespace: it cannot change from `{}` to `{}` while the mesh runs: `tulle down`, and `tulle up` again",
@@ -45,12 +45,12 @@ pub fn plan(before: &Config, after: &Config) -> Result<Vec<(String, Change)>, St
     let mut changes = Vec::new();
     for service in &before.services {
         if !after.services.iter().any(|s| s.name == service.name) {
-            changes.push((service.name.clone(), Change::Removed));
+            changes.push((service.name.clone(), ServiceChange::Removed));
         }
     }
     for service in &after.services {
         let change = match before.services.iter().find(|s| s.name == service.name) {
-            None => Some(Change::Added),
+            None => Some(ServiceChange::Added),
             Some(old) => change(old, service),
         };
         changes.extend(change.map(|change| (service.name.clone(), change)));
@@ -58,7 +58,7 @@ pub fn plan(before: &Config, after: &Config) -> Result<Vec<(String, Change)>, St
     Ok(changes)
 }
 
-fn change(old: &Service, new: &Service) -> Option<Change> {
+fn change(old: &Service, new: &Service) -> Option<ServiceChange> {
     let restarts = [
         ("command", old.command != new.command),
         ("ports", listens(&old.ports) != listens(&new.ports)),
@@ -82,11 +82,11 @@ fn change(old: &Service, new: &Service) -> Option<Change> {
     };
     let (restarts, updates) = (changed(&restarts), changed(&updates));
     if !restarts.is_empty() {
-        Some(Change::Restarts(restarts))
+        Some(ServiceChange::Restarts(restarts))
     } else if old.replicas != new.replicas {
-        Some(Change::Scaled { from: old.replicas, to: new.replicas })
+        Some(ServiceChange::Scaled { from: old.replicas, to: new.replicas })
     } else if !updates.is_empty() {
-        Some(Change::Updated(updates))
+        Some(ServiceChange::Updated(updates))
     } else {
         None
     }

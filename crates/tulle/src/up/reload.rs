@@ -14,7 +14,7 @@ use tulle_server::objects::Objects;
 
 use super::config::{Config, Sources};
 use super::load::load;
-use super::plan::{Change, plan};
+use super::plan::{ServiceChange, plan};
 use super::profiles::Profiles;
 use super::screen::Screen;
 use super::services::Services;
@@ -87,7 +87,7 @@ impl Reload {
         objects::put(&self.objects, &after).await.map_err(|failure| failure.to_string())?;
         let after = Arc::new(after);
         self.services.change(after.clone(), &changes);
-        let gone = changes.iter().filter(|(_, change)| *change == Change::Removed);
+        let gone = changes.iter().filter(|(_, change)| *change == ServiceChange::Removed);
         join_all(gone.map(|(name, _)| self.services.remove(name))).await;
         // Last: what was under way to them has ended.
         let flows = objects::remove_others(&self.objects, &after).await;

@@ -19,7 +19,7 @@ use tulle_node::workloads::{Port, UpstreamService, WorkloadSpec, Workloads, fill
 use tulle_sys::run_as::RunAs;
 
 use super::config::{Check, Config, Service};
-use super::service::Wanted;
+use super::service::WantedService;
 use super::services::Shared;
 use crate::exit::{Failure, Result};
 
@@ -55,8 +55,8 @@ pub fn name(service: &Service, index: u32) -> String {
 
 impl Replica {
     /// Makes the replica a workload of the node and starts its process.
-    pub async fn start(wanted: &Wanted, index: u32, shared: &Arc<Shared>) -> Result<Self> {
-        let Wanted { config, service, .. } = wanted;
+    pub async fn start(wanted: &WantedService, index: u32, shared: &Arc<Shared>) -> Result<Self> {
+        let WantedService { config, service, .. } = wanted;
         let workloads = &shared.workloads;
         let name = name(service, index);
         let failed = |why: String| Failure::new(format!("service {}: {why}", service.name));

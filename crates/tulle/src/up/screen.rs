@@ -48,6 +48,10 @@ impl Screen {
     pub fn know(&self, config: &Config) {
         let mut prefixes = self.prefixes.write();
         names(config).iter().for_each(|(service, longest)| prefixes.add(service, *longest));
+        drop(prefixes);
+        if let Some(log) = self.log.get() {
+            log.know(config);
+        }
     }
 
     /// From now on, all that is said is kept on disk.

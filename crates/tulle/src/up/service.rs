@@ -23,7 +23,7 @@ const PORT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is wanted of a service.
 #[derive(Clone)]
-pub struct Wanted {
+pub struct WantedService {
     pub config: Arc<Config>,
     pub service: Arc<Service>,
     pub replicas: u32,
@@ -35,7 +35,7 @@ pub struct Wanted {
     pub wish: u64,
 }
 
-impl Wanted {
+impl WantedService {
     /// The names of its processes.
     pub fn names(&self) -> impl Iterator<Item = String> + '_ {
         let count = if self.runs { self.replicas } else { 0 };
@@ -54,7 +54,7 @@ struct Held {
 
 /// Carries out what is wanted of one service.
 pub struct ServiceTask {
-    pub wanted: watch::Receiver<Wanted>,
+    pub wanted: watch::Receiver<WantedService>,
     pub shared: Arc<Shared>,
     /// The last wish that was fulfilled.
     pub fulfilled: watch::Sender<u64>,
@@ -66,7 +66,7 @@ pub struct ServiceTask {
 
 impl ServiceTask {
     pub fn new(
-        wanted: watch::Receiver<Wanted>,
+        wanted: watch::Receiver<WantedService>,
         shared: Arc<Shared>,
         fulfilled: watch::Sender<u64>,
         failures: mpsc::Sender<Failure>,
@@ -110,7 +110,7 @@ impl ServiceTask {
     }
 
     /// Returns early where something else is wanted meanwhile.
-    async fn reach(&mut self, wanted: &Wanted) -> Result<(), Failure> {
+    async fn reach(&mut self, wanted: &WantedService) -> Result<(), Failure> {
         let count = if wanted.runs { wanted.replicas } else { 0 };
         let extra: Vec<u32> = self.replicas.keys().copied().filter(|index| *index >= count).collect();
         self.stop(&extra).await;
@@ -162,7 +162,7 @@ impl ServiceTask {
         Ok(())
     }
 
-    async fn start(&self, wanted: &Wanted, index: u32) -> Result<Held, Failure> {
+    async fn start(&self, wanted: &WantedService, index: u32) -> Result<Held, Failure> {
         let name = replica::name(&wanted.service, index);
         let ports = match index {
             0 => wanted.service.ports.iter().map(|port| port.target_port).collect(),

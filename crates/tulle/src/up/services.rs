@@ -17,9 +17,9 @@ use tulle_node::workloads::{WorkloadStatus, Workloads};
 use super::complaints::Complaints;
 use super::config::{Config, Dependency, Service, Until};
 use super::mesh::Mesh;
-use super::plan::Change;
+use super::plan::ServiceChange;
 use super::screen::Screen;
-use super::service::{Over, ServiceTask, Wanted};
+use super::service::{Over, ServiceTask, WantedService};
 use super::standing::{self, Standings};
 use crate::exit::{Failure, Result};
 
@@ -62,12 +62,12 @@ pub enum Wish {
 
 /// A service that is there.
 struct Running {
-    wanted: watch::Sender<Wanted>,
+    wanted: watch::Sender<WantedService>,
     fulfilled: watch::Receiver<u64>,
     _task: AbortOnDropHandle<()>,
 }
 
-struct Table {
+struct ServiceTable {
     config: Arc<Config>,
     running: BTreeMap<String, Running>,
     wishes: u64,
@@ -75,7 +75,7 @@ struct Table {
 
 pub struct Services {
     pub shared: Arc<Shared>,
-    table: Mutex<Table>,
+    table: Mutex<ServiceTable>,
     /// The table has changed.
     changed: Notify,
     pub standings: Mutex<Standings>,
@@ -104,7 +104,7 @@ impl Services {
             begun: Mutex::default(),
         });
         let (failures, failed) = mpsc::channel(FAILURES);
-        let table = Table { config: config.clone(), running: BTreeMap::new(), wishes: 0 };
+        let table = ServiceTable { config: config.clone(), running: BTreeMap::new(), wishes: 0 };
         let services = Arc::new(Self {
             shared,
             table: Mutex::new(table),
@@ -121,9 +121,9 @@ impl Services {
         (services, failed)
     }
 
-    fn add(&self, table: &mut Table, service: &Service) {
+    fn add(&self, table: &mut ServiceTable, service: &Service) {
         table.wishes += 1;
-        let first = Wanted {
+        let first = WantedService {
             config: table.config.clone(),
             service: Arc::new(service.clone()),
             replicas: service.replicas,
@@ -149,7 +149,7 @@ impl Services {
     }
 
     /// What is wanted of each service now, in the order of the file; those that are about to go come last.
-    pub fn wanted(&self) -> Vec<Wanted> {
+    pub fn wanted(&self) -> Vec<WantedService> {
         let table = self.table.lock();
         let place = |name: &str| table.config.services.iter().position(|s| s.name == name);
         let mut wanted: Vec<_> =
@@ -224,7 +224,7 @@ impl Services {
     }
 
     /// By replica, what those wait for that have not begun to start.
-    pub fn waiting(&self, wanted: &[Wanted], known: &[WorkloadStatus]) -> BTreeMap<String, String> {
+    pub fn waiting(&self, wanted: &[WantedService], known: &[WorkloadStatus]) -> BTreeMap<String, String> {
         let mut waiting = BTreeMap::new();
         for of in wanted {
             if let Some(why) = self.waits_for(of, wanted, known) {
@@ -238,7 +238,12 @@ impl Services {
     }
 
     /// Which services a service that has not begun to start waits for, and why those are not as far.
-    fn waits_for(&self, of: &Wanted, all: &[Wanted], known: &[WorkloadStatus]) -> Option<String> {
+    fn waits_for(
+        &self,
+        of: &WantedService,
+        all: &[WantedService],
+        known: &[WorkloadStatus],
+    ) -> Option<String> {
         if self.shared.begun.lock().contains(&of.service.name) {
             return None;
         }
@@ -329,13 +334,13 @@ impl Services {
     }
 
     /// Has the services be as another description says. Returns what was wanted of each that changes, and is to be waited for.
-    pub fn change(&self, config: Arc<Config>, changes: &[(String, Change)]) -> Vec<(String, u64)> {
+    pub fn change(&self, config: Arc<Config>, changes: &[(String, ServiceChange)]) -> Vec<(String, u64)> {
         let mut table = self.table.lock();
         table.config = config.clone();
         let mut wishes = Vec::new();
         for service in &config.services {
             match changes.iter().find(|(name, _)| *name == service.name).map(|(_, change)| change) {
-                Some(Change::Added) => {
+                Some(ServiceChange::Added) => {
                     self.add(&mut table, service);
                     wishes.push((service.name.clone(), table.wishes));
                 }
@@ -352,7 +357,7 @@ impl Services {
                         // Its processes keep their names.
                         service.is_numbered = wanted.service.is_numbered;
                         (wanted.config, wanted.service, wanted.wish) = (config.clone(), service.into(), wish);
-                        if matches!(change, Some(Change::Restarts(_))) {
+                        if matches!(change, Some(ServiceChange::Restarts(_))) {
                             wanted.revision += 1;
                         }
                     });
@@ -410,12 +415,12 @@ impl Services {
         Ok(number)
     }
 
-    fn can_scale(&self, table: &Table, name: &str, replicas: u32) -> Result<(), String> {
+    fn can_scale(&self, table: &ServiceTable, name: &str, replicas: u32) -> Result<(), String> {
         if replicas > MOST_REPLICAS {
             return Err(format!("{replicas} are too many: a service has {MOST_REPLICAS} processes at most"));
         }
         let Some(running) = table.running.get(name) else { return Ok(()) };
-        let scaled = Wanted { replicas, runs: true, ..running.wanted.borrow().clone() };
+        let scaled = WantedService { replicas, runs: true, ..running.wanted.borrow().clone() };
         let names: BTreeSet<String> = scaled.names().collect();
         for (other, running) in table.running.iter().filter(|(other, _)| *other != name) {
             if let Some(taken) = running.wanted.borrow().names().find(|taken| names.contains(taken)) {

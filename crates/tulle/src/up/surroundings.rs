@@ -14,7 +14,7 @@ use tulle_model::validate::FieldPath;
 use tulle_model::validate::suggest::did_you_mean;
 
 use super::env_file::{self, Given};
-use super::include::Part;
+use super::include::FilePart;
 use super::interpolate::{self, Meaning, Problem, ProblemKind, Use, expand};
 use super::{command, own_names};
 use crate::diagnostic::{Diagnostic, Diagnostics, Source};
@@ -90,13 +90,14 @@ impl Lookup {
     /// Puts what is known into the services of all files, the first of which includes the others. `runs` says which of them do.
     pub fn prepare(
         &self,
-        parts: &mut [Part],
+        parts: &mut [FilePart],
         runs: impl Fn(&Value) -> bool,
         diagnostics: &mut Diagnostics,
     ) -> Prepared {
         let (running, all) = {
             let called = |service: &Value| ["port", "ports"].iter().any(|name| !service[*name].is_null());
-            let services = || parts.iter().flat_map(Part::services).filter(|(_, service)| called(service));
+            let services =
+                || parts.iter().flat_map(FilePart::services).filter(|(_, service)| called(service));
             let running = services().filter(|(_, service)| runs(service));
             let names = |(name, _): (&String, &Value)| own_names::as_variable(name);
             (running.map(names).collect(), services().map(names).collect())
@@ -114,7 +115,7 @@ impl Lookup {
     /// `names` are the services that can be called, where those run that do, and where all do.
     fn prepare_services(
         &self,
-        part: &mut Part,
+        part: &mut FilePart,
         root: &Path,
         names: (&HashSet<String>, &HashSet<String>),
         runs: impl Fn(&Value) -> bool,
@@ -275,7 +276,7 @@ impl<'a, 'd> Walk<'a, 'd> {
         Self { surroundings, source, document, folders, diagnostics, said, awaited }
     }
 
-    fn service(&mut self, service: &mut Value, path: &FieldPath, part: &Part, names: &HashSet<String>) {
+    fn service(&mut self, service: &mut Value, path: &FieldPath, part: &FilePart, names: &HashSet<String>) {
         let Some(fields) = service.as_object_mut() else { return };
         let is_filled = |name: &str| matches!(name, "command" | "environment" | "probe");
         for (name, value) in fields.iter_mut().filter(|(name, _)| !is_filled(name) && !name.starts_with("x-"))
@@ -318,7 +319,7 @@ impl<'a, 'd> Walk<'a, 'd> {
         &mut self,
         fields: &Map<String, Value>,
         path: &FieldPath,
-        part: &Part,
+        part: &FilePart,
         own: &own_names::OwnNames<'_>,
     ) -> BTreeMap<String, String> {
         let path = path.field("envFile");

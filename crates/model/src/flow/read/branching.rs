@@ -114,14 +114,14 @@ impl Reader<'_> {
         let known = self.fields(field, &["branches", "compete"])?;
         let compete = self.optional(field, "compete", Self::boolean);
         let about = "the tasks that run at once";
-        let branches = self.required(field, ("branches", about), |reader, field| {
-            match reader.branches(field, around)? {
-                none if none.is_empty() => reader.invalid(field, "has no branch: expected one or more"),
-                branches => Ok(branches),
-            }
-        });
+        let branches =
+            self.required(field, ("branches", about), |reader, field| reader.branches(field, around));
         known?;
-        Ok(TaskKind::Fork(Fork { branches: branches?, compete: compete?.unwrap_or(false) }))
+        let (branches, compete) = (branches?, compete?.unwrap_or(false));
+        if compete && branches.is_empty() {
+            return self.invalid(field, "has no branches: none can be done first");
+        }
+        Ok(TaskKind::Fork(Fork { branches, compete }))
     }
 
     pub(super) fn raise(&mut self, field: &Field<'_>, around: &Surroundings) -> Read<TaskKind> {

@@ -330,9 +330,7 @@ impl Run {
                 let input = activation.input.clone();
                 self.body_done(id, input);
             }
-            Purpose::Timeout => {
-                self.fault(id, FaultKind::Timeout.fault("it was not done within its timeout"))
-            }
+            Purpose::Timeout => self.fault(id, self.out_of_time(id)),
             Purpose::AttemptDuration => {
                 self.stop_below(id);
                 let why = "the attempt was not done within retry.limit.attempt.duration";

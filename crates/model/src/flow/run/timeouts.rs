@@ -3,20 +3,16 @@
 use super::Run;
 use super::activation::ActivationId;
 use crate::flow::fault::{Fault, FaultKind};
-use crate::flow::scope::Millis;
 use crate::flow::workflow::DurationValue;
 
 impl Run {
-    /// Of a timeout that was due then.
-    pub(super) fn out_of_time(&self, id: ActivationId, due: Millis) -> Fault {
+    /// Of a task's timeout.
+    pub(super) fn out_of_time(&self, id: ActivationId) -> Fault {
         let timeout = self.task(id).map_or(&self.workflow.timeout, |task| &task.timeout);
         let after = match timeout {
             Some(DurationValue::Constant(after)) => Some(super::advance::millis(*after)),
-            // Where the run was gone back to, it may have begun long before its time was known.
-            Some(DurationValue::Expression(_)) if self.state.retries == 0 => {
-                self.activation(id).map(|activation| due.saturating_sub(activation.started))
-            }
-            _ => None,
+            // What was evaluated is known as the time when it is due, which may be put off.
+            Some(DurationValue::Expression(_)) | None => None,
         };
         FaultKind::Timeout.fault(match after {
             Some(after) if after.is_multiple_of(1_000) => {

@@ -383,7 +383,6 @@ fn a_run_that_a_runner_cannot_read_is_for_others() {
     for name in ["r1", "r2"] {
         assert!(day.board.hand_over(&Taker::named("old/1"), &leased(name, 1, &[])));
     }
-    let now = day.now;
     for (session, lease) in [(session + 1, 1), (session, 2)] {
         assert!(!day.board.cannot_read("old", session, &run("r1"), lease), "of another stream, or lease");
     }

@@ -8,7 +8,7 @@ use tulle_model::document::Document;
 
 use super::compose_fields::{program_of, reason};
 use super::compose_ports::{Taken, point_to_own_ports, resolver, take};
-use super::draft::{Condition, Draft, DraftCommand, DraftProbe, DraftService, has_conditions, has_field};
+use super::draft::{Condition, Draft, DraftCommand, DraftProbe, DraftService};
 use super::{Places, procfile};
 use crate::diagnostic::{Diagnostics, Source};
 use crate::exit::{Failure, Result};
@@ -121,7 +121,7 @@ impl Compose<'_> {
                 &format!("`{user}` has to be a user of this machine, and `up` to run as root"),
             );
         }
-        endings(&fields, &mut service, draft);
+        endings(&fields, &mut service);
         draft.services.push(service);
     }
 
@@ -319,12 +319,6 @@ impl Compose<'_> {
                 continue;
             };
             match condition {
-                "completed" if !has_conditions() => {
-                    draft.note(
-                        &place,
-                        &format!("not taken over: it waits for {known} to be ready, not for its end"),
-                    );
-                }
                 "completed" => service.depends_on.push((known.clone(), Condition::Completed)),
                 _ => service.depends_on.push((known.clone(), Condition::Ready)),
             }
@@ -376,8 +370,7 @@ fn shell(line: &str) -> Vec<String> {
 }
 
 /// What becomes of processes that end, and how they are ended.
-fn endings(fields: &Value, service: &mut DraftService, draft: &mut Draft) {
-    let place = |field: &str| format!("{}.{field}", service.name);
+fn endings(fields: &Value, service: &mut DraftService) {
     let policy = text(&fields["restart"]).or_else(|| text(&fields["deploy"]["restart_policy"]["condition"]));
     let restart = match policy.as_deref().map(|policy| policy.split(':').next().unwrap_or_default()) {
         Some("no" | "none" | "false") => Some("never"),
@@ -385,22 +378,9 @@ fn endings(fields: &Value, service: &mut DraftService, draft: &mut Draft) {
         // They are started again anyway.
         _ => None,
     };
-    match restart {
-        Some(_) if !has_field("restart") => {
-            draft.note(&place("restart"), "not taken over: what ends is always started again");
-        }
-        restart => service.restart = restart,
-    }
-    for (field, ours) in [("stop_grace_period", "stopTimeout"), ("stop_signal", "stopSignal")] {
-        let Some(given) = text(&fields[field]) else { continue };
-        match ours {
-            _ if !has_field(ours) => {
-                draft.note(&place(field), "not taken over: processes get SIGTERM, and SIGKILL after 10 s");
-            }
-            "stopTimeout" => service.stop_timeout = Some(given),
-            _ => service.stop_signal = Some(given),
-        }
-    }
+    service.restart = restart;
+    service.stop_timeout = text(&fields["stop_grace_period"]);
+    service.stop_signal = text(&fields["stop_signal"]);
 }
 
 /// A text, or what YAML reads as a number.

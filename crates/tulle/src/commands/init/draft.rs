@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::scalar::{block, flow, flow_list, json};
-use crate::up::config::SERVICE_FIELDS;
 
 /// A file, and what could not be taken over into it: a line each, which begins with the field.
 #[derive(Default)]
@@ -74,16 +73,6 @@ pub struct DraftProbe {
     pub exec: Vec<String>,
     /// `interval`, `timeout`, `failures`, `startup`, as they are written.
     pub timing: Vec<(&'static str, String)>,
-}
-
-/// Whether services of a tulle.yaml have that field.
-pub fn has_field(name: &str) -> bool {
-    SERVICE_FIELDS.contains(&name)
-}
-
-/// Whether `dependsOn` may say what it waits for: it came with `restart`.
-pub fn has_conditions() -> bool {
-    has_field("restart")
 }
 
 impl Draft {
@@ -201,7 +190,7 @@ impl DraftService {
 
 /// A list, or where it matters an object with what each is waited for.
 fn dependencies(services: &[(String, Condition)]) -> String {
-    if !has_conditions() || services.iter().all(|(_, condition)| *condition == Condition::Ready) {
+    if services.iter().all(|(_, condition)| *condition == Condition::Ready) {
         let names: Vec<_> = services.iter().map(|(name, _)| name).collect();
         return flow_list(&names);
     }

@@ -53,7 +53,7 @@ pub fn draft(source: &Source, places: &Places) -> Draft {
         }
         if wanted == RELEASE {
             service.profiles.push(RELEASE.to_owned());
-            service.restart = super::draft::has_field("restart").then_some("never");
+            service.restart = Some("never");
             draft.note(
                 &name,
                 "runs with `tulle up --profile release` alone: elsewhere it runs once, before the others",

@@ -19,7 +19,7 @@ const LOOK: u32 = 256;
 
 /// Which lines are wanted. Times are as records have them.
 #[derive(Debug, Clone, Default)]
-pub struct Wish {
+pub struct LogWish {
     pub since: Option<String>,
     pub until: Option<String>,
     /// The last so many of each service.
@@ -28,7 +28,7 @@ pub struct Wish {
     pub follow: bool,
 }
 
-impl Wish {
+impl LogWish {
     fn is_in(&self, record: &Record<'_>) -> bool {
         self.since.as_deref().is_none_or(|since| &*record.time >= since)
             && self.until.as_deref().is_none_or(|until| &*record.time <= until)
@@ -37,7 +37,7 @@ impl Wish {
 
 /// A service, and those of its processes that are wanted: all where none is named.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct WantedLog {
     pub service: String,
     pub replicas: BTreeSet<String>,
 }
@@ -54,7 +54,7 @@ pub struct Gap {
 /// The lines of several services, in the order of time.
 pub struct Merged {
     folder: PathBuf,
-    wish: Wish,
+    wish: LogWish,
     cursors: Vec<Cursor>,
     /// The time of the next line of a service.
     next: BinaryHeap<Reverse<(String, usize)>>,
@@ -66,7 +66,7 @@ pub struct Merged {
 }
 
 impl Merged {
-    pub fn open(folder: &Path, wanted: Vec<Wanted>, wish: Wish) -> io::Result<Self> {
+    pub fn open(folder: &Path, wanted: Vec<WantedLog>, wish: LogWish) -> io::Result<Self> {
         let mut merged = Self {
             folder: folder.to_owned(),
             wish,
@@ -81,7 +81,7 @@ impl Merged {
     }
 
     /// Has the lines of one more service.
-    pub fn add(&mut self, wanted: Wanted) -> io::Result<()> {
+    pub fn add(&mut self, wanted: WantedLog) -> io::Result<()> {
         let cursor = Cursor::open(&self.folder, wanted, &self.wish, &mut self.gaps)?;
         self.dry.push(self.cursors.len());
         self.cursors.push(cursor);
@@ -126,7 +126,7 @@ impl Merged {
 
 /// Where reading of a service is.
 struct Cursor {
-    wanted: Wanted,
+    wanted: WantedLog,
     lines: Option<Lines>,
     /// The parts after it.
     parts: VecDeque<Part>,
@@ -138,7 +138,7 @@ struct Cursor {
 }
 
 impl Cursor {
-    fn open(folder: &Path, wanted: Wanted, wish: &Wish, gaps: &mut Vec<Gap>) -> io::Result<Self> {
+    fn open(folder: &Path, wanted: WantedLog, wish: &LogWish, gaps: &mut Vec<Gap>) -> io::Result<Self> {
         let mut parts = open_parts(folder, &wanted.service)?;
         let oldest = parts.front().map_or(0, |part| part.first);
         let mut cursor =
@@ -155,7 +155,7 @@ impl Cursor {
     }
 
     /// Leaves out parts that end before what is wanted begins. Returns whether none was left out.
-    fn begin_since(&self, parts: &mut VecDeque<Part>, wish: &Wish) -> io::Result<bool> {
+    fn begin_since(&self, parts: &mut VecDeque<Part>, wish: &LogWish) -> io::Result<bool> {
         let Some(since) = &wish.since else { return Ok(true) };
         let mut begins_before = 0;
         for (index, part) in parts.iter().enumerate() {
@@ -168,7 +168,7 @@ impl Cursor {
     }
 
     /// Begins where the last `most` lines that are wanted do. Returns whether there are fewer, and no time is asked for.
-    fn begin_at_tail(&mut self, parts: &mut VecDeque<Part>, wish: &Wish, most: usize) -> io::Result<bool> {
+    fn begin_at_tail(&mut self, parts: &mut VecDeque<Part>, wish: &LogWish, most: usize) -> io::Result<bool> {
         let mut left = most;
         for index in (0..parts.len()).rev() {
             let part = &parts[index];
@@ -204,7 +204,7 @@ impl Cursor {
         Ok(wish.since.is_none())
     }
 
-    fn is_wanted<'l>(&self, line: &'l [u8], wish: &Wish) -> Option<Record<'l>> {
+    fn is_wanted<'l>(&self, line: &'l [u8], wish: &LogWish) -> Option<Record<'l>> {
         let replicas = &self.wanted.replicas;
         Record::parse(line)
             .filter(|record| replicas.is_empty() || replicas.contains(&*record.replica))
@@ -212,7 +212,7 @@ impl Cursor {
     }
 
     /// Reads the next line that is wanted, where there is one now.
-    fn advance(&mut self, folder: &Path, wish: &Wish, gaps: &mut Vec<Gap>) -> io::Result<()> {
+    fn advance(&mut self, folder: &Path, wish: &LogWish, gaps: &mut Vec<Gap>) -> io::Result<()> {
         loop {
             while let Some(mut lines) = self.lines.take() {
                 let Some(line) = lines.next()? else {
@@ -302,7 +302,7 @@ impl Part {
         Ok(None)
     }
 
-    fn lines(self, at: u64, wish: &Wish) -> Lines {
+    fn lines(self, at: u64, wish: &LogWish) -> Lines {
         // Who does not follow would never be done with a service that says much.
         let limit = if wish.follow { u64::MAX } else { self.size };
         Lines::new(self.file, at, limit)
@@ -380,16 +380,16 @@ mod tests {
             self.writer.flush();
         }
 
-        fn open(&self, services: &[&str], wish: Wish) -> Merged {
+        fn open(&self, services: &[&str], wish: LogWish) -> Merged {
             let wanted = services.iter().map(|service| {
                 let (service, replicas) = service.split_once('/').unwrap_or((service, ""));
                 let replicas = replicas.split(' ').filter(|r| !r.is_empty()).map(str::to_owned).collect();
-                Wanted { service: service.to_owned(), replicas }
+                WantedLog { service: service.to_owned(), replicas }
             });
             Merged::open(self.home.path(), wanted.collect(), wish).unwrap()
         }
 
-        fn read(&self, services: &[&str], wish: Wish) -> Vec<String> {
+        fn read(&self, services: &[&str], wish: LogWish) -> Vec<String> {
             texts(&mut self.open(services, wish))
         }
     }
@@ -415,9 +415,9 @@ mod tests {
     fn services_are_merged_by_time() {
         let logged = three();
         let all = ["web-0 0", "api 1", "web-1 3", "api 4", "web-0 6", "api 7", "web-1 9", "api 10"];
-        assert_eq!(logged.read(&["web", "api"], Wish::default()), all);
+        assert_eq!(logged.read(&["web", "api"], LogWish::default()), all);
         assert_eq!(
-            logged.read(&["web/web-1", "api"], Wish::default()),
+            logged.read(&["web/web-1", "api"], LogWish::default()),
             ["api 1", "web-1 3", "api 4", "api 7", "web-1 9", "api 10"]
         );
         assert_eq!(
@@ -429,7 +429,7 @@ mod tests {
     #[test]
     fn what_is_asked_for_is_what_comes() {
         let logged = three();
-        let wish = |since: Option<i64>, until: Option<i64>, tail| Wish {
+        let wish = |since: Option<i64>, until: Option<i64>, tail| LogWish {
             since: since.map(|second| time(at(second))),
             until: until.map(|second| time(at(second))),
             tail,
@@ -452,16 +452,16 @@ mod tests {
     fn what_is_gone_is_counted() {
         let mut logged = Logged::new();
         (0..1000).for_each(|second| logged.say("web", "web", second));
-        let mut merged = logged.open(&["web"], Wish::default());
+        let mut merged = logged.open(&["web"], LogWish::default());
         let gone = 1000 - texts(&mut merged).len() as u64;
         let gap = Gap { service: "web".to_owned(), lines: gone, is_old: true };
         assert!(gone > 0);
         assert_eq!(merged.gaps(), std::slice::from_ref(&gap));
         for (wish, is_told) in [
-            (Wish { tail: Some(10), ..Wish::default() }, false),
-            (Wish { tail: Some(1000), ..Wish::default() }, true),
-            (Wish { since: Some(time(at(990))), ..Wish::default() }, false),
-            (Wish { since: Some(time(at(1))), ..Wish::default() }, true),
+            (LogWish { tail: Some(10), ..LogWish::default() }, false),
+            (LogWish { tail: Some(1000), ..LogWish::default() }, true),
+            (LogWish { since: Some(time(at(990))), ..LogWish::default() }, false),
+            (LogWish { since: Some(time(at(1))), ..LogWish::default() }, true),
         ] {
             let mut merged = logged.open(&["web"], wish.clone());
             assert_eq!(merged.gaps().contains(&gap), is_told, "{wish:?}");
@@ -474,7 +474,7 @@ mod tests {
 
     #[test]
     fn who_follows_misses_nothing() {
-        let follow = |tail| Wish { follow: true, tail, ..Wish::default() };
+        let follow = |tail| LogWish { follow: true, tail, ..LogWish::default() };
         let mut logged = Logged::new();
         logged.say("web", "web", 0);
         let mut all = logged.open(&["web"], follow(None));
@@ -503,11 +503,11 @@ mod tests {
         use std::io::Write;
         let mut logged = Logged::new();
         logged.say("web", "web", 0);
-        let mut merged = logged.open(&["web"], Wish { follow: true, ..Wish::default() });
+        let mut merged = logged.open(&["web"], LogWish { follow: true, ..LogWish::default() });
         assert_eq!(texts(&mut merged), ["web 0"]);
         logged.say("api", "api", 1);
         assert!(!merged.has("api"));
-        merged.add(Wanted { service: "api".to_owned(), ..Wanted::default() }).unwrap();
+        merged.add(WantedLog { service: "api".to_owned(), ..WantedLog::default() }).unwrap();
         assert_eq!(texts(&mut merged), ["api 1"]);
 
         let path = files::path(logged.home.path(), "web", 0);

@@ -256,7 +256,7 @@ fn branching() {
         ),
         ("do: [{a: {for: {in: .x, eech: i}, do: []}}]", "/do/0/a/for/eech", "did you mean `each`?"),
         ("do: [{a: {fork: {}}}]", "/do/0/a/fork/branches", "is missing"),
-        ("do: [{a: {fork: {branches: []}}}]", "/do/0/a/fork/branches", "has no branch: expected one or more"),
+        ("do: [{a: {fork: {branches: [], compete: true}}}]", "/do/0/a/fork", "none can be done first"),
         (
             "do: [{a: {fork: {branches: [{b: {set: {x: 1}}}], compete: 'true'}}}]",
             "/do/0/a/fork/compete",
