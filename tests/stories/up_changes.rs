@@ -220,7 +220,13 @@ fn a_mesh_runs_in_the_background() {
     let refused = home.tulle(&["up", "-d", &other]);
     assert_eq!(refused.code(), 5, "{}", refused.stderr);
     assert!(home.tulle(&["ps"]).ok().ends_with("all is well"), "it goes on");
+    // Who attaches sees what is said, until it ends.
+    let attached = home.start(&["attach", "late"]);
+    attached
+        .wait_for_line("what was said", PATIENCE, |line| line.contains("late") && line.contains("starting"));
     assert_eq!(home.tulle(&["down"]).ok(), "stopped");
+    assert!(attached.wait(PATIENCE).success(), "{}", attached.stderr());
+    assert_eq!(home.tulle(&["attach"]).code(), 3);
     home.write("mesh/tulle.yaml", "services: {web: {comand: x}}\n");
     let invalid = home.tulle(&["up", "-d", &folder]);
     assert!(invalid.code() == 2 && invalid.stderr.contains("did you mean `command`"), "{}", invalid.stderr);
@@ -229,4 +235,75 @@ fn a_mesh_runs_in_the_background() {
     let said = home.tulle(&["down", "--state"]).ok();
     assert!(said.contains("is gone"), "{said}");
     assert!(home.path().join("mine.txt").exists() && !home.path().join("server").exists());
+}
+
+/// What a developer does by hand beside a service: a migration, a look around.
+#[test]
+fn a_command_runs_as_a_process_of_a_service_does() {
+    require_root!();
+    let _alone = alone();
+    let home = Home::new();
+    let services = format!(
+        "services:\n  web:\n    command: [sleep, '600']\n    directory: sub\n    user: nobody\n    environment: {{LEVEL: \"a b\"}}\n\
+         \x20 api:\n    command: [\"{}\", fake-service, --name, api]\n    port: 9541\n",
+        tulle().display()
+    );
+    std::fs::create_dir_all(home.path().join("mesh/sub")).unwrap();
+    for folder in ["", "mesh", "mesh/sub"] {
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(home.path().join(folder), open).unwrap();
+    }
+    let up = home.up(&services);
+    let said = home
+        .tulle(&["exec", "web", "--", "sh", "-c", "echo \"$LEVEL/$(id -un)/$(pwd)/$TULLE_WORKLOAD\""])
+        .ok();
+    assert!(
+        said.starts_with("a b/nobody/") && said.contains("/mesh/sub/") && said.ends_with("default/web"),
+        "{said}"
+    );
+    // It calls others with the service's identity.
+    let script = "import urllib.request as r; print(r.urlopen('http://api:9541/').status)";
+    let python = tulle_tests::harness::python().display().to_string();
+    let answered = home.tulle(&["exec", "api", "--", &python, "-c", script]).ok();
+    assert_eq!(answered, "200");
+    eventually("the call of the command", PATIENCE, || {
+        home.edges().iter().any(|e| e.source == "api" && e.destination == "api").then_some(())
+    });
+    for (words, code) in [
+        (vec!["exec", "nope", "--", "true"], 4),
+        (vec!["exec", "web", "--", "sh", "-c", "exit 7"], 7),
+        (vec!["exec", "web", "--", "no-such-program"], 127),
+        (vec!["exec", "web"], 2),
+    ] {
+        let outcome = home.tulle(&words);
+        assert_eq!(outcome.code(), code, "{words:?}: {}", outcome.stderr);
+    }
+    // It ends with the service.
+    let goes_on = home.start(&["exec", "web", "--", "sh", "-c", "echo up; sleep 600"]);
+    goes_on.wait_for_line("start", PATIENCE, |line| line == "up");
+    home.tulle(&["stop", "web"]).ok();
+    assert!(!goes_on.wait(PATIENCE).success());
+    assert_eq!(home.tulle(&["exec", "web", "--", "true"]).code(), 5);
+    assert!(up.interrupt().success());
+}
+
+#[test]
+fn a_service_starts_anew_when_its_files_change() {
+    let _alone = alone();
+    let home = Home::new();
+    home.write("mesh/src/app.txt", "one");
+    home.write("mesh/src/node_modules/x.js", "one");
+    let services = "services:\n  web: {command: [sh, -c, 'cat src/app.txt; echo; exec sleep 600'], watch: [src]}\n  other: {command: [sleep, '600']}\n";
+    home.write("mesh/tulle.yaml", services);
+    let folder = home.path().join("mesh").display().to_string();
+    let up = home.start(&["up", &folder, "--capture", "explicit"]);
+    told(&up, "all services are ready");
+    let before = processes(&home);
+    home.write("mesh/src/node_modules/x.js", "two!");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(processes(&home), before);
+    home.write("mesh/src/app.txt", "second");
+    up.wait_for_line("the new text", PATIENCE, |line| line.ends_with("│ second"));
+    eventually("the new process", PATIENCE, || (others(&before, &processes(&home)) == ["web"]).then_some(()));
+    assert!(up.interrupt().success());
 }

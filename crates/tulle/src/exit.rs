@@ -64,6 +64,32 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
     ("restart", ON_SERVICES),
     ("scale", ON_SERVICES),
     (
+        "exec",
+        &[
+            (
+                0,
+                "that and all others are the command's own, or 128 and the number of the signal that ended it; before it runs:",
+            ),
+            (1, "it cannot run as the service does"),
+            (2, "wrong usage"),
+            (3, "no `tulle up` runs here, or it is another user's"),
+            (4, "there is no such service or process"),
+            (5, "the service has not started yet, or is stopped"),
+            (126, "the command cannot be executed"),
+            (127, "there is no such command"),
+        ],
+    ),
+    (
+        "attach",
+        &[
+            (0, "the mesh has ended"),
+            (1, "something cannot be read"),
+            (2, "wrong usage"),
+            (3, "no `tulle up` runs here, or it is another user's"),
+            (4, "nothing is there, or nothing of a service or process that is named"),
+        ],
+    ),
+    (
         "down",
         &[
             (0, "stopped"),

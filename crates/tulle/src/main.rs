@@ -60,6 +60,10 @@ enum Command {
     Restart(commands::services::ServicesArgs),
     /// Set how many processes services of the running `tulle up` have
     Scale(commands::services::ScaleArgs),
+    /// Run a command as a process of a service of the running `tulle up` does
+    Exec(commands::exec::ExecArgs),
+    /// Follow what the running `tulle up` says; Ctrl-C leaves it running
+    Attach(commands::logs::AttachArgs),
     /// Stop the running `tulle up`
     Down(commands::services::DownArgs),
     /// Run a process as a workload of this host's node
@@ -198,6 +202,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Stop(args) => small(Box::pin(commands::services::stop(args))),
         Command::Restart(args) => small(Box::pin(commands::services::restart(args))),
         Command::Scale(args) => small(Box::pin(commands::services::scale(args))),
+        Command::Exec(args) => small_runtime()?.block_on(commands::exec::run(args)),
+        Command::Attach(args) => small(Box::pin(commands::logs::attach(args))),
         Command::Down(args) => small(Box::pin(commands::services::down(args))),
         Command::Run(args) => small_runtime()?.block_on(commands::run::run(args)),
         Command::Server(args) => done(control_runtime()?.block_on(commands::server::run(args))),

@@ -9,17 +9,21 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde::Serialize;
 use tulle_model::validate::suggest::did_you_mean;
+use tulle_sys::family::Member;
 
 use crate::exit::{Exit, Failure, Result};
 use crate::home::HomeArgs;
 use crate::output::{json_line, note};
 use crate::units::parse_duration;
+use crate::up::UpClient;
 use crate::up::log::SERVICE as MESH;
 use crate::up::log::files::{self, PART, PARTS};
 use crate::up::log::reader::{Gap, LogWish, Merged, WantedLog, replicas};
 use crate::up::log::record::{Record, Said, time};
 use crate::up::prefix::{Prefixes, STATE, bare};
 
+/// How many lines of before are shown of each service by who attaches.
+const ATTACH_TAIL: usize = 10;
 /// How often it is looked for more.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -84,7 +88,31 @@ fn parse_tail(text: &str) -> Result<usize, String> {
     }
 }
 
+#[derive(Debug, Args)]
+pub struct AttachArgs {
+    /// Services, or processes such as web-1 [default: all, and the mesh itself: tulle]
+    #[arg(value_name = "SERVICE|PROCESS")]
+    names: Vec<String>,
+    #[command(flatten)]
+    home: HomeArgs,
+}
+
+/// Follows what the mesh says until it has ended.
+pub async fn attach(AttachArgs { names, home }: AttachArgs) -> Result<()> {
+    let status = UpClient::new(&home.path()?).status().await?;
+    let (timestamps, no_prefix, output) = (false, false, LogFormat::Text);
+    let tail = ATTACH_TAIL;
+    let args =
+        LogsArgs { names, follow: true, since: None, until: None, tail, timestamps, no_prefix, output, home };
+    show(&args, Member::of(status.pid))
+}
+
 pub fn run(args: LogsArgs) -> Result<()> {
+    show(&args, None)
+}
+
+/// `of`: it ends with this process.
+fn show(args: &LogsArgs, of: Option<Member>) -> Result<()> {
     let folder = files::folder(&args.home.path()?);
     let cannot = |error: io::Error| {
         let failure = Failure::new(format!("cannot read {}: {error}", folder.display()));
@@ -111,14 +139,16 @@ pub fn run(args: LogsArgs) -> Result<()> {
         tail: Some(args.tail).filter(|tail| *tail < usize::MAX),
         follow: args.follow,
     };
-    let mut shown = Shown::new(&args, &folder, &there);
+    let mut shown = Shown::new(args, &folder, &there);
     let mut merged = Merged::open(&folder, wanted, wish).map_err(cannot)?;
     loop {
+        // What it said last is shown after its end.
+        let has_ended = of.is_some_and(|process| !process.is_alive());
         shown.all(&mut merged).map_err(|error| match error {
             Broken::Log(error) => cannot(error),
             Broken::Output(failure) => failure,
         })?;
-        if !args.follow {
+        if !args.follow || has_ended {
             return Ok(());
         }
         std::thread::sleep(LOOK);

@@ -7,6 +7,7 @@ pub mod delete;
 pub mod describe;
 pub mod diff;
 pub mod edges;
+pub mod exec;
 pub mod explain;
 pub mod flow;
 pub mod get;

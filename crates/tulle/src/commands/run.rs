@@ -282,16 +282,16 @@ fn start(args: &RunArgs, run_as: Option<&RunAs>, running: &Running, own_group: b
     };
     confine(&mut command, confinement)?;
     let mut command = tokio::process::Command::from(command);
-    command.spawn().map_err(|error| {
-        let program = &args.command[0];
-        let failure = Failure::new(format!("`{program}` cannot be started: {error}"));
-        match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                failure.exit(Exit::NoProgram).help("is it installed, and in PATH?")
-            }
-            _ => failure.exit(Exit::NoExecution),
-        }
-    })
+    command.spawn().map_err(|error| not_started(&args.command[0], &error))
+}
+
+/// Why a command does not start, with the exit code that shells have for that.
+pub fn not_started(program: &str, error: &std::io::Error) -> Failure {
+    let failure = Failure::new(format!("`{program}` cannot be started: {error}"));
+    match error.kind() {
+        std::io::ErrorKind::NotFound => failure.exit(Exit::NoProgram).help("is it installed, and in PATH?"),
+        _ => failure.exit(Exit::NoExecution),
+    }
 }
 
 /// Nobody hands it to processes that run already.
@@ -460,7 +460,7 @@ async fn kill(family: &Family) {
 }
 
 /// The command's own, or as shells say it: 128 and the signal.
-fn exit_code(status: ExitStatus) -> ExitCode {
+pub fn exit_code(status: ExitStatus) -> ExitCode {
     let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }

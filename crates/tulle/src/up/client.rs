@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tulle_sys::family::Member;
 
-use super::control::{self, Do, UpStatus};
+use super::control::{self, Do, Inside, UpStatus};
 use crate::exit::{Exit, Failure, Result};
 
 /// How long it may take to answer: what is asked of a service is waited for, two minutes at most.
@@ -39,6 +39,11 @@ impl UpClient {
     pub async fn with_service(&self, name: &str, what: Do) -> Result<bool> {
         let answer: Value = self.call(Method::POST, &format!("/v1/services/{name}"), &what).await?;
         Ok(answer["done"] == true)
+    }
+
+    /// What a process of a service was started with, of a service its first.
+    pub async fn inside(&self, name: &str) -> Result<Inside> {
+        self.call(Method::GET, &format!("/v1/processes/{name}"), &()).await
     }
 
     /// Has the file read again. Returns what changed.
@@ -68,7 +73,11 @@ impl UpClient {
         })?;
         if !status.is_success() {
             let why = value["error"].as_str().unwrap_or("`tulle up` refuses it");
-            let exit = if status == http::StatusCode::NOT_FOUND { Exit::NotFound } else { Exit::Input };
+            let exit = match status {
+                http::StatusCode::NOT_FOUND => Exit::NotFound,
+                http::StatusCode::CONFLICT => Exit::Conflict,
+                _ => Exit::Input,
+            };
             return Err(Failure::new(why.to_owned()).exit(exit));
         }
         serde_json::from_value(value).map_err(|_| {

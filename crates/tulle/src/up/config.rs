@@ -77,6 +77,8 @@ pub struct Service {
     pub probe: Option<Probe>,
     pub depends_on: Vec<Dependency>,
     pub restart: Restart,
+    /// Files and folders whose changes restart it.
+    pub watch: Vec<PathBuf>,
     pub stop_timeout: Duration,
     /// What its processes are asked to stop by. `None`: SIGTERM.
     pub stop_signal: Option<Signal>,
@@ -163,6 +165,7 @@ pub const SERVICE_FIELDS: &[&str] = &[
     "labels",
     "annotations",
     "envFile",
+    "watch",
     "profiles",
 ];
 
@@ -226,6 +229,7 @@ pub fn service(name: &str, field: &Field<'_>, folder: &Path) -> Option<Service> 
         environment: field.get("environment").map(|f| environment(&f)).unwrap_or_default(),
         directory,
         depends_on: depends_on.into_iter().map(|(dependency, _)| dependency).collect(),
+        watch: field.get("watch").map(|f| watched(&f, folder)).unwrap_or_default(),
         restart: field.get("restart").and_then(|f| restart(&f)).unwrap_or(Restart::Always),
         stop_timeout: field.get("stopTimeout").and_then(|f| f.duration()).unwrap_or(STOP_TIMEOUT),
         stop_signal: field.get("stopSignal").and_then(|f| signal(&f)),
@@ -259,6 +263,18 @@ fn dependencies<'a>(field: &Field<'a>) -> Vec<(Dependency, Field<'a>)> {
         Some((Dependency { service: name.to_owned(), until }, item))
     };
     entries.filter_map(condition).collect()
+}
+
+/// Files and folders that are there, relative to the file.
+fn watched(field: &Field<'_>, folder: &Path) -> Vec<PathBuf> {
+    let there = |item: Field<'_>| {
+        let path = folder.join(item.text()?);
+        if !path.exists() {
+            item.wrong(&format!("there is no file or folder {}", path.display()), "no such file or folder");
+        }
+        Some(path)
+    };
+    field.items("[src/]").into_iter().filter_map(there).collect()
 }
 
 fn restart(field: &Field<'_>) -> Option<Restart> {

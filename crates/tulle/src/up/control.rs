@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `GET /v1/mesh` | an [`UpStatus`] |
 //! | `POST /v1/services/{name}` | a [`Do`]; answered when it is done |
+//! | `GET /v1/processes/{name}` | [`Inside`], of a process or the first of a service |
 //! | `POST /v1/reload` | reads the file again; what changed, as lines |
 //! | `POST /v1/down` | stops it all, as SIGTERM does |
 
@@ -53,6 +54,20 @@ pub struct UpStatus {
     pub processes: Vec<Standing>,
 }
 
+/// What a command needs to run as a process of a service does.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Inside {
+    pub environment: Vec<(String, String)>,
+    pub directory: PathBuf,
+    pub cgroup: Option<PathBuf>,
+    /// A folder with what it sees in place of the host's name service.
+    pub name_service: Option<PathBuf>,
+    /// Whom it runs as, where that is not who runs `up`.
+    pub user: Option<String>,
+    pub group: Option<String>,
+}
+
 /// What is to be done with a service.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -96,6 +111,7 @@ impl Control {
         let router = Router::new()
             .route("/v1/mesh", get(mesh))
             .route("/v1/services/{name}", post(service))
+            .route("/v1/processes/{name}", get(process))
             .route("/v1/reload", post(read_again))
             .route("/v1/down", post(stop_all))
             .with_state(Arc::new(served));
@@ -146,6 +162,20 @@ async fn service(
     match timeout(DONE_DEADLINE, served.services.fulfilled(&name, number)).await {
         Ok(()) => Json(json!({ "done": true })).into_response(),
         Err(_) => Json(json!({ "done": false })).into_response(),
+    }
+}
+
+async fn process(State(served): State<Arc<Served>>, Segment(name): Segment<String>) -> Response {
+    let wanted = served.services.wanted();
+    let service = wanted.iter().find(|wanted| wanted.service.name == name);
+    let inside = served.services.shared.inside.lock();
+    let mut names = service.into_iter().flat_map(|wanted| wanted.names()).chain([name.clone()]);
+    if let Some(found) = names.find_map(|name| inside.get(&name)) {
+        return Json(found).into_response();
+    }
+    match service {
+        Some(_) => refused(StatusCode::CONFLICT, &format!("`{name}` has not started yet, or is stopped")),
+        None => refused(StatusCode::NOT_FOUND, &format!("there is no service or process `{name}`")),
     }
 }
 

@@ -14,12 +14,15 @@ use crate::output::{note, print};
 
 /// Says to a process that it is the one in the background.
 const DETACHED: &str = "TULLE_UP_DETACHED";
-/// What it prints, in `$TULLE_HOME`.
+/// What it warns of, in `$TULLE_HOME`.
 pub const LOG: &str = "up.log";
 /// How long all services may take to be ready, before it is said which are not.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(50);
+/// How large its log may be, and how often that is looked at.
+const MOST_LOG: u64 = 8 << 20;
+const LOG_LOOK: Duration = Duration::from_secs(10);
 /// How much of what it printed is shown where it does not start, in bytes.
 const MOST_SHOWN: usize = 64 << 10;
 
@@ -33,17 +36,33 @@ pub fn is_detached() -> bool {
     is_detached
 }
 
+/// Keeps that file of the process in the background small, for as long as this is polled.
+pub async fn bound_log(home: &Path) {
+    let path = home.join(LOG);
+    loop {
+        sleep(LOG_LOOK).await;
+        // It is written at its end, wherever that is.
+        if fs::metadata(&path).is_ok_and(|log| log.len() > MOST_LOG)
+            && let Ok(log) = File::options().write(true).open(&path)
+        {
+            let _ = log.set_len(0);
+        }
+    }
+}
+
 /// Starts this command again in the background.
 pub async fn run(home: &Path) -> Result<()> {
     crate::home::create(home)?;
     let path = home.join(LOG);
     let cannot = |e: std::io::Error| Failure::new(format!("cannot write {}: {e}", path.display()));
-    let log = File::create(&path).map_err(cannot)?;
+    // What services say is in their logs. This has the mesh's own warnings, and why it does not start.
+    let log = File::options().create(true).append(true).open(&path).map_err(cannot)?;
+    log.set_len(0).map_err(cannot)?;
     let mut child = Command::new(std::env::current_exe()?)
         .args(std::env::args_os().skip(1))
         .env(DETACHED, "1")
         .stdin(Stdio::null())
-        .stdout(log.try_clone().map_err(cannot)?)
+        .stdout(Stdio::null())
         .stderr(log)
         .spawn()?;
     let client = UpClient::new(home);

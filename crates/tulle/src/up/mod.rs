@@ -33,6 +33,7 @@ pub mod standing;
 mod suggest;
 mod surroundings;
 mod users;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -98,7 +99,8 @@ pub async fn run(args: UpArgs) -> Result<()> {
     if changes_running(&home, &config).await? {
         return Ok(());
     }
-    if args.detach && !detach::is_detached() {
+    let is_detached = args.detach && detach::is_detached();
+    if args.detach && !is_detached {
         return detach::run(&home).await;
     }
     let screen = std::sync::Arc::new(Screen::new(&config));
@@ -132,8 +134,10 @@ pub async fn run(args: UpArgs) -> Result<()> {
     let outcome = tokio::select! {
         outcome = services.run(failed) => outcome,
         () = reload.follow() => Ok(()),
+        () = watch::follow(&services) => Ok(()),
         () = all_ready => Ok(()),
         () = down.notified() => Ok(()),
+        () = detach::bound_log(&home), if is_detached => Ok(()),
         _ = stop.next() => Ok(()),
     };
     screen.say("stopping (Ctrl-C again kills everything)");

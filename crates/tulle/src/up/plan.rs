@@ -76,6 +76,7 @@ fn change(old: &Service, new: &Service) -> Option<ServiceChange> {
         ("ports", old.ports != new.ports),
         ("annotations", old.annotations != new.annotations),
         ("dependsOn", old.depends_on != new.depends_on),
+        ("watch", old.watch != new.watch),
     ];
     let changed = |fields: &[(&'static str, bool)]| -> Vec<&'static str> {
         fields.iter().filter(|(_, is_other)| *is_other).map(|(name, _)| *name).collect()

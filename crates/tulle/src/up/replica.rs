@@ -19,6 +19,7 @@ use tulle_node::workloads::{Port, UpstreamService, WorkloadSpec, Workloads, fill
 use tulle_sys::run_as::RunAs;
 
 use super::config::{Check, Config, Service};
+use super::control::Inside;
 use super::service::WantedService;
 use super::services::Shared;
 use crate::exit::{Failure, Result};
@@ -97,6 +98,15 @@ impl Replica {
             stop_signal: service.stop_signal,
             restart: service.restart,
         };
+        let inside = Inside {
+            environment: process.environment.clone(),
+            directory: process.directory.clone().unwrap_or_default(),
+            cgroup: process.confined.cgroup.clone(),
+            name_service: process.confined.name_service.clone(),
+            user: service.user.clone(),
+            group: service.group.clone(),
+        };
+        shared.inside.lock().insert(name.clone(), inside);
         shared.listens.lock().insert(name.clone(), ports);
         let (events, received) = mpsc::channel(LINES);
         let printing = Some(tokio::spawn(print(shared.clone(), service.name.clone(), name, received)));

@@ -49,6 +49,11 @@ const SERVICE: &[FieldForm] = &[
         "Whether a process that ends by itself is started again. Default: always.",
         || json!({ "enum": ["always", "on-failure", "never"] }),
     ),
+    field(
+        "watch",
+        "Files and folders, relative to the file: when one changes, the service starts anew.",
+        texts,
+    ),
     field("stopTimeout", "How long its processes may take to stop. Default: 10s.", text),
     field("stopSignal", "What asks its processes to stop. Default: SIGTERM.", text),
     field("profiles", "It runs where one of these is chosen: tulle up --profile NAME.", texts),

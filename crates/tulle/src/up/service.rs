@@ -189,6 +189,7 @@ impl ServiceTask {
                 let name = &*held.replica.workload.name;
                 shared.release(name, &held.ports);
                 shared.listens.lock().remove(name);
+                shared.inside.lock().remove(name);
                 shared.over.send_modify(|over| drop(over.remove(name)));
             });
         join_all(stopping).await;

@@ -16,6 +16,7 @@ use tulle_node::workloads::{WorkloadStatus, Workloads};
 
 use super::complaints::Complaints;
 use super::config::{Config, Dependency, Service, Until};
+use super::control::Inside;
 use super::mesh::Mesh;
 use super::plan::ServiceChange;
 use super::screen::Screen;
@@ -47,6 +48,8 @@ pub struct Shared {
     pub ports: watch::Sender<BTreeMap<u16, String>>,
     /// Where each replica listens.
     pub listens: Mutex<BTreeMap<String, Vec<u16>>>,
+    /// What the process of each replica was started with.
+    pub inside: Mutex<BTreeMap<String, Inside>>,
     /// Those whose own start has begun, as all that they depend on is there.
     pub begun: Mutex<HashSet<String>>,
 }
@@ -101,6 +104,7 @@ impl Services {
             over: watch::Sender::default(),
             ports: watch::Sender::default(),
             listens: Mutex::default(),
+            inside: Mutex::default(),
             begun: Mutex::default(),
         });
         let (failures, failed) = mpsc::channel(FAILURES);

@@ -94,6 +94,7 @@ mod tests {
             replicas: 1,
             is_numbered: false,
             restart: Restart::Always,
+            watch: Vec::new(),
             stop_timeout: STOP_TIMEOUT,
             stop_signal: None,
             user: None,

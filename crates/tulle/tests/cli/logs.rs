@@ -41,7 +41,9 @@ fn who_said_nothing_is_not_found() {
 }
 
 fn start(folder: &Path, words: &[&str], output: Stdio) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tulle"));
+    // Who runs these tests may have them ignore Ctrl-C (a shell does, of what it starts in the background).
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_tulle")]);
     command.args(words).current_dir(folder).env("TULLE_HOME", folder.join("home")).env_remove("RUST_LOG");
     command.stdout(output).stderr(Stdio::null()).spawn().unwrap()
 }
