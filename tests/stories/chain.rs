@@ -78,7 +78,7 @@ fn assert_nothing_left(home: &Home, before: &[String]) {
     // Where tests have the mesh itself.
     kept.retain(|name| name != "mesh");
     kept.sort();
-    assert_eq!(kept, ["kubeconfig", "node", "server", "up.lock"]);
+    assert_eq!(kept, ["kubeconfig", "logs", "node", "server", "up.lock"]);
     let sockets = entries(&home.path().join("node")).into_iter().map(|e| e.path());
     let sockets: Vec<_> = sockets.filter(|p| p.metadata().unwrap().file_type().is_socket()).collect();
     assert_eq!(sockets, Vec::<PathBuf>::new());
