@@ -201,10 +201,20 @@ fn jobs_run_to_their_end_and_others_wait_for_it() {
     );
 }
 
+/// Ends what runs in the background, whatever becomes of the test.
+struct Background<'h>(&'h Home);
+
+impl Drop for Background<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.tulle(&["down"]);
+    }
+}
+
 #[test]
 fn a_mesh_runs_in_the_background() {
     let _alone = alone();
     let home = Home::new();
+    let _background = Background(&home);
     let services =
         "services:\n  web: {command: [sleep, '60']}\n  late: {command: [sh, -c, 'sleep 1; exec sleep 60']}\n";
     home.write("mesh/tulle.yaml", services);
