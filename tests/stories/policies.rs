@@ -54,7 +54,7 @@ fn the_chain_runs_under_what_is_suggested_and_nothing_else_does() {
     let up = home.start(&["up", &example]);
     let suggested = eventually("that all is seen", PATIENCE, || {
         // Of both that call c: each is known for itself.
-        if edges(&home).len() < CALLS.len() {
+        if home.edges().len() < CALLS.len() {
             return None;
         }
         let suggested = home.tulle(&["policy", "suggest"]).stdout;

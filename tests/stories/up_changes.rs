@@ -282,7 +282,7 @@ fn a_command_runs_as_a_process_of_a_service_does() {
     for (words, code) in [
         (vec!["exec", "nope", "--", "true"], 4),
         (vec!["exec", "web", "--", "sh", "-c", "exit 7"], 7),
-        (vec!["exec", "web", "--", "no-such-program"], 127),
+        (vec!["exec", "api", "--", "no-such-program"], 127),
         (vec!["exec", "web"], 2),
     ] {
         let outcome = home.tulle(&words);
