@@ -379,6 +379,7 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
         ],
     ),
     ("fake-service", &[(0, "stopped as it was asked to"), (1, "it cannot serve"), (2, "wrong usage")]),
+    ("version", &[(0, "printed"), (1, "it cannot be written"), (2, "wrong usage")]),
     ("completions", &[(0, "printed"), (1, "they cannot be written"), (2, "wrong usage")]),
 ];
 

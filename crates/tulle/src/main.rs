@@ -9,6 +9,7 @@ mod diagnostic;
 mod documented;
 mod exit;
 mod fake_service;
+mod foreign;
 mod harmless;
 mod home;
 mod limits;
@@ -116,6 +117,8 @@ enum Command {
     Rollback(commands::history::RollbackArgs),
     /// Serve HTTP and gRPC, and call others: a service to try a mesh with
     FakeService(fake_service::FakeServiceArgs),
+    /// Print the version
+    Version,
     /// Print completions for a shell
     #[command(after_help = "In bash: source <(tulle completions bash)")]
     Completions {
@@ -132,7 +135,8 @@ fn main() -> ExitCode {
     // Every TLS connection and every key of this process uses this provider.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let command = Cli::command().mut_subcommands(|command| exit::with_codes(command, ""));
-    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    let matches = command.try_get_matches().unwrap_or_else(|error| foreign::explained(error).exit());
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     log(cli.verbose);
     let outcome = run(cli.command);
     if let Some(log) = LazyLock::get(&LOG) {
@@ -208,6 +212,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Run(args) => small_runtime()?.block_on(commands::run::run(args)),
         Command::Server(args) => done(control_runtime()?.block_on(commands::server::run(args))),
         Command::Node(args) => done(control_runtime()?.block_on(commands::node::run(args))),
+        Command::Version => done(output::print(&format!("tulle {}\n", env!("CARGO_PKG_VERSION")))),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "tulle", &mut script);
