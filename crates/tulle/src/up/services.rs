@@ -218,11 +218,10 @@ impl Services {
                     }
                 }
             }
+            self.standings.lock().know(standing::of(&self.shared, &wanted, &known, &waiting));
             let namespace = self.config().namespace.clone();
             let named = |(name, why): (String, String)| (WorkloadName::new(namespace.as_str(), name), why);
             self.shared.workloads.announce(waiting.into_iter().map(named).collect());
-            let now = standing::of_all(self);
-            self.standings.lock().know(now);
             tokio::time::sleep(LOOK).await;
         }
     }

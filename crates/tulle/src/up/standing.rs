@@ -5,8 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tulle_node::process_state::LastExit;
+use tulle_node::workloads::WorkloadStatus;
 
-use super::services::Services;
+use super::service::WantedService;
+use super::services::{Services, Shared};
 
 /// The state of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,14 +97,23 @@ impl Standings {
 
 /// How all processes are, in the order of the file.
 pub fn of_all(services: &Services) -> Vec<Standing> {
-    let shared = &services.shared;
     let wanted = services.wanted();
-    let known = shared.workloads.list();
+    let known = services.shared.workloads.list();
     let waiting = services.waiting(&wanted, &known);
+    of(&services.shared, &wanted, &known, &waiting)
+}
+
+/// The same, of what is known already.
+pub fn of(
+    shared: &Shared,
+    wanted: &[WantedService],
+    known: &[WorkloadStatus],
+    waiting: &BTreeMap<String, String>,
+) -> Vec<Standing> {
     let over = shared.over.borrow().clone();
     let listens = shared.listens.lock().clone();
     let mut all = Vec::new();
-    for of in &wanted {
+    for of in wanted {
         let stopped = (!of.runs).then(|| super::replica::name(&of.service, 0));
         for name in of.names().chain(stopped) {
             let workload = known.iter().find(|w| *w.name == *name && w.namespace == of.config.namespace);
