@@ -66,6 +66,8 @@ pub struct Inside {
     /// Whom it runs as, where that is not who runs `up`.
     pub user: Option<String>,
     pub group: Option<String>,
+    /// Where its process listens.
+    pub ports: Vec<u16>,
 }
 
 /// What is to be done with a service.

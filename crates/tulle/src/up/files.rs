@@ -1,6 +1,14 @@
-//! The files that an entry of `resources:` names.
+//! The files that an entry of `resources:` names, and what tells that a file has changed.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// What tells one content of a file from another, without reading it: when it was written, its size, its number.
+pub type Mark = (i64, i64, u64, u64);
+
+pub fn mark(file: &std::fs::Metadata) -> Mark {
+    (file.mtime(), file.mtime_nsec(), file.size(), file.ino())
+}
 
 /// The file of that name in the folder; with `*` in its last part, all files that fit, in order.
 pub fn matching(folder: &Path, pattern: &str) -> Vec<PathBuf> {

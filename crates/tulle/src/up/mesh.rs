@@ -52,7 +52,7 @@ impl Mesh {
     ) -> Result<Self> {
         let lock = lock(home)?;
         clean_up(home).await;
-        check_ports(config)?;
+        check_free(config, &BTreeSet::new())?;
         let mut moved = Vec::new();
         // What the services are to listen at is theirs.
         let theirs = config.services.iter().flat_map(|s| s.ports.iter().map(|p| p.target_port));
@@ -203,11 +203,6 @@ pub async fn forget(home: &Path) -> Result<()> {
     // It goes where nothing else is in it.
     let _ = std::fs::remove_dir(home);
     Ok(())
-}
-
-/// Whether the ports that the file names are free, before anything is started.
-fn check_ports(config: &Config) -> Result<()> {
-    check_free(config, &BTreeSet::new())
 }
 
 /// Whether the ports that the file names are free, but for those that are its own services'.

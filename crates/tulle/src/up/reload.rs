@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,12 +12,13 @@ use tokio::time::sleep;
 use tulle_server::objects::Objects;
 
 use super::config::{Config, Sources};
+use super::files::{self, Mark, mark};
 use super::load::load;
 use super::plan::{ServiceChange, plan};
 use super::profiles::Profiles;
 use super::screen::Screen;
 use super::services::Services;
-use super::{files, mesh, objects, users};
+use super::{mesh, objects, users};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_millis(300);
@@ -102,17 +102,13 @@ fn resources(config: &Config) -> Vec<&serde_json::Value> {
     config.resources.iter().map(|resource| &resource.value).collect()
 }
 
-/// What tells one content of a file from another, without reading it: when it was written, its size, its number.
-type Mark = (PathBuf, Option<(i64, i64, u64, u64)>);
-
-fn look(sources: &Sources) -> Vec<Mark> {
-    let mark = |path: &Path| {
-        let known = fs::metadata(path).ok();
-        let known = known.map(|file| (file.mtime(), file.mtime_nsec(), file.size(), file.ino()));
-        (path.to_owned(), known)
+fn look(sources: &Sources) -> Vec<(PathBuf, Option<Mark>)> {
+    let marked = |path: PathBuf| {
+        let known = fs::metadata(&path).ok();
+        (path, known.as_ref().map(mark))
     };
     let matching = sources.patterns.iter().flat_map(|(folder, pattern)| files::matching(folder, pattern));
-    sources.files.iter().cloned().chain(matching).map(|path| mark(&path)).collect()
+    sources.files.iter().cloned().chain(matching).map(marked).collect()
 }
 
 #[cfg(test)]

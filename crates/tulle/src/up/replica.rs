@@ -105,9 +105,9 @@ impl Replica {
             name_service: process.confined.name_service.clone(),
             user: service.user.clone(),
             group: service.group.clone(),
+            ports,
         };
         shared.inside.lock().insert(name.clone(), inside);
-        shared.listens.lock().insert(name.clone(), ports);
         let (events, received) = mpsc::channel(LINES);
         let printing = Some(tokio::spawn(print(shared.clone(), service.name.clone(), name, received)));
         let process = Some(supervise(process, events, state));

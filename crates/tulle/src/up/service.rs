@@ -54,13 +54,13 @@ struct Held {
 
 /// Carries out what is wanted of one service.
 pub struct ServiceTask {
-    pub wanted: watch::Receiver<WantedService>,
-    pub shared: Arc<Shared>,
+    wanted: watch::Receiver<WantedService>,
+    shared: Arc<Shared>,
     /// The last wish that was fulfilled.
-    pub fulfilled: watch::Sender<u64>,
-    pub failures: mpsc::Sender<Failure>,
+    fulfilled: watch::Sender<u64>,
+    failures: mpsc::Sender<Failure>,
     /// Everything is to end at once.
-    pub kill: CancellationToken,
+    kill: CancellationToken,
     replicas: BTreeMap<u32, Held>,
 }
 
@@ -188,7 +188,6 @@ impl ServiceTask {
                 }
                 let name = &*held.replica.workload.name;
                 shared.release(name, &held.ports);
-                shared.listens.lock().remove(name);
                 shared.inside.lock().remove(name);
                 shared.over.send_modify(|over| drop(over.remove(name)));
             });

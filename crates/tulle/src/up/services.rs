@@ -46,8 +46,6 @@ pub struct Shared {
     pub over: watch::Sender<Over>,
     /// The ports that the file gives to processes, and to which.
     pub ports: watch::Sender<BTreeMap<u16, String>>,
-    /// Where each replica listens.
-    pub listens: Mutex<BTreeMap<String, Vec<u16>>>,
     /// What the process of each replica was started with.
     pub inside: Mutex<BTreeMap<String, Inside>>,
     /// Those whose own start has begun, as all that they depend on is there.
@@ -103,7 +101,6 @@ impl Services {
             ready_replicas: watch::Sender::default(),
             over: watch::Sender::default(),
             ports: watch::Sender::default(),
-            listens: Mutex::default(),
             inside: Mutex::default(),
             begun: Mutex::default(),
         });

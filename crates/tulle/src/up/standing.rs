@@ -111,7 +111,7 @@ pub fn of(
     waiting: &BTreeMap<String, String>,
 ) -> Vec<Standing> {
     let over = shared.over.borrow().clone();
-    let listens = shared.listens.lock().clone();
+    let inside = shared.inside.lock();
     let mut all = Vec::new();
     for of in wanted {
         let stopped = (!of.runs).then(|| super::replica::name(&of.service, 0));
@@ -143,7 +143,7 @@ pub fn of(
                 restarts: workload.map_or(0, |workload| workload.restarts),
                 last_exit: workload.and_then(|workload| workload.last_exit.clone()).or(exit),
                 next_start_ms: workload.and_then(|workload| workload.next_start_ms),
-                ports: listens.get(&name).cloned().unwrap_or_default(),
+                ports: inside.get(&name).map(|inside| inside.ports.clone()).unwrap_or_default(),
                 reason,
                 name,
             });

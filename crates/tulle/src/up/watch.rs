@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use super::files::mark;
 use super::services::{Services, Wish};
 
 /// How often the files are looked at, where that takes no time.
@@ -122,7 +122,7 @@ fn see(path: &Path, hash: &mut u64, folders: &mut Vec<PathBuf>, left: &mut usize
         return;
     }
     let mut hasher = DefaultHasher::new();
-    (path, found.mtime(), found.mtime_nsec(), found.size(), found.ino()).hash(&mut hasher);
+    (path, mark(&found)).hash(&mut hasher);
     *hash = hash.wrapping_add(hasher.finish());
 }
 
