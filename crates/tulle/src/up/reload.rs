@@ -54,13 +54,13 @@ impl Reload {
                 }
                 now = later;
             }
+            // What is written from here on, while this change is carried out, is another one.
+            seen = now;
             if let Err(why) = self.now().await {
                 self.screen.say("the change is not taken, and nothing is touched:");
                 let why = anstream::adapter::strip_str(&why).to_string();
                 why.lines().for_each(|line| self.screen.say(line));
             }
-            // Others may belong to it now.
-            seen = look(&self.services.config().sources);
         }
     }
 
