@@ -19,6 +19,7 @@ mod kubectl;
 mod pods;
 mod policies;
 mod protocols;
+mod published;
 mod real_clients;
 mod replicas;
 mod revoked;

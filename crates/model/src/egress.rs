@@ -127,6 +127,15 @@ pub fn leave<'a>(
     leave_by(&snapshot.mesh, &workload.namespace, config.map(|config| &config.external), to)
 }
 
+/// Why what has come to a published port from outside of the mesh does not leave it again: whoever asks is nobody whom the mesh knows.
+pub fn held_from_outside(to: &dyn fmt::Display) -> HeldBack {
+    HeldBack {
+        why: HeldFor::Policy,
+        decision: Decision::new(Decider::Mesh, "spec.egress", Effect::Refused),
+        message: format!("{to} is no service of the mesh, and published ports lead nowhere else"),
+    }
+}
+
 /// How what the Flow of that name calls may leave: its workflow may name whatever it is given, so that nothing does but what is listed,
 /// also where the Mesh lets workloads go freely.
 pub fn leave_of_flow<'a>(

@@ -124,6 +124,7 @@ mod tests {
                 certificate: None,
                 draining: false,
                 in_process: None,
+                outside: None,
             };
             let mut snapshot = Snapshot::default();
             snapshot.workloads.insert(name.clone(), Arc::new(config));

@@ -209,6 +209,7 @@ mod tests {
                 certificate: None,
                 draining: false,
                 in_process: None,
+                outside: None,
             };
             state.workloads.insert(name.clone(), Arc::new(local));
             if let Some(inbound_capture) = told {

@@ -186,6 +186,7 @@ impl Outside {
                         certificate: None,
                         draining: workload.draining,
                         in_process: None,
+                        outside: None,
                     });
                     outside.insert(name.clone(), Doings { workload, begun, seen: now });
                 }
@@ -236,6 +237,7 @@ mod tests {
                 certificate: None,
                 draining: false,
                 in_process: None,
+                outside: None,
             };
             (name.clone(), Arc::new(workload))
         });

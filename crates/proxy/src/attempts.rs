@@ -150,7 +150,8 @@ impl Attempts {
             }
             To::Service { backend, port } => {
                 worker.local.view().recent_destination(backend).and_then(|destination| {
-                    let pick = |tried| worker.local.pick(&destination, *port, tried);
+                    let from_outside = exchange.is_from_outside();
+                    let pick = |tried: &[_]| worker.local.pick(&destination, *port, tried, from_outside);
                     let kept = self.kept.as_ref().filter(|kept| !was_tried(&self.tried, kept));
                     let kept = kept.and_then(|kept| Picked::at(kept, *port));
                     // What was tried once more, where nothing else is left.
@@ -174,7 +175,8 @@ impl Attempts {
             }
             To::Service { backend, port } => {
                 exchange.decided(|| Decision::no_endpoints(backend.clone()));
-                let message = format!("service {backend} has no endpoint for port {port}");
+                let here = if exchange.is_from_outside() { " on this node" } else { "" };
+                let message = format!("service {backend} has no endpoint for port {port}{here}");
                 exchange.refuse(Reason::NoEndpoints, message)
             }
         })

@@ -30,14 +30,24 @@ impl Picked {
 
 impl Local {
     /// Chooses among the endpoints of a service that answer for its port `port`, by power of two choices, one
-    /// that was not tried: of those that are well; or else of those that the server does not hear of and this
+    /// that was not tried, of this node where somebody outside of the mesh asks: of those that are well; or else of those that the server does not hear of and this
     /// node does not reach; or else of those that did not take connections lately. `None`: there is none.
-    pub(crate) fn pick(&self, of: &Destination, port: u16, tried: &[Rc<Member>]) -> Option<Picked> {
+    pub(crate) fn pick(
+        &self,
+        of: &Destination,
+        port: u16,
+        tried: &[Rc<Member>],
+        from_outside: bool,
+    ) -> Option<Picked> {
+        let is_ruled_out = |i: usize| {
+            let member = &of.members[i];
+            was_tried(tried, member) || from_outside && !self.is_near(&member.endpoint)
+        };
         // Nearly always nothing is in trouble, nor stale; then the clock is not asked.
         if of.set.stale_since.is_empty() && !self.standings.has_troubled() {
-            return self.pick_from(of, port, |i| was_tried(tried, &of.members[i]));
+            return self.pick_from(of, port, is_ruled_out);
         }
-        self.pick_ranked(of, port, tried)
+        self.pick_ranked(of, port, is_ruled_out)
     }
 
     /// Whether nothing speaks against an endpoint of a service: it took connections lately, and is not one of those that are silent.
@@ -50,19 +60,18 @@ impl Local {
 
     /// As [`Local::pick`], where not all endpoints are as good.
     #[cold]
-    fn pick_ranked(&self, of: &Destination, port: u16, tried: &[Rc<Member>]) -> Option<Picked> {
+    fn pick_ranked(&self, of: &Destination, port: u16, was_tried: impl Fn(usize) -> bool) -> Option<Picked> {
         let now = Instant::now();
         let time = self.since_start(now);
         self.standings.look_after(time);
         let last = self.last_ranked(&of.set, now);
         let is_last = |i: usize| last.get(i).copied().unwrap_or(false);
-        let was_tried = |i: usize| was_tried(tried, &of.members[i]);
         let avoided = |i: usize| of.members[i].avoided(time);
         // What this node has seen fail counts for more than what the server has not heard.
         self.pick_from(of, port, |i| was_tried(i) || avoided(i) || is_last(i))
             .or_else(|| self.pick_from(of, port, |i| was_tried(i) || avoided(i)))
             .or_else(|| self.pick_from(of, port, |i| was_tried(i) || is_last(i)))
-            .or_else(|| self.pick_from(of, port, was_tried))
+            .or_else(|| self.pick_from(of, port, &was_tried))
     }
 
     /// Which endpoints rank last, because the server does not hear of their node and neither does this
@@ -90,6 +99,11 @@ impl Local {
     /// Whether the endpoint is a workload of this node, which is reached inside the process.
     pub fn is_local(&self, endpoint: &Endpoint) -> bool {
         endpoint.node.as_ref().is_some_and(|node| node.name == self.node)
+    }
+
+    /// Whether it is reached without a link.
+    fn is_near(&self, endpoint: &Endpoint) -> bool {
+        endpoint.node.is_none() || self.is_local(endpoint)
     }
 
     /// The workload of this node behind such an endpoint. The hand-over checks what a link's handshake
@@ -159,6 +173,7 @@ mod tests {
             certificate: None,
             draining: false,
             in_process: None,
+            outside: None,
         };
         let mut snapshot = Snapshot::default();
         snapshot.endpoints.insert(service(), Arc::new(EndpointSet::new(service(), endpoints)));

@@ -121,6 +121,10 @@ impl Exchange {
         destination: DestinationName,
         asked: impl FnOnce() -> Asked,
     ) -> Self {
+        if source.outside.is_some() {
+            let initiator = || Initiator::Peer(source.peer());
+            return Self::new(local, Origin::Outside, protocol, destination, initiator, asked);
+        }
         let origin = Origin::Workload(source.clone());
         Self::new(local, origin, protocol, destination, || Initiator::Workload(source.name.clone()), asked)
     }
@@ -198,6 +202,11 @@ impl Exchange {
             Origin::Workload(source) => Some(source),
             Origin::Link | Origin::Outside => None,
         }
+    }
+
+    /// Whether somebody outside of the mesh has begun it.
+    pub fn is_from_outside(&self) -> bool {
+        matches!(self.origin, Origin::Outside)
     }
 
     pub fn security(&self) -> Security {

@@ -399,6 +399,7 @@ mod tests {
             certificate: None,
             draining,
             in_process: None,
+            outside: None,
         })
     }
 

@@ -4,7 +4,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::future::LocalBoxFuture;
-use tulle_model::identity::SpiffeId;
 
 use crate::budget::Account;
 use crate::http::server::{self, HttpDestination};
@@ -14,10 +13,10 @@ use crate::state::LocalWorkload;
 use crate::tcp::Downstream;
 use crate::worker::Worker;
 
-/// Serves what `source` writes at the other end. Where nobody looks at requests any more, that end sees a reset.
+/// Serves what `peer` writes at the other end. Where nobody looks at requests any more, that end sees a reset.
 pub(crate) fn serve(
     worker: Rc<Worker>,
-    source: SpiffeId,
+    peer: Peer,
     workload: Arc<LocalWorkload>,
     port: u16,
     end: PairEnd,
@@ -25,7 +24,6 @@ pub(crate) fn serve(
 ) -> LocalBoxFuture<'static, ()> {
     Box::pin(async move {
         let mut io = Downstream::Tunnel(Box::new(end));
-        let peer = Peer::Mesh(source);
         let entrance = Entrance::to(&peer, &workload, port);
         let Some(arrival) = inbound::carries_http(&worker.local, entrance, &account) else {
             return crate::reset::Reset::reset(&mut io);

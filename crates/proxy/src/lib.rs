@@ -45,6 +45,7 @@ mod outbound;
 mod outside;
 mod pace;
 mod pair;
+mod peer;
 mod pieces;
 mod plain_inbound;
 mod progress;

@@ -40,7 +40,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, slot: Rc<Slot>, purpose: Purpose,
     let account = worker.local.accounts.of(&match &purpose {
         Purpose::Links => Payer::Handshakes,
         Purpose::Outbound { workload, .. } => Payer::Workload(workload.clone()),
-        Purpose::Inbound { .. } => Payer::Outside,
+        Purpose::Inbound { .. } | Purpose::Published { .. } => Payer::Outside,
     });
     // It takes a descriptor itself.
     let _seat = account.certain_seat(0);
@@ -112,7 +112,7 @@ fn serve(
     counts.downstream_connections.add(1);
     let price = match purpose {
         Purpose::Links => cost::HANDSHAKE,
-        Purpose::Outbound { .. } | Purpose::Inbound { .. } => cost::CONNECTION,
+        Purpose::Outbound { .. } | Purpose::Inbound { .. } | Purpose::Published { .. } => cost::CONNECTION,
     };
     let seat = match account.seat(price) {
         Ok(seat) => seat,
@@ -147,6 +147,12 @@ fn serve(
         Purpose::Inbound { workload } => {
             let connection =
                 plain_inbound::serve(worker.clone(), workload.clone(), account.clone(), tcp, address);
+            tokio::task::spawn_local(
+                worker.local.connections.track_future(Box::pin(seated(seat, connection))),
+            );
+        }
+        Purpose::Published { service, port } => {
+            let connection = outbound::serve_published(worker.clone(), service.clone(), *port, tcp, address);
             tokio::task::spawn_local(
                 worker.local.connections.track_future(Box::pin(seated(seat, connection))),
             );

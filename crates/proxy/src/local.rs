@@ -12,7 +12,7 @@ use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{Known, ServiceConfig};
 
 use crate::access_log::LogEntry;
-use crate::budget::{Account, Accounts, Payer};
+use crate::budget::{Account, Accounts};
 use crate::clock::MeshClock;
 use crate::config::{Bounds, Config};
 use crate::connect::Callee;
@@ -224,8 +224,8 @@ impl Local {
     }
 
     /// What this worker has taken for a workload of this node.
-    pub fn account(&self, workload: &WorkloadName) -> Rc<Account> {
-        self.accounts.of(&Payer::Workload(workload.clone()))
+    pub fn account(&self, source: &LocalWorkload) -> Rc<Account> {
+        self.accounts.of(&source.payer())
     }
 
     /// Has a certificate renewed that a peer refused because of its age.

@@ -99,7 +99,7 @@ async fn connect(
     mut exchange: Box<Exchange>,
     mut attempts: Attempts,
 ) -> Result<Opened, Box<Exchange>> {
-    let account = worker.local.account(&source.name);
+    let account = worker.local.account(source);
     match attempts.connect(worker, &mut exchange, source, &account).await {
         Ok((hop, upstream, _seat)) => {
             exchange.sends();

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use futures_util::future::LocalBoxFuture;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tulle_model::decision::Decision;
 use tulle_model::detect::{self, Detected};
 use tulle_model::egress::originated::Onward;
+use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::routing::decide::{self, Unrouted};
 use tulle_model::snapshot::{Carried, Known, OutsideProtocol, ServiceConfig};
@@ -19,12 +20,13 @@ use tulle_model::snapshot::{Carried, Known, OutsideProtocol, ServiceConfig};
 use crate::access_log::Asked;
 use crate::client_hello::{self, ClientHello};
 use crate::config::Capture;
+use crate::connect::prepare;
 use crate::detection::{Detection, OpenedUpstream, UNREACHABLE, find_out};
 use crate::exchange::Exchange;
 use crate::http;
 use crate::http::server::{HttpDestination, TunnelEnd};
 use crate::local::Lookup;
-use crate::metrics::{DestinationName, Protocol, Rejection};
+use crate::metrics::{DestinationName, EXTERNAL, Protocol, Rejection};
 use crate::opaque;
 use crate::outside::{OutsidePlace, Shown, WasShown, Withdrawable, Withdrawal, admit, looked_at, told};
 use crate::reason::Reason;
@@ -59,6 +61,43 @@ pub(crate) async fn serve(worker: Rc<Worker>, source: WorkloadName, capture: Cap
             Box::pin(serve_outside(worker, source, tcp, place)).await;
         }
         Err((why, text)) => reject(&worker, tcp, why, text),
+    }
+}
+
+/// Serves a connection from outside of the mesh to a published port of a service. It is routed and balanced as one of a workload
+/// is, but whoever it reaches sees somebody outside, and it leaves this node by no link.
+pub(crate) async fn serve_published(
+    worker: Rc<Worker>,
+    service: ServiceName,
+    port: u16,
+    tcp: TcpStream,
+    client: SocketAddr,
+) {
+    // One whose host is gone without a word would stay for ever.
+    prepare(&tcp, client.ip().to_canonical().is_loopback());
+    let source = Arc::new(from_outside(&service.namespace, client));
+    serve_service(worker, source, tcp, service, port).await;
+}
+
+/// Stands for an identity where there is none: of no mesh, as its trust domain is one of RFC 2606.
+static NOBODY: LazyLock<SpiffeId> = LazyLock::new(|| {
+    let nobody = || SpiffeId::workload(&TrustDomain::new("outside.invalid").ok()?, "none", "none").ok();
+    nobody().expect("all of it is a constant that is valid")
+});
+
+/// Somebody outside of the mesh, who asks for a service of that namespace from `address`.
+fn from_outside(namespace: &str, address: SocketAddr) -> LocalWorkload {
+    LocalWorkload {
+        // No workload can have that name.
+        name: WorkloadName::new(namespace, "(outside)"),
+        service: EXTERNAL.into(),
+        identity: NOBODY.clone(),
+        app_address: address.ip(),
+        ports: Vec::new(),
+        certificate: None,
+        draining: false,
+        in_process: None,
+        outside: Some(address),
     }
 }
 
@@ -186,7 +225,7 @@ async fn serve_opaque<IO>(
             if let Ok(own) = decide::port_of(&config, port, &source.name.namespace)
                 && !own.tls_routes.is_empty()
             {
-                let account = worker.local.account(&source.name);
+                let account = worker.local.account(&source);
                 // What other connections have no need of.
                 match Box::pin(client_hello::read(&worker, &account, &mut io, &mut first)).await {
                     ClientHello::Whole(named) => {
@@ -291,7 +330,7 @@ async fn serve_outside<IO>(
     let mut first = Vec::new();
     let mut named = None;
     if is_tls {
-        let account = worker.local.account(&source.name);
+        let account = worker.local.account(&source);
         match Box::pin(client_hello::read(&worker, &account, &mut io, &mut first)).await {
             ClientHello::Whole(server) => named = Some(server),
             ClientHello::Gone => return,

@@ -187,6 +187,9 @@ fn leave<'a>(
     source: &'a LocalWorkload,
     to: &OutsidePlace,
 ) -> Result<Leave<'a>, HeldBack> {
+    if source.outside.is_some() {
+        return Err(egress::held_from_outside(to));
+    }
     match source.in_process {
         None => egress::leave(snapshot, &source.name, to),
         Some(_) => egress::leave_of_flow(snapshot, &source.name, &source.service, to),
@@ -351,6 +354,7 @@ mod tests {
             certificate: None,
             draining: false,
             in_process: None,
+            outside: None,
         };
         let place = |names: &[&str], port| OutsidePlace {
             names: names.iter().map(|name| Arc::from(*name)).collect(),

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use tokio::time::{Instant, timeout_at};
-use tulle_model::identity::SpiffeId;
 use tulle_model::snapshot::{Endpoint, OriginatedTls};
 
 use crate::budget::{Account, Seat, cost};
@@ -15,7 +14,7 @@ use crate::connect::{EGRESS_CONNECT, connect_for};
 use crate::destination::{Load, Member};
 use crate::endpoints::Picked;
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
-use crate::inbound::{self, Entrance, Peer};
+use crate::inbound::{self, Entrance};
 use crate::local::Local;
 use crate::originate::Speaks;
 use crate::pair::{PairEnd, pair};
@@ -45,14 +44,13 @@ pub(crate) enum Reach {
 /// Has the requests in a connection of bytes read on their way to a workload of this node, as they are at the other end of a link.
 fn read(
     worker: &Rc<Worker>,
-    source: SpiffeId,
     entrance: Entrance<'_>,
     account: &Rc<Account>,
 ) -> Result<PairEnd, UpstreamError> {
     inbound::admit(&worker.local, entrance)?;
     let (near, far) = pair(account).map_err(UpstreamError::shed)?;
-    let workload = entrance.workload.clone();
-    let serving = (worker.read_inside)(worker.clone(), source, workload, entrance.port, far, account.clone());
+    let (peer, workload) = (entrance.peer.clone(), entrance.workload.clone());
+    let serving = (worker.read_inside)(worker.clone(), peer, workload, entrance.port, far, account.clone());
     tokio::task::spawn_local(worker.local.connections.track_future(serving));
     Ok(near)
 }
@@ -147,13 +145,10 @@ impl Hop {
             }
             Reach::HandedOver(load) => {
                 let workload = worker.local.hand_over(&load.endpoint)?;
-                let peer = Peer::Mesh(source.identity.clone());
+                let peer = source.peer();
                 let entrance = Entrance::to(&peer, &workload, self.address.port());
                 if head.is_none() && inbound::is_read(&worker.local, entrance) {
-                    return Ok((
-                        Upstream::Inside(read(worker, source.identity.clone(), entrance, account)?),
-                        None,
-                    ));
+                    return Ok((Upstream::Inside(read(worker, entrance, account)?), None));
                 }
                 let (process, seat) = inbound::connect(worker, entrance, account, head).await?;
                 Ok((Upstream::Process(process), Some(seat)))

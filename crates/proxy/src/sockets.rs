@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Once;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tulle_model::name::WorkloadName;
+use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_sys::{mark_listener, take_diverted};
 
 use crate::config::Capture;
@@ -27,6 +27,8 @@ pub enum Purpose {
     Links,
     /// What inbound capture diverts of connections to a workload's process.
     Inbound { workload: WorkloadName },
+    /// Connections from outside of the mesh to a port of a service, in plain.
+    Published { service: ServiceName, port: u16 },
 }
 
 /// The sockets of one address, with what they are for. Where they are dropped, connections that nobody has accepted are

@@ -1,6 +1,6 @@
 //! What a proxy is handed: the node's state, as one immutable value that is replaced as a whole.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,8 +10,10 @@ use tulle_model::identity::SpiffeId;
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{FastMap, Snapshot};
 
+use crate::budget::Payer;
 use crate::certificate::WorkloadCertificate;
 use crate::in_process::InProcess;
+use crate::peer::Peer;
 use crate::resolved::ResolvedNames;
 
 /// All that the proxy works from.
@@ -41,9 +43,27 @@ pub struct LocalWorkload {
     pub draining: bool,
     /// What takes its requests, where that is part of this process: it is a Flow's, which `service` names.
     pub in_process: Option<InProcess>,
+    /// It is no workload, but somebody outside of the mesh who came to a published port from there.
+    pub outside: Option<SocketAddr>,
 }
 
 impl LocalWorkload {
+    /// As workloads of this node see it come.
+    pub fn peer(&self) -> Peer {
+        match self.outside {
+            None => Peer::Mesh(self.identity.clone()),
+            Some(address) => Peer::Plain(address),
+        }
+    }
+
+    /// Who pays for what it sends.
+    pub fn payer(&self) -> Payer {
+        match self.outside {
+            None => Payer::Workload(self.name.clone()),
+            Some(_) => Payer::Outside,
+        }
+    }
+
     /// The service that it is an instance of.
     pub fn service_name(&self) -> ServiceName {
         ServiceName::new(&*self.name.namespace, &*self.service)

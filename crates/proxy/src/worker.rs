@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use futures_util::future::LocalBoxFuture;
 use tokio::sync::Semaphore;
-use tulle_model::identity::SpiffeId;
 
 use crate::app_pool::AppPool;
 use crate::budget::{Account, Resource, cost};
@@ -19,6 +18,7 @@ use crate::local::Local;
 use crate::mirrors::Mirrors;
 use crate::origins::Origins;
 use crate::pair::PairEnd;
+use crate::peer::Peer;
 use crate::silent::SilentPeers;
 use crate::state::LocalWorkload;
 use crate::turn::Rules;
@@ -55,7 +55,7 @@ pub struct Worker {
 
 /// Reads the requests of a workload that come to a port of one of this node, which an account pays for.
 pub(crate) type ReadInside =
-    fn(Rc<Worker>, SpiffeId, Arc<LocalWorkload>, u16, PairEnd, Rc<Account>) -> LocalBoxFuture<'static, ()>;
+    fn(Rc<Worker>, Peer, Arc<LocalWorkload>, u16, PairEnd, Rc<Account>) -> LocalBoxFuture<'static, ()>;
 
 /// Asks about a request that is to enter a workload; an error says, as a part of a sentence about who is asked, why nothing comes of it.
 pub(crate) type AskExternal =

@@ -64,6 +64,17 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
     ("restart", ON_SERVICES),
     ("scale", ON_SERVICES),
     (
+        "open",
+        &[
+            (0, "where it is was printed, and shown where there is a browser"),
+            (1, "something failed"),
+            (2, "wrong usage, or several are published and none is named"),
+            (3, "no `tulle up` runs here, or it is another user's"),
+            (4, "there is no such service or port"),
+            (5, "no port of this host can be had for it"),
+        ],
+    ),
+    (
         "exec",
         &[
             (

@@ -61,6 +61,8 @@ enum Command {
     Restart(commands::services::ServicesArgs),
     /// Set how many processes services of the running `tulle up` have
     Scale(commands::services::ScaleArgs),
+    /// Open a service of the running `tulle up` in a browser
+    Open(commands::open::OpenArgs),
     /// Run a command as a process of a service of the running `tulle up` does
     Exec(commands::exec::ExecArgs),
     /// Follow what the running `tulle up` says; Ctrl-C leaves it running
@@ -206,6 +208,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Stop(args) => small(Box::pin(commands::services::stop(args))),
         Command::Restart(args) => small(Box::pin(commands::services::restart(args))),
         Command::Scale(args) => small(Box::pin(commands::services::scale(args))),
+        Command::Open(args) => small(Box::pin(commands::open::run(args))),
         Command::Exec(args) => small_runtime()?.block_on(commands::exec::run(args)),
         Command::Attach(args) => small(Box::pin(commands::logs::attach(args))),
         Command::Down(args) => small(Box::pin(commands::services::down(args))),

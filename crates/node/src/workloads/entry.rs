@@ -99,6 +99,7 @@ impl Entry {
             certificate: self.certificate.borrow().clone(),
             draining: self.draining.load(Ordering::Relaxed),
             in_process: self.within.as_ref().map(|(within, _)| within.clone()),
+            outside: None,
         }
     }
 

@@ -8,6 +8,7 @@ mod environment;
 mod in_process;
 pub(crate) mod orphans;
 mod process;
+mod published;
 pub(crate) mod record;
 mod spec;
 mod stop;

@@ -37,7 +37,7 @@ use crate::http::server::{ConnectionContext, unless_cut};
 use crate::http::session::RequestSession;
 use crate::http::spelling::{Spelling, Written};
 use crate::http2::RequestFields;
-use crate::inbound::{self, Entrance, Peer};
+use crate::inbound::{self, Entrance};
 use crate::inquiry::{ByExternal, IsInquiry};
 use crate::local::{Local, Lookup};
 use crate::mesh_headers::QUESTION;
@@ -469,7 +469,7 @@ async fn send(
         }
         Reach::HandedOver(load) => {
             let workload = worker.local.hand_over(&load.endpoint)?;
-            let peer = Peer::Mesh(source.identity.clone());
+            let peer = source.peer();
             let entrance = Entrance::to(&peer, &workload, hop.address.port());
             return inbound::pass_request(worker, entrance, version, head, body, caller).await;
         }

@@ -101,7 +101,7 @@ impl ConnectionContext {
             HttpDestination::Service { .. }
             | HttpDestination::Outside(_)
             | HttpDestination::Proxy(_)
-            | HttpDestination::Own { .. } => worker.local.account(&workload.name),
+            | HttpDestination::Own { .. } => worker.local.account(&workload),
         };
         Self {
             worker,

@@ -284,6 +284,7 @@ mod tests {
             certificate: None,
             draining: false,
             in_process: None,
+            outside: None,
         })
     }
 

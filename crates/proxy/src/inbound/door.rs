@@ -411,6 +411,7 @@ mod tests {
                 certificate: None,
                 draining,
                 in_process: None,
+                outside: None,
             });
             let refused = admit(&worker.local, Entrance::to(peer, &workload, port)).err();
             // The process has not seen it.

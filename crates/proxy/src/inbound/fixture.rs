@@ -25,6 +25,7 @@ pub(super) fn visit() -> (Rc<Visits>, Entered) {
         certificate: None,
         draining: false,
         in_process: None,
+        outside: None,
     });
     let entered = visits.enter(&metrics, Entrance::to(&peer, &workload, 80), 1, true, None);
     (visits, entered)

@@ -160,6 +160,7 @@ mod tests {
             certificate: None,
             draining: false,
             in_process: None,
+            outside: None,
         });
         let peer = Peer::Mesh(identity.clone());
         let headers = HeaderMap::new();

@@ -251,6 +251,7 @@ mod tests {
                 certificate: None,
                 draining: false,
                 in_process: None,
+                outside: None,
             };
             Self {
                 summaries: Summaries::default(),

@@ -5,7 +5,6 @@
 //! are no more of them than of those, which the budget bounds.
 
 use std::cell::{Cell, RefCell};
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +16,6 @@ use http::{HeaderMap, Method};
 use slab::Slab;
 use tokio::sync::Notify;
 use tulle_model::authorization::Traffic;
-use tulle_model::identity::SpiffeId;
 use tulle_model::name::{NamespacedName, WorkloadName};
 use tulle_model::snapshot::{AccessPolicies, FastMap, Token, WorkloadConfig};
 
@@ -25,25 +23,8 @@ use super::kept_head::{KeptHead, request_of};
 use super::presence::{Withdrawn, is_authorized, may_stay, was_asked_about};
 use super::tokens::{Brought, KeptTokens};
 use crate::metrics::{Count, WorkerMetrics};
+pub use crate::peer::Peer;
 use crate::state::{LocalWorkload, NodeState};
-
-/// Who comes to a workload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Peer {
-    /// A workload of the mesh: its certificate says so or, on the same node, whose connection it is.
-    Mesh(SpiffeId),
-    /// Somebody outside of the mesh, in plain, from that address.
-    Plain(SocketAddr),
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Mesh(identity) => identity.fmt(f),
-            Self::Plain(address) => address.fmt(f),
-        }
-    }
-}
 
 /// Who wants to go in, and where.
 #[derive(Clone, Copy)]

@@ -26,7 +26,7 @@ use tulle_model::stamp::Stamp;
 
 use super::stream::LinkStream;
 use super::{Faults, LINGER, LINK_COST, PING_DEADLINE, PING_INTERVAL, is_distrusted, watch_revocation};
-use crate::budget::{Account, Seat};
+use crate::budget::{Account, Payer, Seat};
 use crate::certificate::WorkloadCertificate;
 use crate::connect::open_within;
 use crate::departing::{Departing, Ending, Exit};
@@ -218,6 +218,14 @@ impl LinkPool {
         turn: &mut Turn,
     ) -> Result<Handle, UpstreamError> {
         let endpoint = &member.endpoint;
+        if source.outside.is_some() {
+            // A link speaks for a workload of the mesh.
+            let message = format!(
+                "the endpoint {} is on another node, which published ports do not lead to",
+                endpoint.address
+            );
+            return Err(UpstreamError::safe(Kind::Connect, message));
+        }
         let (Some(node), Some(identity)) = (&endpoint.node, &endpoint.identity) else {
             let message = format!("the endpoint {} is on no node of the mesh", endpoint.address);
             return Err(UpstreamError::safe(Kind::Connect, message));
@@ -250,7 +258,7 @@ impl LinkPool {
                 }
                 continue;
             };
-            let caller = self.local.account(&source.name);
+            let caller = self.local.account(source);
             if let Some(link) = Box::pin(self.wait(&key, &line, &caller, turn, dial)).await? {
                 return Ok(link.handle.clone());
             }
@@ -360,7 +368,7 @@ impl LinkPool {
         if entry.part(|link| link.handle.is_open()) {
             warn_of_many(&self.local, &key);
         }
-        let account = self.local.account(source);
+        let account = self.local.accounts.of(&Payer::Workload(source.clone()));
         tokio::task::spawn_local(async move {
             let seat = pool.seat(&key, &account).await;
             let result = match open(&pool, &key, &certificate, seat).await {

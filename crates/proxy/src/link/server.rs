@@ -588,6 +588,7 @@ mod tests {
                 ports: vec![*port],
                 draining: &*name.name == "stops",
                 in_process: None,
+                outside: None,
             };
             state.workloads.insert(name, Arc::new(workload));
         }

@@ -32,6 +32,7 @@ fn worker(name: &WorkloadName) -> Rc<Worker> {
         certificate: None,
         draining: false,
         in_process: None,
+        outside: None,
     };
     let workloads: FastMap<_, _> = [(name.clone(), Arc::new(workload))].into_iter().collect();
     Worker::idle("n1", NodeState { workloads, ..NodeState::default() })

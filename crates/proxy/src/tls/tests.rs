@@ -147,6 +147,7 @@ fn running_as(workloads: &[(&SpiffeId, &Arc<WorkloadCertificate>)]) -> NodeState
             certificate: Some(Arc::clone(certificate)),
             draining: false,
             in_process: None,
+            outside: None,
         };
         state.workloads.insert(name, Arc::new(workload));
     }

@@ -133,6 +133,7 @@ impl Stage {
             certificate: old.certificate.clone(),
             draining: false,
             in_process: None,
+            outside: None,
         };
         node.state.workloads.insert(name, Arc::new(workload));
         node.publish();

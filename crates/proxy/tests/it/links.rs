@@ -83,6 +83,7 @@ async fn old_connections_use_new_certificates() {
             certificate: None,
             draining: false,
             in_process: None,
+            outside: None,
         };
         state.workloads.insert(name.clone(), Arc::new(without));
     });

@@ -167,6 +167,7 @@ impl Node {
             certificate: Some(Arc::new(certificate)),
             draining: false,
             in_process: None,
+            outside: None,
         };
         self.edit(|state| {
             state.workloads.insert(local.name.clone(), Arc::new(local));

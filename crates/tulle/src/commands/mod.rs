@@ -15,6 +15,7 @@ pub mod history;
 pub mod init;
 pub mod logs;
 pub mod node;
+pub mod open;
 pub mod policy;
 pub mod run;
 pub mod schema;

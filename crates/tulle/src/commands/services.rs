@@ -40,6 +40,7 @@ pub async fn ps(args: PsArgs) -> Result<()> {
             known(&status, name)?;
         }
         status.processes.retain(|process| args.services.contains(&process.service));
+        status.published.retain(|port| args.services.contains(&port.service));
     }
     match args.output {
         ReportFormat::Json => print_json(&serde_json::to_value(&status).unwrap_or(Value::Null)),
@@ -52,7 +53,7 @@ pub async fn ps(args: PsArgs) -> Result<()> {
 }
 
 /// A service that is there.
-fn known(status: &UpStatus, name: &str) -> Result<()> {
+pub fn known(status: &UpStatus, name: &str) -> Result<()> {
     let mut names: Vec<&str> = status.processes.iter().map(|process| process.service.as_str()).collect();
     names.dedup();
     if names.contains(&name) {
@@ -89,6 +90,9 @@ fn render(status: &UpStatus, now: u64) -> String {
         ]);
     }
     let mut text = if status.processes.is_empty() { String::new() } else { table.render() };
+    for port in &status.published {
+        text += &format!("{port}\n");
+    }
     let unwell: Vec<_> = status.processes.iter().filter(|process| !process.state.is_well()).collect();
     for process in &unwell {
         text += &format!("{}: {}{}\n", process.name, legible(&what(process, now)), fix(process));

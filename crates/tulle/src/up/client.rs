@@ -14,7 +14,8 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tulle_sys::family::Member;
 
-use super::control::{self, Do, Inside, UpStatus};
+use super::control::{self, Do, Inside, Open, UpStatus};
+use super::published::PublishedPort;
 use crate::exit::{Exit, Failure, Result};
 
 /// How long it may take to answer: what is asked of a service is waited for, two minutes at most.
@@ -39,6 +40,11 @@ impl UpClient {
     pub async fn with_service(&self, name: &str, what: Do) -> Result<bool> {
         let answer: Value = self.call(Method::POST, &format!("/v1/services/{name}"), &what).await?;
         Ok(answer["done"] == true)
+    }
+
+    /// Where a port of a service is reached from outside of the mesh, from now on if it was not by now.
+    pub async fn open(&self, service: &str, port: Option<String>) -> Result<PublishedPort> {
+        self.call(Method::POST, &format!("/v1/services/{service}/open"), &Open { port }).await
     }
 
     /// What a process of a service was started with, of a service its first.

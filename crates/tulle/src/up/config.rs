@@ -12,7 +12,12 @@ use tulle_sys::run_as::RunAs;
 
 use super::command;
 use super::field::Field;
+use super::probe::probe;
+pub use super::probe::{Check, Probe};
 use super::profiles;
+use super::publish::{Publish, publish};
+pub use super::service_ports::Port;
+use super::service_ports::ports;
 use crate::manifest::Manifest;
 
 /// What is to run.
@@ -68,6 +73,8 @@ pub struct Service {
     pub name: String,
     pub command: Vec<String>,
     pub ports: Vec<Port>,
+    /// Where the outside of the mesh reaches them.
+    pub publish: Vec<Publish>,
     pub replicas: u32,
     /// Whether the name of its first process has a number as those of the others.
     pub is_numbered: bool,
@@ -116,32 +123,6 @@ pub enum Until {
     Completed,
 }
 
-#[derive(Debug, Clone, PartialEq)]
-pub struct Port {
-    pub name: Option<String>,
-    /// The Service's.
-    pub port: u16,
-    /// That of the first replica's process.
-    pub target_port: u16,
-    pub app_protocol: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct Probe {
-    pub check: Check,
-    pub interval: Option<Duration>,
-    pub timeout: Option<Duration>,
-    pub startup: Option<Duration>,
-    pub failures: Option<u32>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub enum Check {
-    Http { path: String, port: Option<u16> },
-    Tcp { port: Option<u16> },
-    Exec(Vec<String>),
-}
-
 /// How long a service may take to finish what is in flight, and again to end, where it says nothing of it.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -151,6 +132,7 @@ pub const SERVICE_FIELDS: &[&str] = &[
     "command",
     "port",
     "ports",
+    "publish",
     "replicas",
     "environment",
     "directory",
@@ -223,6 +205,7 @@ pub fn service(name: &str, field: &Field<'_>, folder: &Path) -> Option<Service> 
         // What is missing has been said; the rest is checked all the same.
         command: command.unwrap_or_default(),
         probe: field.get("probe").and_then(|f| probe(&f, &ports)),
+        publish: field.get("publish").map(|f| publish(&f, &ports)).unwrap_or_default(),
         ports,
         replicas,
         is_numbered: replicas > 1,
@@ -301,7 +284,8 @@ fn signal(field: &Field<'_>) -> Option<Signal> {
     }
 }
 
-fn words(field: &Field<'_>) -> Option<Vec<String>> {
+/// The words of a command.
+pub fn words(field: &Field<'_>) -> Option<Vec<String>> {
     let words = if field.value.is_array() {
         field.items("[./web]").iter().map(Field::scalar).collect::<Option<Vec<_>>>()?
     } else {
@@ -332,168 +316,6 @@ fn environment(field: &Field<'_>) -> BTreeMap<String, String> {
         }
     }
     map(&entries)
-}
-
-pub const PORT_FIELDS: &[&str] = &["name", "port", "targetPort", "appProtocol"];
-
-const FOREIGN_PORT_FIELDS: &[(&str, &str)] = &[
-    ("protocol", "did you mean `appProtocol`? The mesh carries TCP alone"),
-    ("published", "did you mean `port`?"),
-    ("target", "did you mean `targetPort`?"),
-];
-
-fn ports(service: &Field<'_>) -> Vec<Port> {
-    let single = service.get("port");
-    let Some(several) = service.get("ports") else {
-        return single.and_then(|field| short_port(&field)).into_iter().collect();
-    };
-    if let Some(single) = single {
-        single.wrong_field("there are `port` and `ports`", "leave out one of the two");
-    }
-    let items = several.items("[{port: 80, targetPort: 8080}]");
-    let mut ports: Vec<Port> = Vec::new();
-    for item in &items {
-        let Some(mut port) = (if item.value.is_object() { long_port(item) } else { short_port(item) }) else {
-            continue;
-        };
-        if items.len() > 1 && port.name.is_none() {
-            match item.value.is_object() {
-                true => item.wrong("each of several ports needs a name", "`name:` is missing"),
-                false => port.name = Some(format!("port-{}", port.port)),
-            }
-        }
-        if ports.iter().any(|p| p.port == port.port) {
-            let number = item.get("port").unwrap_or_else(|| item.clone());
-            let message = format!("the service has port {} already", port.port);
-            number.wrong(&message, "another port is expected");
-        }
-        if let Some(name) =
-            port.name.as_ref().filter(|name| ports.iter().any(|p| p.name.as_ref() == Some(name)))
-        {
-            let field = item.get("name").unwrap_or_else(|| item.clone());
-            field
-                .wrong(&format!("the service has a port named `{name}` already"), "another name is expected");
-        }
-        ports.push(port);
-    }
-    ports
-}
-
-/// `8080` or `8080/grpc`.
-fn short_port(field: &Field<'_>) -> Option<Port> {
-    if field.value.is_object() {
-        field
-            .wrong("it is an object, a port is expected", "`ports: [{port: 80, targetPort: 8080}]` has them");
-        return None;
-    }
-    if let Some((port, target)) = field.value.as_str().and_then(|text| text.split_once(':')) {
-        let such_as = format!("`ports: [{{port: {port}, targetPort: {target}}}]` says that");
-        field.wrong("it is two ports, one is expected", &such_as);
-        return None;
-    }
-    let (port, app_protocol) = field.port_with_protocol()?;
-    Some(Port { name: None, port, target_port: port, app_protocol })
-}
-
-fn long_port(item: &Field<'_>) -> Option<Port> {
-    if !item.is_object_of(PORT_FIELDS, FOREIGN_PORT_FIELDS, "{port: 80, targetPort: 8080}") {
-        return None;
-    }
-    let name = item.get("name").and_then(|f| f.label());
-    let target_port = item.get("targetPort").map(|f| f.port());
-    let declared = item.get("appProtocol");
-    let app_protocol = declared.as_ref().and_then(Field::protocol);
-    let Some(number) = item.get("port") else {
-        item.wrong("it has no port", "`port:` is missing");
-        return None;
-    };
-    let (port, short) = number.port_with_protocol()?;
-    if let (Some(declared), Some(short)) = (&declared, &short) {
-        declared.wrong(&format!("`port` says `{short}` already"), "leave out one of the two");
-    }
-    Some(Port {
-        name,
-        port,
-        target_port: target_port.flatten().unwrap_or(port),
-        app_protocol: app_protocol.or(short),
-    })
-}
-
-pub const PROBE_FIELDS: &[&str] =
-    &["http", "tcp", "exec", "port", "interval", "timeout", "startup", "failures"];
-
-fn probe(field: &Field<'_>, ports: &[Port]) -> Option<Probe> {
-    if !field.is_object_of(PROBE_FIELDS, &[], "{http: /healthz}") {
-        return None;
-    }
-    let port = field.get("port").and_then(|f| {
-        let port = f.port()?;
-        if !ports.iter().any(|p| p.target_port == port) {
-            f.wrong(
-                &format!("the service does not listen at port {port}"),
-                "one of the service's ports is expected",
-            );
-        }
-        Some(port)
-    });
-    let checks = [field.get("http"), field.get("tcp"), field.get("exec")];
-    let check = match &checks {
-        [Some(http), None, None] => {
-            let path = http.text()?;
-            if !path.starts_with('/') {
-                http.wrong(&format!("`{path}` is no path"), "a path begins with /");
-            } else if let Err(error) = path.parse::<http::Uri>() {
-                let message = format!("`{path}` is no path that can be asked for: {error}");
-                http.wrong(&message, "as in a URL: a space is %20");
-            }
-            Check::Http { path, port }
-        }
-        [None, Some(tcp), None] => {
-            if tcp.value != true {
-                tcp.wrong("it can be `true` only", "`tcp: true` asks whether the port accepts connections");
-            }
-            Check::Tcp { port }
-        }
-        [None, None, Some(exec)] => Check::Exec(words(exec)?),
-        _ => {
-            field.wrong_field("exactly one of `http`, `tcp` and `exec` is expected", "one check is expected");
-            return None;
-        }
-    };
-    if ports.is_empty() && !matches!(check, Check::Exec(_)) {
-        field.wrong_field("the service has no port that could be asked", "give the service a port");
-    }
-    Some(Probe {
-        check,
-        interval: field.get("interval").and_then(|f| f.duration()),
-        timeout: field.get("timeout").and_then(|f| f.duration()),
-        startup: field.get("startup").and_then(|f| f.duration()),
-        failures: field.get("failures").and_then(|f| f.number(1, 1000)).map(|n| n as u32),
-    })
-}
-
-/// All processes share this machine's loopback.
-pub fn find_shared_ports(services: &[Service], fields: &HashMap<String, Field<'_>>) {
-    let mut owners: HashMap<u16, &str> = HashMap::new();
-    for service in services {
-        for (index, port) in service.ports.iter().enumerate() {
-            match owners.get(&port.target_port) {
-                None => {
-                    owners.insert(port.target_port, &service.name);
-                }
-                Some(owner) => {
-                    let field = &fields[&service.name];
-                    let field = match (field.get("port"), field.get("ports")) {
-                        (_, Some(list)) => list.items("").get(index).cloned().unwrap_or(list),
-                        (Some(port), None) => port,
-                        (None, None) => field.clone(),
-                    };
-                    let message = format!("port {} is that of `{owner}` already", port.target_port);
-                    field.wrong(&message, "every service on this machine needs a port of its own");
-                }
-            }
-        }
-    }
 }
 
 /// The services, each after those that it depends on; otherwise as in the file.
@@ -585,7 +407,10 @@ pub fn of_text(text: &str) -> crate::exit::Result<Config> {
 mod tests {
     use std::sync::Arc;
 
+    use super::super::probe::PROBE_FIELDS;
     use super::super::profiles::Profiles;
+    use super::super::publish::PUBLISH_FIELDS;
+    use super::super::service_ports::PORT_FIELDS;
     use super::super::surroundings::Lookup;
     use super::of_text as read;
     use super::*;
@@ -606,6 +431,7 @@ mod tests {
             ("field of the file", FIELDS),
             ("field of a service", SERVICE_FIELDS),
             ("field of a port", PORT_FIELDS),
+            ("field of a published port", PUBLISH_FIELDS),
             ("field of a probe", PROBE_FIELDS),
         ] {
             let mut documented = documented(header);

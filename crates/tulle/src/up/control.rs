@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `GET /v1/mesh` | an [`UpStatus`] |
 //! | `POST /v1/services/{name}` | a [`Do`]; answered when it is done |
+//! | `POST /v1/services/{name}/open` | an [`Open`]; the [`PublishedPort`] that leads there, a new one where there is none |
 //! | `GET /v1/processes/{name}` | [`Inside`], of a process or the first of a service |
 //! | `POST /v1/reload` | reads the file again; what changed, as lines |
 //! | `POST /v1/down` | stops it all, as SIGTERM does |
@@ -26,6 +27,8 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::config::Port;
+use super::published::PublishedPort;
 use super::reload::Reload;
 use super::services::{Services, Wish};
 use super::standing::{self, Standing};
@@ -52,6 +55,16 @@ pub struct UpStatus {
     /// Whether all services were ready once.
     pub started: bool,
     pub processes: Vec<Standing>,
+    /// Where services are reached from outside of the mesh.
+    #[serde(default)]
+    pub published: Vec<PublishedPort>,
+}
+
+/// Which port of a service is to be reached.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Open {
+    /// By name or number; `None`: the first.
+    pub port: Option<String>,
 }
 
 /// What a command needs to run as a process of a service does.
@@ -113,6 +126,7 @@ impl Control {
         let router = Router::new()
             .route("/v1/mesh", get(mesh))
             .route("/v1/services/{name}", post(service))
+            .route("/v1/services/{name}/open", post(open))
             .route("/v1/processes/{name}", get(process))
             .route("/v1/reload", post(read_again))
             .route("/v1/down", post(stop_all))
@@ -143,6 +157,7 @@ async fn mesh(State(served): State<Arc<Served>>) -> Json<UpStatus> {
         pid: std::process::id(),
         started: services.has_started(),
         processes,
+        published: services.published.list(&config).await,
     })
 }
 
@@ -164,6 +179,35 @@ async fn service(
     match timeout(DONE_DEADLINE, served.services.fulfilled(&name, number)).await {
         Ok(()) => Json(json!({ "done": true })).into_response(),
         Err(_) => Json(json!({ "done": false })).into_response(),
+    }
+}
+
+async fn open(
+    State(served): State<Arc<Served>>,
+    Segment(name): Segment<String>,
+    Json(Open { port }): Json<Open>,
+) -> Response {
+    let config = served.services.config();
+    let Some(service) = config.services.iter().find(|service| service.name == name) else {
+        return refused(StatusCode::NOT_FOUND, &format!("there is no service `{name}`"));
+    };
+    let is_it = |known: &&Port| match &port {
+        Some(port) => known.name.as_ref() == Some(port) || known.port.to_string() == *port,
+        None => true,
+    };
+    let Some(to) = service.ports.iter().find(is_it) else {
+        let known: Vec<_> = service.ports.iter().map(|port| port.port.to_string()).collect();
+        let why = match port {
+            Some(port) if !known.is_empty() => {
+                format!("{name} has no port `{port}`: it has {}", known.join(", "))
+            }
+            _ => format!("{name} has no port that could be opened"),
+        };
+        return refused(StatusCode::NOT_FOUND, &why);
+    };
+    match served.services.published.open(&config, &name, to.port).await {
+        Ok(published) => Json(published).into_response(),
+        Err(failure) => refused(StatusCode::CONFLICT, &failure.to_string()),
     }
 }
 

@@ -10,10 +10,12 @@ use tulle_model::document::Document;
 use tulle_model::name::{ServiceName, dns_label_problem};
 use tulle_model::registry::KindId;
 
-use super::config::{Config, FIELDS, Sources, find_shared_ports, in_order, service};
+use super::config::{Config, FIELDS, Sources, in_order, service};
 use super::field::{Field, Reader};
 use super::include::{self, FilePart};
 use super::profiles::Profiles;
+use super::publish::find_taken;
+use super::service_ports::find_shared_ports;
 use super::surroundings::Lookup;
 use crate::diagnostic::{Diagnostic, Diagnostics, Source};
 use crate::exit::Result;
@@ -194,6 +196,7 @@ fn config(
     }
     let namespace = namespace(&readers);
     find_shared_ports(&running, &fields);
+    find_taken(&running, &fields);
     if let Some(namespace) = &namespace {
         super::check::check(&running, namespace, &fields);
     }

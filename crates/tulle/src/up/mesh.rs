@@ -12,9 +12,10 @@ use tulle_node::{Bounds, Node, NodeConfig};
 use tulle_server::objects::Objects;
 use tulle_server::{Server, ServerConfig};
 
-use super::config::Config;
+use super::config::{Config, Service};
 use super::objects;
 use super::ports::{ADMIN_PORT, API_PORT, LINKS_PORT, NODES_PORT};
+use super::published;
 use super::replica::STOP_DEADLINE;
 use super::screen::Screen;
 use super::suggest::Suggestions;
@@ -53,10 +54,13 @@ impl Mesh {
         let lock = lock(home)?;
         clean_up(home).await;
         check_free(config, &BTreeSet::new())?;
+        published::check_free(config, None)?;
         let mut moved = Vec::new();
         // What the services are to listen at is theirs.
-        let theirs = config.services.iter().flat_map(|s| s.ports.iter().map(|p| p.target_port));
-        let theirs: BTreeSet<u16> = theirs.collect();
+        let listened_at = |s: &Service| s.ports.iter().map(|p| p.target_port).collect::<Vec<_>>();
+        let published_at = |s: &Service| s.publish.iter().map(|p| p.address.port()).collect::<Vec<_>>();
+        let theirs: BTreeSet<u16> =
+            config.services.iter().flat_map(|s| [listened_at(s), published_at(s)].concat()).collect();
         let mut choose = |what, port| {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             if !theirs.contains(&port) && TcpListener::bind(address).is_ok() {

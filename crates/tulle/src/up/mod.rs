@@ -21,13 +21,17 @@ mod own_names;
 mod plan;
 pub mod ports;
 pub mod prefix;
+mod probe;
 mod profiles;
 mod protocol;
+mod publish;
+mod published;
 mod reload;
 mod replica;
 mod schema;
 mod screen;
 mod service;
+mod service_ports;
 mod services;
 pub mod standing;
 mod suggest;
@@ -51,6 +55,8 @@ use self::mesh::Mesh;
 pub use self::mesh::forget;
 pub use self::profiles::ProfileArgs;
 pub use self::protocol::is_protocol;
+use self::published::Published;
+pub use self::published::PublishedPort;
 use self::reload::Reload;
 pub use self::schema::schema;
 use self::screen::Screen;
@@ -115,7 +121,15 @@ pub async fn run(args: UpArgs) -> Result<()> {
     mesh.introduce(&config, &screen);
     config.skipped.iter().chain(&warning).for_each(|line| screen.say(line));
     mesh.node.workloads().warn(warning.into_iter().collect());
-    let (services, failed) = Services::start(Arc::new(config), &mesh, &screen);
+    let published = Published::new(mesh.node.workloads().clone());
+    match published.follow(&config).await {
+        Ok(ports) => ports.iter().for_each(|port| screen.say(&port.to_string())),
+        Err(failure) => {
+            mesh.stop().await;
+            return Err(failure);
+        }
+    }
+    let (services, failed) = Services::start(Arc::new(config), &mesh, &screen, published);
     let reload = Arc::new(Reload {
         profiles: args.profiles.chosen(),
         path: args.path,

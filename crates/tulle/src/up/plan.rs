@@ -74,6 +74,7 @@ fn change(old: &Service, new: &Service) -> Option<ServiceChange> {
     ];
     let updates = [
         ("ports", old.ports != new.ports),
+        ("publish", old.publish != new.publish),
         ("annotations", old.annotations != new.annotations),
         ("dependsOn", old.depends_on != new.depends_on),
         ("watch", old.watch != new.watch),
@@ -122,6 +123,7 @@ mod tests {
         assert_eq!(planned(before, after).unwrap(), expected);
         for (field, expected) in [
             ("replicas: 3", "replicas changed from 1 to 3"),
+            ("publish: 8080", "publish changed: its processes go on"),
             ("annotations: {a.b/c: d}", "annotations changed: its processes go on"),
             ("dependsOn: [b]", "dependsOn changed: its processes go on"),
             ("environment: {A: b}", "environment changed: it starts anew"),

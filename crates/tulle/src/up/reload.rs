@@ -18,7 +18,7 @@ use super::plan::{ServiceChange, plan};
 use super::profiles::Profiles;
 use super::screen::Screen;
 use super::services::Services;
-use super::{mesh, objects, users};
+use super::{mesh, objects, published, users};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_millis(300);
@@ -76,6 +76,7 @@ impl Reload {
         let changes = plan(&before, &after)?;
         let own: BTreeSet<u16> = self.services.shared.ports.borrow().keys().copied().collect();
         mesh::check_free(&after, &own).map_err(|failure| failure.to_string())?;
+        published::check_free(&after, Some(&before)).map_err(|failure| failure.to_string())?;
         let mut said: Vec<String> =
             changes.iter().map(|(name, change)| format!("{name} {}", change.describe())).collect();
         if resources(&before) != resources(&after) {
@@ -87,6 +88,9 @@ impl Reload {
         objects::put(&self.objects, &after).await.map_err(|failure| failure.to_string())?;
         let after = Arc::new(after);
         self.services.change(after.clone(), &changes);
+        let published =
+            self.services.published.follow(&after).await.map_err(|failure| failure.to_string())?;
+        published.iter().for_each(|port| self.screen.say(&port.to_string()));
         let gone = changes.iter().filter(|(_, change)| *change == ServiceChange::Removed);
         join_all(gone.map(|(name, _)| self.services.remove(name))).await;
         // Last: what was under way to them has ended.

@@ -30,6 +30,11 @@ const SERVICE: &[FieldForm] = &[
     ),
     field("port", "The Service's port, and the one the process listens at: 8080, or 8080/grpc.", port_text),
     field("ports", "In place of port: several, or one with a name.", ports),
+    field(
+        "publish",
+        "A port of this host that leads to it, for browsers and curl: 8080, or 0.0.0.0:8080 for other hosts, too.",
+        || json!({ "anyOf": [publish_form(), { "type": "array", "items": publish_form() }] }),
+    ),
     field("replicas", "How many processes. Each finds its port in $PORT. Default: 1.", || whole(0, 1000)),
     field("envFile", "Files of variables, relative to this one.", one_or_more),
     field("environment", "Variables, in addition to those of up and the mesh.", map),
@@ -71,6 +76,11 @@ const PORT: &[FieldForm] = &[
     field("appProtocol", "What it speaks: http, http2, grpc, tls, tcp. Default: found out.", text),
 ];
 
+const PUBLISH: &[FieldForm] = &[
+    field("port", "Of this host: 8080, or 0.0.0.0:8080.", address_form),
+    field("to", "The Service's port, by name or number. Default: the first.", scalar),
+];
+
 const PROBE: &[FieldForm] = &[
     field(
         "http",
@@ -97,6 +107,7 @@ pub fn schema() -> Value {
     schema["$defs"] = json!({
         "service": object(SERVICE, &["command"]),
         "port": object(PORT, &["port"]),
+        "publish": object(PUBLISH, &["port"]),
         "probe": probe,
         "variable": {
             "description": "The value of a variable.",
@@ -166,6 +177,15 @@ fn port_text() -> Value {
     json!({ "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 65535 }, with_protocol, reference("variable")] })
 }
 
+fn address_form() -> Value {
+    let with_address = json!({ "type": "string", "pattern": ":[0-9]+$" });
+    json!({ "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 65535 }, with_address, reference("variable")] })
+}
+
+fn publish_form() -> Value {
+    json!({ "anyOf": [address_form(), reference("publish")] })
+}
+
 fn ports() -> Value {
     json!({ "type": "array", "items": { "anyOf": [port_text(), reference("port")] } })
 }
@@ -182,7 +202,7 @@ fn services() -> Value {
 mod tests {
     use tulle_model::document::parse;
 
-    use super::super::config;
+    use super::super::{config, probe, publish, service_ports};
     use super::*;
 
     #[test]
@@ -190,8 +210,9 @@ mod tests {
         for (table, fields) in [
             (FILE, config::FIELDS),
             (SERVICE, config::SERVICE_FIELDS),
-            (PORT, config::PORT_FIELDS),
-            (PROBE, config::PROBE_FIELDS),
+            (PORT, service_ports::PORT_FIELDS),
+            (PUBLISH, publish::PUBLISH_FIELDS),
+            (PROBE, probe::PROBE_FIELDS),
         ] {
             let mut described: Vec<_> = table.iter().map(|field| field.name).collect();
             let mut fields = fields.to_vec();
@@ -216,6 +237,7 @@ mod tests {
             include_str!("../../../../examples/polyglot/tulle.yaml"),
             "services: {}",
             "x-a: 1\nservices:\n  a:\n    command: [./a, 1]\n    port: ${P:-80}\n    x-b: [c]\n    envFile: a.env\n",
+            "services: {a: {command: x, port: 1, publish: 80}, b: {command: x, port: 2, publish: [0.0.0.0:81, {port: 82, to: b}]}}",
             "services: {a: {command: x, ports: [80, 81/grpc, {port: 82/http, name: b}], user: 1000}}",
         ]) {
             assert!(is_valid(good), "{good}");

@@ -19,6 +19,7 @@ use super::config::{Config, Dependency, Service, Until};
 use super::control::Inside;
 use super::mesh::Mesh;
 use super::plan::ServiceChange;
+use super::published::Published;
 use super::screen::Screen;
 use super::service::{Over, ServiceTask, WantedService};
 use super::standing::{self, Standings};
@@ -76,6 +77,7 @@ struct ServiceTable {
 
 pub struct Services {
     pub shared: Arc<Shared>,
+    pub published: Published,
     table: Mutex<ServiceTable>,
     /// The table has changed.
     changed: Notify,
@@ -92,6 +94,7 @@ impl Services {
         config: Arc<Config>,
         mesh: &Mesh,
         screen: &Arc<Screen>,
+        published: Published,
     ) -> (Arc<Self>, mpsc::Receiver<Failure>) {
         let shared = Arc::new(Shared {
             workloads: mesh.node.workloads().clone(),
@@ -108,6 +111,7 @@ impl Services {
         let table = ServiceTable { config: config.clone(), running: BTreeMap::new(), wishes: 0 };
         let services = Arc::new(Self {
             shared,
+            published,
             table: Mutex::new(table),
             changed: Notify::new(),
             standings: Mutex::default(),
@@ -159,11 +163,15 @@ impl Services {
         wanted
     }
 
-    /// Waits until all services have been ready at the same time once.
+    /// Waits until all services have been ready at the same time once, and published ports lead to them.
     pub async fn all_are_ready(&self) {
         let all = |ready: &BTreeSet<String>| self.names().iter().all(|name| ready.contains(name));
         // The sender lives as long as this.
         let _ = self.shared.ready.subscribe().wait_for(all).await;
+        // Nobody of the mesh has asked for them yet, and a browser may be next.
+        let config = self.config();
+        let published = config.services.iter().filter(|service| !service.publish.is_empty());
+        join_all(published.map(|service| self.shared.wait_until_routed(&config, &service.name))).await;
         self.has_started.store(true, Ordering::Relaxed);
     }
 

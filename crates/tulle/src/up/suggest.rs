@@ -91,6 +91,7 @@ mod tests {
             name: name.to_owned(),
             command: vec!["x".to_owned()],
             ports,
+            publish: Vec::new(),
             replicas: 1,
             is_numbered: false,
             restart: Restart::Always,

@@ -21,6 +21,7 @@ fn workload(name: &str) -> Arc<LocalWorkload> {
         certificate: None,
         draining: false,
         in_process: None,
+        outside: None,
     })
 }
 

@@ -36,6 +36,7 @@ fn take_in(node: &mut Node, name: &str, most_body: usize, waiting: usize) -> mps
         certificate: old.certificate.clone(),
         draining: false,
         in_process: Some(within),
+        outside: None,
     };
     node.state.workloads.insert(name, Arc::new(taken));
     node.publish();

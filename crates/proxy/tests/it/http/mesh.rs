@@ -236,6 +236,7 @@ impl Node {
             certificate: old.certificate.clone(),
             draining: true,
             in_process: None,
+            outside: None,
         };
         self.state.workloads.insert(name, Arc::new(stopping));
         self.publish();
@@ -315,6 +316,7 @@ fn workload(authority: &Authority, name: &str, ports: &[u16]) -> LocalWorkload {
         ports: ports.to_vec(),
         draining: false,
         in_process: None,
+        outside: None,
     }
 }
 
