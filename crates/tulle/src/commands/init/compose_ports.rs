@@ -96,7 +96,12 @@ pub fn take(
                 ),
             );
         } else if let Some(published) = port.published.filter(|published| *published != number) {
-            draft.note(&place, &format!("it is at localhost:{number} here, not at {published}"));
+            match published < PRIVILEGED || !taken.insert(published) {
+                true => {
+                    draft.note(&place, &format!("it is at localhost:{number} here, not at {published}"));
+                }
+                false => service.publish.push((published, several.then(|| number))),
+            }
         }
         service.ports.push(DraftPort {
             name: several.then(|| format!("port-{number}")),

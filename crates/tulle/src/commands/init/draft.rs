@@ -24,6 +24,8 @@ pub struct DraftService {
     pub comments: Vec<String>,
     pub command: DraftCommand,
     pub ports: Vec<DraftPort>,
+    /// Ports of this host, and the Service's that each leads to where there are several.
+    pub publish: Vec<(u16, Option<u16>)>,
     pub replicas: Option<String>,
     pub profiles: Vec<String>,
     pub depends_on: Vec<(String, Condition)>,
@@ -151,6 +153,15 @@ impl DraftService {
         } else if !self.ports.is_empty() {
             let ports: Vec<_> = self.ports.iter().map(|port| format!("\n    - {}", port.long())).collect();
             line("ports", ports.concat());
+        }
+        let published = self.publish.iter().map(|(port, to)| match to {
+            Some(to) => format!("{{port: {port}, to: {to}}}"),
+            None => port.to_string(),
+        });
+        match published.collect::<Vec<_>>().as_slice() {
+            [] => {}
+            [only] => line("publish", only.clone()),
+            several => line("publish", format!("[{}]", several.join(", "))),
         }
         let mut text = |name: &str, value: &Option<String>| {
             if let Some(value) = value {
