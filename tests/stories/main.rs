@@ -31,5 +31,6 @@ mod stopping;
 mod tokens;
 mod two_nodes;
 mod up_changes;
+mod up_services;
 mod up_status;
 mod workload_api;

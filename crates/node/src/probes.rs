@@ -187,6 +187,33 @@ pub async fn watch(
     }
 }
 
+/// Waits until a process that runs is to be given up: as many answers in a row were bad as the probe says, once there was a good one or
+/// the time is over that it may take to start. Returns what was wrong at last.
+pub async fn until_dead(probe: &Probe, target: &Target) -> Why {
+    let Timing { period_ms, timeout_ms, failures: most_failures, startup_ms } = probe.timing;
+    let started = Instant::now();
+    let (mut failures, mut was_good) = (0, false);
+    loop {
+        sleep(Duration::from_millis(period_ms.max(10))).await;
+        match ask_within(Duration::from_millis(timeout_ms.max(1)), &probe.check, target).await {
+            Ok(()) => (failures, was_good) = (0, true),
+            Err(failure) => {
+                failures += 1;
+                let counts = was_good || started.elapsed() > Duration::from_millis(startup_ms);
+                if counts && failures >= most_failures {
+                    let context = format!("its liveness probe fails ({failures} in a row)");
+                    return Why::after(&context, &failure);
+                }
+            }
+        }
+    }
+}
+
+async fn ask_within(deadline: Duration, check: &Check, target: &Target) -> Result<(), Failure> {
+    let answered = timeout(deadline, ask(check, target)).await;
+    answered.unwrap_or_else(|_| Err(format!("no answer within {} ms", deadline.as_millis()).into()))
+}
+
 async fn ask_for_ever(probe: &Probe, target: &Target, health: &watch::Sender<Health>) {
     let Timing { period_ms, timeout_ms, failures: most_failures, startup_ms } = probe.timing;
     let period = Duration::from_millis(period_ms.max(10));
@@ -197,10 +224,7 @@ async fn ask_for_ever(probe: &Probe, target: &Target, health: &watch::Sender<Hea
     let mut failures = 0;
     let mut was_ready = false;
     loop {
-        let result = timeout(deadline, ask(&probe.check, target)).await;
-        let result =
-            result.unwrap_or_else(|_| Err(format!("no answer within {} ms", deadline.as_millis()).into()));
-        match result {
+        match ask_within(deadline, &probe.check, target).await {
             Ok(()) => {
                 set(health, Health::Ready);
                 was_ready = true;
@@ -409,6 +433,29 @@ mod tests {
         assert!(doubtful.is_ready());
         // Once it was ready, it does not take long to start.
         seen.wait_for(|h| not_ready(h, "its probe fails: ")).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_process_is_given_up_once_it_was_good_or_had_its_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let probe = |startup_ms| Probe {
+            check: Check::Tcp { port },
+            timing: Timing { period_ms: 10, failures: 3, startup_ms, ..Default::default() },
+        };
+        let (good, target) = (probe(60_000), target());
+        let mut dead = std::pin::pin!(until_dead(&good, &target));
+        tokio::select! {
+            _ = &mut dead => panic!("it was good all the time"),
+            () = async { for _ in 0..5 { listener.accept().await.unwrap(); } } => {}
+        }
+        drop(listener);
+        let why = dead.await;
+        assert!(why.what.starts_with("its liveness probe fails (3 in a row): nothing listens"), "{why:?}");
+        // One that was never good is given its time, and no more.
+        let never = timeout(Duration::from_millis(200), until_dead(&probe(60_000), &target)).await;
+        assert!(never.is_err());
+        assert!(until_dead(&probe(50), &target).await.what.contains("in a row"));
     }
 
     #[tokio::test]

@@ -5,14 +5,14 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::{OnceLock, mpsc as std_mpsc};
+use std::sync::{Arc, OnceLock, mpsc as std_mpsc};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -119,6 +119,7 @@ pub enum Event {
 /// A process under supervision. Dropping it kills the process.
 pub struct Supervised {
     stop: Option<oneshot::Sender<Duration>>,
+    again: Arc<Notify>,
     /// Until it has ended.
     task: Option<AbortOnDropHandle<Option<ExitStatus>>>,
     status: Option<ExitStatus>,
@@ -132,6 +133,11 @@ impl Supervised {
             let _ = stop.send(deadline);
         }
         self.ended().await
+    }
+
+    /// Whoever wakes those who wait for this has the process ended that runs, and another one started, unless it is never to start again.
+    pub fn again(&self) -> Arc<Notify> {
+        self.again.clone()
     }
 
     /// Waits until it has ended and will not be started again.
@@ -152,8 +158,9 @@ pub fn supervise(
     state: watch::Sender<ProcessState>,
 ) -> Supervised {
     let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(run(process, events, state, stopped));
-    Supervised { stop: Some(stop), task: Some(AbortOnDropHandle::new(task)), status: None }
+    let again = Arc::new(Notify::new());
+    let task = tokio::spawn(run(process, events, state, stopped, again.clone()));
+    Supervised { stop: Some(stop), again, task: Some(AbortOnDropHandle::new(task)), status: None }
 }
 
 async fn run(
@@ -161,11 +168,12 @@ async fn run(
     events: mpsc::Sender<Event>,
     state: watch::Sender<ProcessState>,
     mut stopped: oneshot::Receiver<Duration>,
+    again: Arc<Notify>,
 ) -> Option<ExitStatus> {
     let mut backoff = Backoff::new(RESTART.0, RESTART.1);
     loop {
         let started = Instant::now();
-        let (status, stop) = run_once(&process, &events, &state, &mut stopped).await;
+        let (status, wish) = run_once(&process, &events, &state, &mut stopped, &again).await;
         if started.elapsed() >= HEALTHY_AFTER {
             backoff.reset();
         }
@@ -173,7 +181,12 @@ async fn run(
             Ok((status, exit)) => (Some(status), exit),
             Err(exit) => (None, exit),
         };
-        let restart_in = (process.restart.follows(&exit) && !stop).then(|| backoff.delay(1.0));
+        let restarts = match wish {
+            Wish::None => process.restart.follows(&exit),
+            Wish::Again => process.restart != Restart::Never,
+            Wish::Stop => false,
+        };
+        let restart_in = restarts.then(|| backoff.delay(1.0));
         state.send_modify(|state| {
             state.ended(exit.clone());
             if let Some(delay) = restart_in {
@@ -196,14 +209,26 @@ async fn run(
     }
 }
 
-/// One life of the process; `true` where it was stopped on purpose.
+/// What its owner wanted when a process ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// Nothing: it ended by itself.
+    None,
+    /// That it ends.
+    Stop,
+    /// That another one takes its place.
+    Again,
+}
+
+/// One life of the process.
 async fn run_once(
     process: &Process,
     events: &mpsc::Sender<Event>,
     state: &watch::Sender<ProcessState>,
     stopped: &mut oneshot::Receiver<Duration>,
-) -> (Result<(ExitStatus, LastExit), LastExit>, bool) {
-    let not_started = |e: io::Error| (Err(LastExit::not_started(why_not_started(process, &e))), false);
+    again: &Notify,
+) -> (Result<(ExitStatus, LastExit), LastExit>, Wish) {
+    let not_started = |e: io::Error| (Err(LastExit::not_started(why_not_started(process, &e))), Wish::None);
     let mut command = Command::new(&process.program);
     command.args(&process.arguments).envs(process.environment.iter().map(|(k, v)| (k, v)));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -244,23 +269,29 @@ async fn run_once(
             Err(_) => Err(exit),
         }
     };
-    let (status, stop) = tokio::select! {
+    let (status, wish) = tokio::select! {
         status = child.wait() => {
             let status = end_of(status);
             // What is left of it would hold its ports.
-            (status, end_rest(process, &family, stopped).await)
+            let is_stopped = end_rest(process, &family, stopped).await;
+            (status, if is_stopped { Wish::Stop } else { Wish::None })
+        }
+        () = again.notified() => {
+            state.send_modify(|state| state.set(false));
+            let (status, is_stopped) = tokio::join!(child.wait(), end_rest(process, &family, stopped));
+            (end_of(status), if is_stopped { Wish::Stop } else { Wish::Again })
         }
         deadline = &mut *stopped => {
             state.send_modify(|state| state.set(false));
             // Without a word from its owner there is no time for a farewell.
             let ending = end(process, &family, deadline.unwrap_or_default());
-            (end_of(tokio::join!(child.wait(), ending).0), true)
+            (end_of(tokio::join!(child.wait(), ending).0), Wish::Stop)
         }
     };
     guard.0 = None;
     ended.cancel();
     let _ = output.await;
-    (status, stop)
+    (status, wish)
 }
 
 /// Why a process does not start, as its user would say it.
@@ -521,6 +552,28 @@ mod tests {
         run.supervised.stop(Duration::from_secs(5)).await;
         assert!(!is_alive(second));
         assert!(!run.state.borrow().runs);
+    }
+
+    #[tokio::test]
+    async fn a_process_is_replaced_that_ends_well_when_it_is_asked_to() {
+        let script = "trap 'exit 0' TERM; echo up; while :; do sleep 0.01; done";
+        let mut process = shell(script, true);
+        (process.restart, process.grace) = (Restart::OnFailure, Duration::from_secs(5));
+        let mut run = start(process);
+        let first = run.started().await;
+        assert_eq!(run.line().await, "up");
+        run.supervised.again().notify_waiters();
+        let end = run.until(|e| matches!(e, Event::Ended { .. })).await;
+        let Event::Ended { exit, restart_in: Some(_) } = end else { panic!("{end:?}") };
+        assert_eq!(exit.exit_code, Some(0));
+        assert_ne!(run.started().await, first);
+        run.supervised.stop(Duration::from_secs(5)).await;
+        // A job is not.
+        let mut run = start(shell(script, false));
+        assert_eq!(run.line().await, "up");
+        run.supervised.again().notify_waiters();
+        let end = run.until(|e| matches!(e, Event::Ended { .. })).await;
+        assert!(matches!(end, Event::Ended { restart_in: None, .. }), "{end:?}");
     }
 
     #[tokio::test]

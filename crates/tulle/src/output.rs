@@ -242,7 +242,7 @@ fn line(cells: &[Cell], widths: &[usize], gap: usize, into: &mut String) {
 }
 
 /// A text in at most `width` columns: both of its ends, as names often differ in one of them.
-fn without_middle(text: &str, width: usize) -> Cow<'_, str> {
+pub fn without_middle(text: &str, width: usize) -> Cow<'_, str> {
     if terminal::columns(text) <= width {
         return text.into();
     }

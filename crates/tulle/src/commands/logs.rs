@@ -173,7 +173,9 @@ fn select(folder: &Path, there: &[String], names: &[String]) -> Result<Vec<Wante
     for name in names {
         let service = there.iter().find(|service| *service == name);
         let is_number = |n: &str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit());
-        let of = || name.rsplit_once('-').filter(|(_, n)| is_number(n)).map(|(service, _)| service);
+        let of = || {
+            name.rsplit_once('-').filter(|(_, n)| is_number(n) || *n == "init").map(|(service, _)| service)
+        };
         let (service, replica) = match service.or_else(|| there.iter().find(|s| of() == Some(s))) {
             Some(service) if service == name => (service, None),
             Some(service) => {

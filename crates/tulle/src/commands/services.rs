@@ -11,7 +11,8 @@ use tulle_sys::family::Member;
 
 use crate::exit::{Exit, Failure, Result};
 use crate::home::HomeArgs;
-use crate::output::{Cell, ReportFormat, Table, age, note, print, print_json, print_yaml};
+use crate::output::{Cell, ReportFormat, Table, age, note, print, print_json, print_yaml, without_middle};
+use crate::terminal;
 use crate::up::UpClient;
 use crate::up::control::{Do, UpStatus};
 use crate::up::standing::{Standing, State};
@@ -47,7 +48,7 @@ pub async fn ps(args: PsArgs) -> Result<()> {
         ReportFormat::Yaml => print_yaml(&serde_json::to_value(&status).unwrap_or(Value::Null)),
         ReportFormat::Table | ReportFormat::Wide => {
             let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
-            print(&render(&status, now))
+            print(&render(&status, now, terminal::width(std::io::stdout())))
         }
     }
 }
@@ -65,7 +66,8 @@ pub fn known(status: &UpStatus, name: &str) -> Result<()> {
         .help(format!("there are: {}", names.join(", "))))
 }
 
-fn render(status: &UpStatus, now: u64) -> String {
+/// In lines of at most `width` columns.
+fn render(status: &UpStatus, now: u64, width: Option<usize>) -> String {
     let mut table = Table::new(["NAME", "STATE", "SINCE", "RESTARTS", "LAST EXIT", "PID", "PORTS"]);
     for process in &status.processes {
         let color = match process.state {
@@ -91,11 +93,18 @@ fn render(status: &UpStatus, now: u64) -> String {
     }
     let mut text = if status.processes.is_empty() { String::new() } else { table.render() };
     for port in &status.published {
-        text += &format!("{port}\n");
+        text += &format!("{}\n", terminal::wrap(&port.to_string(), width, 2));
     }
     let unwell: Vec<_> = status.processes.iter().filter(|process| !process.state.is_well()).collect();
-    for process in &unwell {
-        text += &format!("{}: {}{}\n", process.name, legible(&what(process, now)), fix(process));
+    let doubtful = status.processes.iter().filter(|p| p.state == State::Ready && !p.reason.is_empty());
+    for process in doubtful.chain(unwell.iter().copied()) {
+        let line = format!("{}: {}{}", process.name, legible(&what(process, now)), fix(process));
+        text += &format!("{}\n", terminal::wrap(&line, width, 2));
+        for line in said_at_last(process) {
+            let line = legible(line);
+            let room = width.map_or(usize::MAX, |width| width.saturating_sub(LAST_LINE.len()));
+            text += &format!("{LAST_LINE}{}\n", without_middle(&line, room));
+        }
     }
     text += &match unwell.len() {
         0 => "all is well\n".to_owned(),
@@ -103,6 +112,15 @@ fn render(status: &UpStatus, now: u64) -> String {
         count => format!("{count} processes are not well\n"),
     };
     text
+}
+
+/// What comes before each line that a process said before it ended.
+const LAST_LINE: &str = "  | ";
+
+/// What a process that has ended said at last.
+fn said_at_last(process: &Standing) -> impl Iterator<Item = &String> {
+    let is_told = matches!(process.state, State::Failed | State::Restarting | State::NotReady);
+    process.last_lines.iter().filter(move |line| is_told && !line.trim().is_empty())
 }
 
 /// Why a process is not well.
@@ -258,22 +276,27 @@ mod tests {
             process("web", "ready", json!({ "pid": 12 })),
             process("old", "stopped", json!({}))
         ]));
-        let text = render(&well, 61_000);
+        let text = render(&well, 61_000, None);
         assert!(text.contains("web") && text.ends_with("all is well\n"), "{text}");
         let text = render(
             &status(json!([
                 process("db", "not-ready", json!({ "reason": "its probe fails (3 of 3): x\u{1b}[2Jy" })),
                 process("migrate", "failed", json!({ "lastExit": exit })),
                 process("api", "waiting", json!({ "reason": "waits for migrate" })),
-                process("web", "restarting", json!({ "lastExit": exit, "nextStartMs": 63_500 })),
+                process(
+                    "web",
+                    "restarting",
+                    json!({ "lastExit": exit, "nextStartMs": 63_500, "lastLines": ["a\u{1b}[2J", " ", "why"] }),
+                ),
             ])),
             61_000,
+            None,
         );
         for line in [
             "db: its probe fails (3 of 3): x^[[2Jy (what it says: `tulle logs db`)",
             "migrate: it ended with code 1, and does not start again (once mended: `tulle restart migrate`)",
             "api: waits for migrate\n",
-            "web: it ended with code 1; starting again in 2.5 s (what it says: `tulle logs web`)",
+            "web: it ended with code 1; starting again in 2.5 s (what it says: `tulle logs web`)\n  | a^[[2J\n  | why\n",
             "4 processes are not well",
         ] {
             assert!(text.contains(line), "{line}\n{text}");

@@ -12,7 +12,7 @@ use tulle_server::ServerConfig;
 
 use super::config::{Config, Service};
 use super::field::Field;
-use super::{objects, replica};
+use super::{init_commands, objects, replica};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::manifest::Manifest;
 
@@ -85,11 +85,17 @@ fn document_problem(document: &Manifest, config: &Config) -> Option<Diagnostic> 
     }
 }
 
+/// The names of its workloads.
+fn names(service: &Service) -> impl Iterator<Item = String> {
+    let init = (!service.init.is_empty()).then(|| init_commands::workload_name(&service.name));
+    (0..service.replicas).map(|index| replica::name(service, index)).chain(init)
+}
+
 /// The longest of its workloads' names stands for all.
 fn of_workloads(service: &Service, namespace: &str) -> Vec<FieldError> {
     let workload = json!({
         "metadata": {
-            "name": replica::name(service, service.replicas.saturating_sub(1)),
+            "name": names(service).max_by_key(String::len).unwrap_or_else(|| replica::name(service, 0)),
             "namespace": namespace,
             "labels": service.labels,
         },
@@ -129,7 +135,7 @@ fn find_shared_names(services: &[Service], fields: &HashMap<String, Field<'_>>) 
     // Those that have a name of their own come first: of the others it can be told what the clash is.
     let (single, several): (Vec<_>, Vec<_>) = services.iter().partition(|s| s.replicas == 1);
     for service in single.into_iter().chain(several) {
-        for name in (0..service.replicas).map(|index| replica::name(service, index)) {
+        for name in names(service) {
             match owners.get(&name) {
                 None => _ = owners.insert(name, service),
                 Some(other) => {

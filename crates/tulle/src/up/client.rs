@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tulle_sys::family::Member;
 
-use super::control::{self, Do, Inside, Open, UpStatus};
+use super::control::{self, Also, Do, Inside, Open, UpStatus};
 use super::published::PublishedPort;
 use crate::exit::{Exit, Failure, Result};
 
@@ -52,9 +52,9 @@ impl UpClient {
         self.call(Method::GET, &format!("/v1/processes/{name}"), &()).await
     }
 
-    /// Has the file read again. Returns what changed.
-    pub async fn reload(&self) -> Result<Vec<String>> {
-        self.call(Method::POST, "/v1/reload", &()).await
+    /// Has the file read again, and these services run, too; all where none is named. Returns what changed.
+    pub async fn reload(&self, services: Vec<String>) -> Result<Vec<String>> {
+        self.call(Method::POST, "/v1/reload", &Also { services }).await
     }
 
     /// Has it all stopped. It goes on stopping when this returns: which process that is.

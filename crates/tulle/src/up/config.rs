@@ -1,6 +1,6 @@
 //! `tulle.yaml`: what `tulle up` starts.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use super::profiles;
 use super::publish::{Publish, publish};
 pub use super::service_ports::Port;
 use super::service_ports::ports;
+use crate::exit::{Exit, Failure, Result};
 use crate::manifest::Manifest;
 
 /// What is to run.
@@ -58,6 +59,41 @@ impl Config {
         (*name.namespace == self.namespace).then(|| service.ports.iter().map(offered).collect())
     }
 
+    /// Whether a service of that name runs.
+    pub fn has(&self, name: &str) -> bool {
+        self.services.iter().any(|service| service.name == name)
+    }
+
+    /// Has these services run alone, with all that they depend on.
+    ///
+    /// # Errors
+    /// Names the first that there is not.
+    pub fn choose(&mut self, names: &BTreeSet<String>) -> Result<()> {
+        if let Some(name) = names.iter().find(|name| !self.services.iter().any(|s| s.name == **name)) {
+            let rests = self.resting.iter().any(|s| s.name == *name);
+            let known: Vec<_> = self.services.iter().map(|s| s.name.as_str()).collect();
+            let hint = tulle_model::validate::suggest::did_you_mean(name, known.iter().copied());
+            let failure = Failure::new(format!("there is no service `{name}`{hint}")).exit(Exit::NotFound);
+            return Err(match rests {
+                true => Failure::new(format!("`{name}` runs with none of the chosen profiles"))
+                    .exit(Exit::Input)
+                    .help("`--profile NAME` chooses one"),
+                false => failure.help(format!("there are: {}", known.join(", "))),
+            });
+        }
+        let mut wanted = names.clone();
+        // Each comes after those that it depends on.
+        for service in self.services.iter().rev() {
+            if wanted.contains(&service.name) {
+                wanted.extend(service.depends_on.iter().map(|d| d.service.clone()));
+            }
+        }
+        let (chosen, others) = self.services.drain(..).partition(|s| wanted.contains(&s.name));
+        self.services = chosen;
+        self.resting.extend::<Vec<_>>(others);
+        Ok(())
+    }
+
     /// What processes find in their variables, as these have it in their names.
     pub fn called(&self) -> HashSet<String> {
         let served = self.services.iter().filter(|service| !service.ports.is_empty());
@@ -82,6 +118,10 @@ pub struct Service {
     /// Relative to the folder of the file.
     pub directory: Option<PathBuf>,
     pub probe: Option<Probe>,
+    /// A process that fails it is replaced.
+    pub liveness: Option<Probe>,
+    /// Commands that end well, one after another, before its processes start.
+    pub init: Vec<Vec<String>>,
     pub depends_on: Vec<Dependency>,
     pub restart: Restart,
     /// Files and folders whose changes restart it.
@@ -137,6 +177,8 @@ pub const SERVICE_FIELDS: &[&str] = &[
     "environment",
     "directory",
     "probe",
+    "liveness",
+    "init",
     "dependsOn",
     "restart",
     "stopTimeout",
@@ -165,6 +207,9 @@ const FOREIGN_FIELDS: &[(&str, &str)] = &[
     ("healthcheck", "did you mean `probe`?"),
     ("image", "`command` runs a program of this machine, no image"),
     ("readinessProbe", "did you mean `probe`?"),
+    ("livenessProbe", "did you mean `liveness`?"),
+    ("startupProbe", "`probe` has it: `probe: {startup: 60s}`"),
+    ("initContainers", "did you mean `init`?"),
     ("stop_grace_period", "did you mean `stopTimeout`?"),
     ("stop_signal", "did you mean `stopSignal`?"),
     ("depends_on", "did you mean `dependsOn`?"),
@@ -205,6 +250,11 @@ pub fn service(name: &str, field: &Field<'_>, folder: &Path) -> Option<Service> 
         // What is missing has been said; the rest is checked all the same.
         command: command.unwrap_or_default(),
         probe: field.get("probe").and_then(|f| probe(&f, &ports)),
+        liveness: field.get("liveness").and_then(|f| probe(&f, &ports)),
+        init: field
+            .get("init")
+            .map(|f| f.items("[./migrate]").iter().filter_map(words).collect())
+            .unwrap_or_default(),
         publish: field.get("publish").map(|f| publish(&f, &ports)).unwrap_or_default(),
         ports,
         replicas,

@@ -7,7 +7,7 @@
 //! | `POST /v1/services/{name}` | a [`Do`]; answered when it is done |
 //! | `POST /v1/services/{name}/open` | an [`Open`]; the [`PublishedPort`] that leads there, a new one where there is none |
 //! | `GET /v1/processes/{name}` | [`Inside`], of a process or the first of a service |
-//! | `POST /v1/reload` | reads the file again; what changed, as lines |
+//! | `POST /v1/reload` | reads the file again, and has an [`Also`] run; what changed, as lines |
 //! | `POST /v1/down` | stops it all, as SIGTERM does |
 
 use std::os::unix::fs::PermissionsExt;
@@ -58,6 +58,12 @@ pub struct UpStatus {
     /// Where services are reached from outside of the mesh.
     #[serde(default)]
     pub published: Vec<PublishedPort>,
+}
+
+/// Services that are to run beside those that do; none: all of the file.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Also {
+    pub services: Vec<String>,
 }
 
 /// Which port of a service is to be reached.
@@ -225,8 +231,13 @@ async fn process(State(served): State<Arc<Served>>, Segment(name): Segment<Strin
     }
 }
 
-async fn read_again(State(served): State<Arc<Served>>) -> Response {
-    match served.reload.now().await {
+async fn read_again(State(served): State<Arc<Served>>, Json(Also { services }): Json<Also>) -> Response {
+    let said = served.reload.now(Some(&services)).await;
+    // What was stopped by hand runs again where it is named.
+    for name in services.iter().filter(|_| said.is_ok()) {
+        let _ = served.services.wish(name, Wish::Start);
+    }
+    match said {
         Ok(said) => Json(said).into_response(),
         Err(why) => refused(StatusCode::BAD_REQUEST, &why),
     }

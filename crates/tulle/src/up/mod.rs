@@ -12,6 +12,7 @@ mod env_file;
 mod field;
 mod files;
 mod include;
+mod init_commands;
 mod interpolate;
 mod load;
 pub mod log;
@@ -39,6 +40,7 @@ mod surroundings;
 mod users;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -81,6 +83,9 @@ pub struct UpArgs {
     /// The folder with the tulle.yaml, or the file itself
     #[arg(value_name = "DIR", default_value = ".")]
     path: PathBuf,
+    /// Run these services alone, with all that they depend on
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
     /// Run in the background: return when all services are ready
     #[arg(short, long)]
     detach: bool,
@@ -98,11 +103,19 @@ pub struct UpArgs {
     limits: LimitArgs,
 }
 
-pub async fn run(args: UpArgs) -> Result<()> {
+pub async fn run(mut args: UpArgs) -> Result<()> {
+    if names_a_service(&args.path) {
+        args.services.insert(0, args.path.display().to_string());
+        args.path = PathBuf::from(".");
+    }
     let mut config = load::load(&args.path, &args.profiles.chosen())?;
+    let chosen: BTreeSet<String> = args.services.iter().cloned().collect();
+    if !chosen.is_empty() {
+        config.choose(&chosen)?;
+    }
     let warning = users::choose(&mut config)?;
     let home = args.home.path()?;
-    if changes_running(&home, &config).await? {
+    if changes_running(&home, &config, args.services).await? {
         return Ok(());
     }
     let is_detached = args.detach && detach::is_detached();
@@ -133,6 +146,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
     let reload = Arc::new(Reload {
         profiles: args.profiles.chosen(),
         path: args.path,
+        chosen: parking_lot::Mutex::new(Some(chosen).filter(|chosen| !chosen.is_empty())),
         services: services.clone(),
         objects: mesh.objects().clone(),
         screen: screen.clone(),
@@ -182,8 +196,15 @@ pub async fn run(args: UpArgs) -> Result<()> {
     outcome
 }
 
+/// Whether who has left out the folder names a service of the one here, as with other tools.
+fn names_a_service(path: &Path) -> bool {
+    let is_name = path.to_str().is_some_and(|name| tulle_model::name::dns_label_problem(name).is_none());
+    let has_one = path.is_file() || path.join(crate::manifest::UP_FILE).exists();
+    is_name && !has_one && Path::new(crate::manifest::UP_FILE).exists()
+}
+
 /// Has the mesh that runs with the same file do what this says now; `false`: it has another file.
-async fn changes_running(home: &Path, config: &config::Config) -> Result<bool> {
+async fn changes_running(home: &Path, config: &config::Config, services: Vec<String>) -> Result<bool> {
     let client = UpClient::new(home);
     // It may be about to start, or to end: its lock says the rest.
     let Ok(status) = client.status().await else { return Ok(false) };
@@ -191,7 +212,7 @@ async fn changes_running(home: &Path, config: &config::Config) -> Result<bool> {
     if absolute(&status.file) != absolute(&config.file) {
         return Ok(false);
     }
-    let said = client.reload().await?;
+    let said = client.reload(services).await?;
     let said = if said.is_empty() { vec!["nothing has changed".to_owned()] } else { said };
     crate::output::print(&format!(
         "{} runs already (process {}): {}\n",

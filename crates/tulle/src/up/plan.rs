@@ -65,6 +65,8 @@ fn change(old: &Service, new: &Service) -> Option<ServiceChange> {
         ("environment", old.environment != new.environment),
         ("directory", old.directory != new.directory),
         ("probe", old.probe != new.probe),
+        ("liveness", old.liveness != new.liveness),
+        ("init", old.init != new.init),
         ("restart", old.restart != new.restart),
         ("stopSignal", old.stop_signal != new.stop_signal),
         ("stopTimeout", old.stop_timeout != new.stop_timeout),

@@ -29,6 +29,8 @@ const QUIET: Duration = Duration::from_millis(150);
 pub struct Reload {
     pub path: PathBuf,
     pub profiles: Profiles,
+    /// The services that are to run, with what they depend on; `None`: all.
+    pub chosen: parking_lot::Mutex<Option<BTreeSet<String>>>,
     pub services: Arc<Services>,
     pub objects: Objects,
     pub screen: Arc<Screen>,
@@ -56,7 +58,7 @@ impl Reload {
             }
             // What is written from here on, while this change is carried out, is another one.
             seen = now;
-            if let Err(why) = self.now().await {
+            if let Err(why) = self.now(None).await {
                 self.screen.say("the change is not taken, and nothing is touched:");
                 let why = anstream::adapter::strip_str(&why).to_string();
                 why.lines().for_each(|line| self.screen.say(line));
@@ -64,14 +66,22 @@ impl Reload {
         }
     }
 
-    /// Returns what changed, when services that went have ended and others have begun to start.
+    /// Returns what changed, when services that went have ended and others have begun to start. `also`: what is to run from now on
+    /// beside what runs; where it is empty, all.
     ///
     /// # Errors
     /// Says what is wrong: then all is as before, but where the store fails.
-    pub async fn now(&self) -> Result<Vec<String>, String> {
+    pub async fn now(&self, also: Option<&[String]>) -> Result<Vec<String>, String> {
         let _turn = self.turn.lock().await;
         let before = self.services.config();
         let mut after = load(&self.path, &self.profiles).map_err(|failure| failure.to_string())?;
+        let chosen = self.chosen_with(also);
+        if let Some(chosen) = &chosen {
+            // One that the file has no more has gone with it.
+            let there = |name: &&String| also.is_some_and(|also| also.contains(name)) || after.has(name);
+            let chosen = chosen.iter().filter(there).cloned().collect();
+            after.choose(&chosen).map_err(|failure| failure.to_string())?;
+        }
         users::choose(&mut after).map_err(|failure| failure.to_string())?;
         let changes = plan(&before, &after)?;
         let own: BTreeSet<u16> = self.services.shared.ports.borrow().keys().copied().collect();
@@ -82,6 +92,7 @@ impl Reload {
         if resources(&before) != resources(&after) {
             said.push("resources changed".to_owned());
         }
+        *self.chosen.lock() = chosen;
         // What only the sources say is taken, too.
         self.screen.know(&after);
         said.iter().for_each(|line| self.screen.say(line));
@@ -99,6 +110,17 @@ impl Reload {
             self.screen.say(&format!("the Flow {flow} is gone, and all its runs with it"));
         }
         Ok(said)
+    }
+}
+
+impl Reload {
+    fn chosen_with(&self, also: Option<&[String]>) -> Option<BTreeSet<String>> {
+        let chosen = self.chosen.lock().clone();
+        match also {
+            None => chosen,
+            Some([]) => None,
+            Some(also) => chosen.map(|chosen| chosen.into_iter().chain(also.iter().cloned()).collect()),
+        }
     }
 }
 

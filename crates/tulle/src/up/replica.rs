@@ -1,21 +1,23 @@
 //! One process of a service: part of the mesh before it starts, out of it before it ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::registry::KindId;
 use tulle_model::validate::offered_ports;
-use tulle_node::probes::{self, Probe, Timing};
+use tulle_node::probes::{self, Probe, Target, Timing};
+use tulle_node::process_state::ProcessState;
 use tulle_node::supervise::{Confined, Event, Process, Supervised, supervise};
-use tulle_node::workloads::{Port, UpstreamService, WorkloadSpec, Workloads, fill};
+use tulle_node::workloads::{Port, Running, UpstreamService, WorkloadSpec, Workloads, fill};
 use tulle_sys::run_as::RunAs;
 
 use super::config::{Check, Config, Service};
@@ -33,6 +35,13 @@ pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// The variable by which many servers are told at which address to listen (Nuxt, SvelteKit's adapter for Node, Create React App).
 const HOST: &str = "HOST";
 
+/// How many lines are kept of what a process said before it ended, and how many characters of each.
+const LAST_LINES: usize = 5;
+const LONGEST_LAST: usize = 200;
+
+/// After how long it is said again that a process is to be replaced.
+const HEARD_DEADLINE: Duration = Duration::from_secs(1);
+
 /// How long the last words of a process that was killed may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -43,6 +52,8 @@ pub struct Replica {
     process: Option<Supervised>,
     /// Prints what it says, to its end.
     printing: Option<JoinHandle<()>>,
+    /// Replaces a process that is not alive any more.
+    watching: Option<AbortOnDropHandle<()>>,
 }
 
 /// What a replica is called: the first as the service, where that is described with one alone.
@@ -62,42 +73,26 @@ impl Replica {
         let name = name(service, index);
         let failed = |why: String| Failure::new(format!("service {}: {why}", service.name));
         let ports = ports(service, index).map_err(|e| failed(format!("there is no free port: {e}")))?;
-        let mut values = values(service, index, &ports)?;
-        let directory = service.directory.as_ref().map_or(config.folder.clone(), |d| config.folder.join(d));
-        let spec =
-            spec(config, service, &name, &ports, Surroundings { values: &values, directory: &directory });
+        let values = values(service, index, &ports)?;
+        let directory = directory(config, service);
+        let surroundings = Surroundings { values: &values, directory: &directory };
+        let spec = spec(config, service, &name, &ports, surroundings);
         let running = workloads.add(spec).await.map_err(|e| failed(format!("{e:#}")))?;
         let workload = WorkloadName::new(running.namespace.as_str(), running.name.as_str());
         let Some(state) = workloads.process(&workload) else {
             return Err(failed("the node lost it while it was starting".to_owned()));
         };
-
-        let mut environment: Vec<_> = service.run_as.iter().flat_map(RunAs::variables).collect();
-        environment.extend(running.variables());
-        environment.extend(values.iter().filter(|(n, _)| n.starts_with("PORT")).cloned());
-        if running.cgroup.is_none() {
-            // Who listens for others, too, is reached past the mesh, which sees nothing of that.
-            environment.push((HOST.to_owned(), Ipv4Addr::LOCALHOST.to_string()));
-        }
-        // Variables of the mesh can be used, too.
-        values.extend(environment.iter().cloned());
-        let own = service.environment.iter().map(|(name, value)| (name.clone(), fill(value, &values)));
-        environment.extend(own);
-        let command: Vec<_> = service.command.iter().map(|word| fill(word, &values)).collect();
-        let process = Process {
-            program: program(&command[0], &directory).into(),
-            arguments: command[1..].iter().map(Into::into).collect(),
-            directory: Some(directory),
-            environment,
-            confined: Confined {
-                cgroup: running.cgroup,
-                name_service: running.name_service,
+        let process = process(service, &service.command, &running, surroundings);
+        let liveness = service.liveness.as_ref().map(|probe| {
+            let target = Target {
+                address: Ipv4Addr::LOCALHOST.into(),
+                cgroup: running.cgroup.clone(),
+                name_service: running.name_service.clone(),
                 run_as: service.run_as.clone(),
-            },
-            grace: service.stop_timeout,
-            stop_signal: service.stop_signal,
-            restart: service.restart,
-        };
+                environment: running.environment.clone(),
+            };
+            (self::probe(probe, service, &ports, surroundings), target)
+        });
         let inside = Inside {
             environment: process.environment.clone(),
             directory: process.directory.clone().unwrap_or_default(),
@@ -109,14 +104,21 @@ impl Replica {
         };
         shared.inside.lock().insert(name.clone(), inside);
         let (events, received) = mpsc::channel(LINES);
-        let printing = Some(tokio::spawn(print(shared.clone(), service.name.clone(), name, received)));
-        let process = Some(supervise(process, events, state));
-        let stop_timeout = service.stop_timeout;
-        Ok(Self { workload, workloads: workloads.clone(), stop_timeout, process, printing })
+        let printing =
+            Some(tokio::spawn(print(shared.clone(), service.name.clone(), name.clone(), received)));
+        let runs = state.subscribe();
+        let process = supervise(process, events, state);
+        let watching = liveness.map(|asked| {
+            let told = (shared.clone(), service.name.clone(), name);
+            AbortOnDropHandle::new(tokio::spawn(replace_dead(asked, runs, process.again(), told)))
+        });
+        let (process, stop_timeout) = (Some(process), service.stop_timeout);
+        Ok(Self { workload, workloads: workloads.clone(), stop_timeout, process, printing, watching })
     }
 
     /// Peers stop sending, what is in flight finishes, the process gets SIGTERM, then SIGKILL.
     pub async fn stop(&mut self) {
+        self.watching = None;
         self.workloads.drain(&self.workload, self.stop_timeout).await;
         if let Some(process) = self.process.take() {
             process.stop(self.stop_timeout).await;
@@ -137,6 +139,72 @@ impl Replica {
     }
 }
 
+/// Asks a process whether it is alive, for as long as it runs, and has another one take its place where it is not.
+async fn replace_dead(
+    (probe, target): (Probe, Target),
+    mut process: watch::Receiver<ProcessState>,
+    again: Arc<Notify>,
+    (shared, service, replica): (Arc<Shared>, String, String),
+) {
+    while process.wait_for(|process| process.runs).await.is_ok() {
+        let first = process.borrow().process;
+        let is_over = |now: &ProcessState| !now.runs || now.process != first;
+        let why = tokio::select! {
+            why = probes::until_dead(&probe, &target) => why,
+            ended = process.wait_for(is_over) => match ended {
+                Ok(_) => continue,
+                Err(_) => return,
+            },
+        };
+        shared.screen.state(&service, &replica, &format!("{}: it is ended", why.full()));
+        again.notify_waiters();
+        // Where nobody has heard it, it is said again.
+        while timeout(HEARD_DEADLINE, process.wait_for(is_over)).await.is_err() {
+            again.notify_waiters();
+        }
+    }
+}
+
+/// Where the commands of a service run.
+pub fn directory(config: &Config, service: &Service) -> PathBuf {
+    service.directory.as_ref().map_or(config.folder.clone(), |d| config.folder.join(d))
+}
+
+/// A command of a service, as a process of a workload.
+pub fn process(
+    service: &Service,
+    command: &[String],
+    running: &Running,
+    Surroundings { values, directory }: Surroundings<'_>,
+) -> Process {
+    let mut environment: Vec<_> = service.run_as.iter().flat_map(RunAs::variables).collect();
+    environment.extend(running.variables());
+    environment.extend(values.iter().filter(|(n, _)| n.starts_with("PORT")).cloned());
+    if running.cgroup.is_none() {
+        // Who listens for others, too, is reached past the mesh, which sees nothing of that.
+        environment.push((HOST.to_owned(), Ipv4Addr::LOCALHOST.to_string()));
+    }
+    // Variables of the mesh can be used, too.
+    let known: Vec<_> = values.iter().chain(&environment).cloned().collect();
+    let own = service.environment.iter().map(|(name, value)| (name.clone(), fill(value, &known)));
+    environment.extend(own.collect::<Vec<_>>());
+    let command: Vec<_> = command.iter().map(|word| fill(word, &known)).collect();
+    Process {
+        program: program(&command[0], directory).into(),
+        arguments: command[1..].iter().map(Into::into).collect(),
+        directory: Some(directory.to_owned()),
+        environment,
+        confined: Confined {
+            cgroup: running.cgroup.clone(),
+            name_service: running.name_service.clone(),
+            run_as: service.run_as.clone(),
+        },
+        grace: service.stop_timeout,
+        stop_signal: service.stop_signal,
+        restart: service.restart,
+    }
+}
+
 /// The first replica has the declared ports, the others free ones.
 fn ports(service: &Service, index: u32) -> std::io::Result<Vec<u16>> {
     if index == 0 {
@@ -150,13 +218,14 @@ fn ports(service: &Service, index: u32) -> std::io::Result<Vec<u16>> {
 
 /// What the commands of a service find.
 #[derive(Clone, Copy)]
-struct Surroundings<'a> {
+pub struct Surroundings<'a> {
     /// For `${…}`.
-    values: &'a [(String, String)],
-    directory: &'a Path,
+    pub values: &'a [(String, String)],
+    pub directory: &'a Path,
 }
 
-fn spec(
+/// What the node is told of a process of a service that listens at these ports.
+pub fn spec(
     config: &Config,
     service: &Service,
     name: &str,
@@ -273,7 +342,7 @@ fn exec(
 }
 
 /// What `${…}` in commands and variables stands for.
-fn values(service: &Service, index: u32, ports: &[u16]) -> Result<Vec<(String, String)>> {
+pub fn values(service: &Service, index: u32, ports: &[u16]) -> Result<Vec<(String, String)>> {
     let binary = std::env::current_exe()?.display().to_string();
     let mut values = vec![
         ("TULLE".to_owned(), binary),
@@ -300,11 +369,25 @@ fn program(word: &str, directory: &Path) -> String {
     if word.contains('/') { directory.join(word).display().to_string() } else { word.to_owned() }
 }
 
+/// Keeps a line among the last.
+fn keep(last: &mut VecDeque<String>, text: &str) {
+    let end = text.char_indices().nth(LONGEST_LAST).map_or(text.len(), |(end, _)| end);
+    // The place of the oldest is taken: this is done for every line.
+    let mut line = if last.len() < LAST_LINES { String::new() } else { last.pop_front().unwrap_or_default() };
+    line.clear();
+    line.push_str(&text[..end]);
+    last.push_back(line);
+}
+
 async fn print(shared: Arc<Shared>, service: String, replica: String, mut events: mpsc::Receiver<Event>) {
     let screen = &shared.screen;
+    let mut last = VecDeque::new();
     while let Some(event) = events.recv().await {
         match event {
-            Event::Line { stream, text } => screen.output(&service, &replica, stream, &text).await,
+            Event::Line { stream, text } => {
+                screen.output(&service, &replica, stream, &text).await;
+                keep(&mut last, &text);
+            }
             Event::Started { pid } => screen.state(&service, &replica, &format!("starting (process {pid})")),
             Event::Ended { exit, restart_in } => {
                 let next = match restart_in {
@@ -312,6 +395,7 @@ async fn print(shared: Arc<Shared>, service: String, replica: String, mut events
                     None => String::new(),
                 };
                 screen.state(&service, &replica, &format!("{exit}{next}"));
+                shared.last_lines.lock().insert(replica.clone(), last.drain(..).collect());
                 if restart_in.is_none() {
                     shared.over.send_modify(|over| drop(over.insert(replica.clone(), exit)));
                 }

@@ -45,6 +45,16 @@ const SERVICE: &[FieldForm] = &[
         || reference("probe"),
     ),
     field(
+        "liveness",
+        "Whether a process is still alive: one that fails this is ended, and another one started.",
+        || reference("probe"),
+    ),
+    field(
+        "init",
+        "Commands that have to end well, one after another, before its processes start.",
+        || json!({ "type": "array", "items": words() }),
+    ),
+    field(
         "dependsOn",
         "It starts once those are ready: a list, or a map with `ready`, or `completed` for jobs.",
         dependencies,

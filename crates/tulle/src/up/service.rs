@@ -1,15 +1,18 @@
 //! One service: keeps its processes as they are wanted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tulle_model::name::WorkloadName;
 use tulle_node::process_state::LastExit;
 
 use super::config::{Config, Dependency, Service, Until};
+use super::init_commands;
 use super::replica::{self, Replica};
 use super::services::Shared;
 use crate::exit::Failure;
@@ -62,6 +65,21 @@ pub struct ServiceTask {
     /// Everything is to end at once.
     kill: CancellationToken,
     replicas: BTreeMap<u32, Held>,
+    /// The revision for which the commands of `init` have ended well.
+    initialized: Option<u64>,
+}
+
+/// Why a service is not as it is wanted.
+enum NotReached {
+    Failed(Failure),
+    /// A command of `init` did not end well.
+    Uninitialized(String),
+}
+
+impl From<Failure> for NotReached {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 impl ServiceTask {
@@ -72,7 +90,8 @@ impl ServiceTask {
         failures: mpsc::Sender<Failure>,
         kill: CancellationToken,
     ) -> Self {
-        Self { wanted, shared, fulfilled, failures, kill, replicas: BTreeMap::new() }
+        let replicas = BTreeMap::new();
+        Self { wanted, shared, fulfilled, failures, kill, replicas, initialized: None }
     }
 
     /// Until nothing is wanted any more.
@@ -93,11 +112,20 @@ impl ServiceTask {
                         break;
                     }
                 }
-                Err(failure) => {
+                Err(why) => {
                     let name = &wanted.service.name;
-                    self.shared.screen.state(name, name, &format!("cannot be started: {failure}"));
-                    // Whoever waits for the first start of all ends with it.
-                    let _ = self.failures.try_send(failure);
+                    match why {
+                        NotReached::Failed(failure) => {
+                            self.shared.screen.state(name, name, &format!("cannot be started: {failure}"));
+                            // Whoever waits for the first start of all ends with it.
+                            let _ = self.failures.try_send(failure);
+                        }
+                        NotReached::Uninitialized(why) => {
+                            let why = format!("{why}; it is tried again in {} s", RETRY.as_secs());
+                            self.shared.screen.state(name, name, &why);
+                            self.shared.initializing.lock().insert(name.clone(), why);
+                        }
+                    }
                     tokio::select! {
                         () = tokio::time::sleep(RETRY) => {}
                         changed = self.wanted.changed() => if changed.is_err() { break },
@@ -110,8 +138,12 @@ impl ServiceTask {
     }
 
     /// Returns early where something else is wanted meanwhile.
-    async fn reach(&mut self, wanted: &WantedService) -> Result<(), Failure> {
+    async fn reach(&mut self, wanted: &WantedService) -> Result<(), NotReached> {
         let count = if wanted.runs { wanted.replicas } else { 0 };
+        self.shared.initializing.lock().remove(&wanted.service.name);
+        if !wanted.runs {
+            self.initialized = None;
+        }
         let extra: Vec<u32> = self.replicas.keys().copied().filter(|index| *index >= count).collect();
         self.stop(&extra).await;
         let missing: Vec<u32> = (0..count).filter(|index| !self.replicas.contains_key(index)).collect();
@@ -127,6 +159,12 @@ impl ServiceTask {
                 self.wanted.mark_changed();
                 return Ok(());
             }
+        }
+        if self.initialized != Some(wanted.revision) && !wanted.service.init.is_empty() {
+            if !self.initialize(wanted).await.map_err(NotReached::Uninitialized)? {
+                return Ok(());
+            }
+            self.initialized = Some(wanted.revision);
         }
         self.shared.begun.lock().insert(wanted.service.name.clone());
         let started = join_all(missing.iter().map(|index| self.start(wanted, *index))).await;
@@ -162,6 +200,37 @@ impl ServiceTask {
         Ok(())
     }
 
+    /// Runs the commands of `init`; `false`: something else is wanted meanwhile.
+    async fn initialize(&mut self, wanted: &WantedService) -> Result<bool, String> {
+        let (stop, mut has_changed) = (CancellationToken::new(), false);
+        let outcome = {
+            let mut running = pin!(init_commands::run(wanted, &self.shared, &stop));
+            loop {
+                tokio::select! {
+                    outcome = &mut running => break outcome,
+                    changed = self.wanted.changed(), if !stop.is_cancelled() => {
+                        // It is not interrupted for what other services become, or how many processes there are to be.
+                        let now = self.wanted.borrow_and_update();
+                        has_changed = true;
+                        if changed.is_err() || !now.runs || now.revision != wanted.revision {
+                            stop.cancel();
+                        }
+                    }
+                    () = self.kill.cancelled() => break Ok(()),
+                }
+            }
+        };
+        if has_changed {
+            self.wanted.mark_changed();
+        }
+        if self.kill.is_cancelled() {
+            let name = init_commands::workload_name(&wanted.service.name);
+            self.shared.workloads.remove(&WorkloadName::new(wanted.config.namespace.as_str(), name)).await;
+        }
+        self.shared.initializing.lock().remove(&wanted.service.name);
+        outcome.map(|()| !stop.is_cancelled() && !self.kill.is_cancelled())
+    }
+
     async fn start(&self, wanted: &WantedService, index: u32) -> Result<Held, Failure> {
         let name = replica::name(&wanted.service, index);
         let ports = match index {
@@ -189,6 +258,7 @@ impl ServiceTask {
                 let name = &*held.replica.workload.name;
                 shared.release(name, &held.ports);
                 shared.inside.lock().remove(name);
+                shared.last_lines.lock().remove(name);
                 shared.over.send_modify(|over| drop(over.remove(name)));
             });
         join_all(stopping).await;

@@ -49,6 +49,10 @@ pub struct Shared {
     pub ports: watch::Sender<BTreeMap<u16, String>>,
     /// What the process of each replica was started with.
     pub inside: Mutex<BTreeMap<String, Inside>>,
+    /// What processes said at last before they ended, by replica.
+    pub last_lines: Mutex<BTreeMap<String, Vec<String>>>,
+    /// What services do before their processes start, or why that has failed.
+    pub initializing: Mutex<BTreeMap<String, String>>,
     /// Those whose own start has begun, as all that they depend on is there.
     pub begun: Mutex<HashSet<String>>,
 }
@@ -106,6 +110,8 @@ impl Services {
             ports: watch::Sender::default(),
             inside: Mutex::default(),
             begun: Mutex::default(),
+            last_lines: Mutex::default(),
+            initializing: Mutex::default(),
         });
         let (failures, failed) = mpsc::channel(FAILURES);
         let table = ServiceTable { config: config.clone(), running: BTreeMap::new(), wishes: 0 };
@@ -252,6 +258,9 @@ impl Services {
         all: &[WantedService],
         known: &[WorkloadStatus],
     ) -> Option<String> {
+        if let Some(why) = self.shared.initializing.lock().get(&of.service.name) {
+            return Some(why.clone());
+        }
         if self.shared.begun.lock().contains(&of.service.name) {
             return None;
         }

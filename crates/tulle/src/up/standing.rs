@@ -64,6 +64,9 @@ pub struct Standing {
     pub restarts: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_exit: Option<LastExit>,
+    /// What it said at last before that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_lines: Vec<String>,
     /// When it is started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_start_ms: Option<u64>,
@@ -112,6 +115,7 @@ pub fn of(
 ) -> Vec<Standing> {
     let over = shared.over.borrow().clone();
     let inside = shared.inside.lock();
+    let last_lines = shared.last_lines.lock();
     let mut all = Vec::new();
     for of in wanted {
         let stopped = (!of.runs).then(|| super::replica::name(&of.service, 0));
@@ -133,7 +137,11 @@ pub fn of(
             let reason = match state {
                 State::Completed | State::Stopped => String::new(),
                 State::Waiting => waiting.get(&name).cloned().unwrap_or_default(),
-                _ => workload.map(|workload| workload.reason.clone()).unwrap_or_default(),
+                _ => match shared.initializing.lock().get(&of.service.name) {
+                    // Its old processes serve until then.
+                    Some(why) => format!("starts anew when its init commands have ended well: {why}"),
+                    None => workload.map(|workload| workload.reason.clone()).unwrap_or_default(),
+                },
             };
             all.push(Standing {
                 service: of.service.name.clone(),
@@ -142,6 +150,7 @@ pub fn of(
                 pid: process.as_ref().and_then(|process| process.process).map(|member| member.pid),
                 restarts: workload.map_or(0, |workload| workload.restarts),
                 last_exit: workload.and_then(|workload| workload.last_exit.clone()).or(exit),
+                last_lines: last_lines.get(&name).cloned().unwrap_or_default(),
                 next_start_ms: workload.and_then(|workload| workload.next_start_ms),
                 ports: inside.get(&name).map(|inside| inside.ports.clone()).unwrap_or_default(),
                 reason,

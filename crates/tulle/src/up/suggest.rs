@@ -104,6 +104,8 @@ mod tests {
             environment: Default::default(),
             directory: None,
             probe: None,
+            liveness: None,
+            init: Vec::new(),
             depends_on: Vec::new(),
             service_account: name.to_owned(),
             labels: Default::default(),

@@ -278,7 +278,8 @@ impl<'a, 'd> Walk<'a, 'd> {
 
     fn service(&mut self, service: &mut Value, path: &FieldPath, part: &FilePart, names: &HashSet<String>) {
         let Some(fields) = service.as_object_mut() else { return };
-        let is_filled = |name: &str| matches!(name, "command" | "environment" | "probe");
+        let is_filled =
+            |name: &str| matches!(name, "command" | "environment" | "probe" | "liveness" | "init");
         for (name, value) in fields.iter_mut().filter(|(name, _)| !is_filled(name) && !name.starts_with("x-"))
         {
             self.value(value, &path.field(name.clone()), &Purpose::Final);
@@ -304,12 +305,18 @@ impl<'a, 'd> Walk<'a, 'd> {
             }
         }
         own.add_environment(fields);
-        let Some(probe) = fields.get_mut("probe").and_then(Value::as_object_mut) else { return };
-        let path = path.field("probe");
-        for (name, value) in probe {
-            match name.as_str() {
-                "exec" => self.line(value, &path.field("exec"), &Purpose::Filled(&own)),
-                _ => self.value(value, &path.field(name.clone()), &Purpose::Final),
+        if let Some(commands) = fields.get_mut("init").and_then(Value::as_array_mut) {
+            for (index, command) in commands.iter_mut().enumerate() {
+                self.line(command, &path.field("init").index(index), &Purpose::Filled(&own));
+            }
+        }
+        for probe in ["probe", "liveness"] {
+            let path = path.field(probe);
+            for (name, value) in fields.get_mut(probe).and_then(Value::as_object_mut).into_iter().flatten() {
+                match name.as_str() {
+                    "exec" => self.line(value, &path.field("exec"), &Purpose::Filled(&own)),
+                    _ => self.value(value, &path.field(name.clone()), &Purpose::Final),
+                }
             }
         }
     }
