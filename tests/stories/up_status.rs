@@ -140,9 +140,20 @@ fn suggested_commands_work() {
         }
         let outcome = run(&mut shell);
         assert!(outcome.status.success(), "{command}: {outcome:#?}");
-        assert!(command.contains("-n shop"), "{command}");
         assert!(outcome.stdout.contains("web") || command.contains("edges"), "{command}: {outcome:#?}");
     }
+    // The namespace of the file is that of commands which name none, and others can be named.
+    assert!(home.tulle(&["get", "services", "-o", "name"]).ok().contains("web"));
+    assert_eq!(home.tulle(&["get", "service", "web", "-n", "default"]).code(), 4);
+    home.write("c.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: c}\nspec: {ports: [{port: 80}]}\n");
+    home.tulle(&["apply", "-f", "c.yaml"]).ok();
+    home.tulle(&["get", "service", "c", "-n", "shop"]).ok();
+    home.tulle(&["explain", "--from", "web", "http://c/"]).ok();
+    home.tulle(&["delete", "service", "c"]).ok();
+    let mark = ["--", "sh", "-c", "echo $TULLE_WORKLOAD"];
+    assert!(home.tulle(&[&["run", "me"][..], &mark].concat()).ok().trim().ends_with("/shop/me"));
+    let named = [&["run", "me", "-n", "default"][..], &mark].concat();
+    assert!(home.tulle(&named).ok().trim().ends_with("/default/me"));
     assert!(up.interrupt().success());
 }
 

@@ -69,6 +69,8 @@ pub struct ServerConfig {
     /// Names and addresses by which clients reach the API, beside `localhost` and the loopback
     /// addresses.
     pub api_names: Vec<String>,
+    /// Where the administrator works who says no namespace, as his kubeconfig has it.
+    pub namespace: Option<String>,
     /// An authority of the user's own instead of one that the server makes.
     pub authority: Option<AuthorityFiles>,
     /// How long a node may be silent, and with what consequence.
@@ -86,6 +88,7 @@ impl ServerConfig {
             node_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             trust_domain: "mesh.local".to_owned(),
             api_names: Vec::new(),
+            namespace: None,
             authority: None,
             leases: Leases::default(),
             run_bounds: RunBounds::default(),
@@ -279,7 +282,8 @@ impl Server {
         tasks.spawn(api.serve(api_listener, Arc::new(api_tls), stop.clone()));
 
         let kubeconfig = config.home.join("kubeconfig");
-        let written = api_authority.write_kubeconfig(&kubeconfig, api_address, CLUSTER);
+        let written =
+            api_authority.write_kubeconfig(&kubeconfig, api_address, CLUSTER, config.namespace.as_deref());
         if let Err(error) = &written {
             // With the disk full, nodes need the server all the same, and it is tried again.
             tracing::error!(%error, "the kubeconfig is not the server's present one");
@@ -296,6 +300,7 @@ impl Server {
             api_authority,
             api_address,
             kubeconfig: kubeconfig.clone(),
+            namespace: config.namespace,
             kubeconfig_due: written.is_err(),
         };
         tasks.spawn(upkeep.run(stop.clone()));
@@ -455,6 +460,7 @@ struct Upkeep {
     api_authority: Arc<ApiAuthority>,
     api_address: SocketAddr,
     kubeconfig: PathBuf,
+    namespace: Option<String>,
     /// Writing the kubeconfig has failed.
     kubeconfig_due: bool,
 }
@@ -510,7 +516,8 @@ impl Upkeep {
         self.certificate.renew_if_due(&self.authority, now)?;
         self.kubeconfig_due |= self.api_authority.renew_if_due(now)?;
         if self.kubeconfig_due {
-            self.api_authority.write_kubeconfig(&self.kubeconfig, self.api_address, CLUSTER)?;
+            let namespace = self.namespace.as_deref();
+            self.api_authority.write_kubeconfig(&self.kubeconfig, self.api_address, CLUSTER, namespace)?;
             self.kubeconfig_due = false;
             tracing::info!(kubeconfig = %self.kubeconfig.display(), "wrote the administrator's kubeconfig");
         }

@@ -158,13 +158,21 @@ impl ApiAuthority {
         Ok((certificate, key.serialize_pem().into()))
     }
 
-    /// Writes the administrator's kubeconfig, readable by its owner only.
-    pub fn write_kubeconfig(&self, path: &Path, server: SocketAddr, cluster: &str) -> Result<(), CaError> {
+    /// Writes the administrator's kubeconfig, readable by its owner only. Its namespace is the one where who uses it
+    /// says none; `None` leaves that to him.
+    pub fn write_kubeconfig(
+        &self,
+        path: &Path,
+        server: SocketAddr,
+        cluster: &str,
+        namespace: Option<&str>,
+    ) -> Result<(), CaError> {
         let server = match server.ip() {
             ip if ip.is_unspecified() && ip.is_ipv4() => format!("127.0.0.1:{}", server.port()),
             ip if ip.is_unspecified() => format!("[::1]:{}", server.port()),
             _ => server.to_string(),
         };
+        let namespace = namespace.map(|name| format!("    namespace: \"{name}\"\n")).unwrap_or_default();
         let (root, admin) = (self.root.lock(), self.admin.lock());
         let text = format!(
             "apiVersion: v1\n\
@@ -179,6 +187,7 @@ impl ApiAuthority {
              \x20 context:\n\
              \x20   cluster: \"{cluster}\"\n\
              \x20   user: admin\n\
+             {namespace}\
              current-context: \"{cluster}\"\n\
              users:\n\
              - name: admin\n\
@@ -375,14 +384,18 @@ mod tests {
             ("[::]:15014", "https://[::1]:15014\n"),
             ("10.0.0.1:15014", "https://10.0.0.1:15014\n"),
         ] {
-            authority.write_kubeconfig(&path, listen.parse().unwrap(), "tulle").unwrap();
+            authority.write_kubeconfig(&path, listen.parse().unwrap(), "tulle", None).unwrap();
             let text = fs::read_to_string(&path).unwrap();
-            assert!(text.contains(expected), "{text}");
+            assert!(text.contains(expected) && !text.contains("namespace"), "{text}");
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
+        let write =
+            |listen: &str| authority.write_kubeconfig(&path, listen.parse().unwrap(), "tulle", Some("shop"));
+        write("10.0.0.1:15014").unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains("    user: admin\n    namespace: \"shop\"\ncurrent-context: "), "{text}");
         // One that is as it should be needs no disk that can be written.
         fs::create_dir(home.path().join("kubeconfig.new")).unwrap();
-        let write = |listen: &str| authority.write_kubeconfig(&path, listen.parse().unwrap(), "tulle");
         write("10.0.0.1:15014").unwrap();
         assert!(write("10.0.0.2:15014").is_err());
     }

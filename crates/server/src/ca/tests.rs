@@ -57,7 +57,7 @@ fn certificates_live_as_long_as_they_should_and_have_begun_a_while_ago() {
     let (server, expires) = mesh.server_certificate(now).unwrap();
     let read = |name: &str| from_pem(&home.path().join(name));
     let kubeconfig = home.path().join("kubeconfig");
-    api.write_kubeconfig(&kubeconfig, SocketAddr::from(([127, 0, 0, 1], 1)), "tulle").unwrap();
+    api.write_kubeconfig(&kubeconfig, SocketAddr::from(([127, 0, 0, 1], 1)), "tulle", None).unwrap();
     for (name, certificate, before, after) in [
         ("a workload", &workload.chain[0], minutes, 3600),
         ("a node", &issued(SpiffeId::node(&domain, "n1").unwrap()).chain[0], minutes, day),
@@ -221,7 +221,9 @@ fn the_api_takes_who_it_has_certified_and_those_who_show_nothing() {
     let (api, mesh) = (api(home.path(), now), mesh(home.path(), now));
     let kubeconfig = home.path().join("kubeconfig");
     let admin = |authority: &ApiAuthority| {
-        authority.write_kubeconfig(&kubeconfig, SocketAddr::from(([127, 0, 0, 1], 1)), "tulle").unwrap();
+        authority
+            .write_kubeconfig(&kubeconfig, SocketAddr::from(([127, 0, 0, 1], 1)), "tulle", None)
+            .unwrap();
         let text = std::fs::read_to_string(&kubeconfig).unwrap();
         let data = |field: &str| {
             let (_, rest) = text.split_once(field).unwrap();

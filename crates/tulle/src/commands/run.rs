@@ -22,6 +22,7 @@ use crate::exit::{Exit, Failure, Result};
 use crate::home::HomeArgs;
 use crate::printer::{LAST_WORDS, Printer};
 use crate::signals::Stop;
+use crate::up::UpClient;
 
 /// How long a workload may take to leave the node, once its processes are gone.
 const LEAVING: Duration = Duration::from_secs(5);
@@ -47,9 +48,9 @@ pub struct RunArgs {
     /// The command and its arguments; none for what runs already, with namespace capture
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
-    /// The namespace
-    #[arg(short, long, value_name = "NAME", default_value = "default")]
-    namespace: String,
+    /// The namespace [default: that of the `tulle up` that runs here, or `default`]
+    #[arg(short, long, value_name = "NAME")]
+    namespace: Option<String>,
     /// The service account of its identity
     #[arg(long, value_name = "NAME")]
     service_account: Option<String>,
@@ -98,12 +99,12 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-fn spec(args: &RunArgs) -> Result<WorkloadSpec> {
+fn spec(args: &RunArgs, namespace: &str) -> Result<WorkloadSpec> {
     let mut labels: BTreeMap<_, _> = args.label.iter().cloned().collect();
     let app = labels.entry("app".to_owned()).or_insert_with(|| args.name.clone());
     let service = if app.is_empty() { args.name.clone() } else { app.clone() };
     let spec = WorkloadSpec {
-        namespace: args.namespace.clone(),
+        namespace: namespace.to_owned(),
         name: args.name.clone(),
         service,
         labels,
@@ -111,7 +112,7 @@ fn spec(args: &RunArgs) -> Result<WorkloadSpec> {
         ports: args.port.clone(),
         app_address: args.address,
         probe: args.probe.as_deref().map(|text| probe(text, args)).transpose()?,
-        upstreams: args.upstream.iter().map(|text| upstream(text, &args.namespace)).collect::<Result<_>>()?,
+        upstreams: args.upstream.iter().map(|text| upstream(text, namespace)).collect::<Result<_>>()?,
         user: args.user.clone(),
         group: args.group.clone(),
         attached: args.command.is_empty(),
@@ -119,6 +120,10 @@ fn spec(args: &RunArgs) -> Result<WorkloadSpec> {
     };
     spec.check().map_err(|e| Failure::input(e.to_string()))?;
     Ok(spec)
+}
+
+fn default_namespace() -> String {
+    "default".to_owned()
 }
 
 fn probe(text: &str, args: &RunArgs) -> Result<Probe> {
@@ -159,10 +164,15 @@ fn upstream(text: &str, namespace: &str) -> Result<UpstreamService> {
 }
 
 pub async fn run(args: RunArgs) -> Result<ExitCode> {
-    let spec = spec(&args)?;
+    let home = args.home.path()?;
+    let namespace = match &args.namespace {
+        Some(namespace) => namespace.clone(),
+        // It is the node of that `up` that is spoken to.
+        None => UpClient::new(&home).status_aside().await.map_or_else(default_namespace, |up| up.namespace),
+    };
+    let spec = spec(&args, &namespace)?;
     let run_as = spec.run_as().map_err(|e| Failure::input(e.to_string()))?;
     let mut stop = Stop::new()?;
-    let home = args.home.path()?;
     let client = NodeClient::new(&home);
     let held = tokio::select! {
         held = add(&client, &spec, args.stop_timeout) => held,

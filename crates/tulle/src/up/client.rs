@@ -20,6 +20,8 @@ use crate::exit::{Exit, Failure, Result};
 
 /// How long it may take to answer: what is asked of a service is waited for, two minutes at most.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(150);
+/// The same of what a command asks by the way.
+const ASIDE_DEADLINE: Duration = Duration::from_secs(2);
 /// How large an answer may be.
 const MOST_ANSWER: usize = 16 << 20;
 
@@ -34,6 +36,11 @@ impl UpClient {
 
     pub async fn status(&self) -> Result<UpStatus> {
         self.call(Method::GET, "/v1/mesh", &()).await
+    }
+
+    /// What runs, for who does without where it does not answer at once.
+    pub async fn status_aside(&self) -> Option<UpStatus> {
+        timeout(ASIDE_DEADLINE, self.status()).await.ok()?.ok()
     }
 
     /// Has something done with a service; `false`: it is not done yet, and goes on.

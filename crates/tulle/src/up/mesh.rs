@@ -72,6 +72,7 @@ impl Mesh {
         let server_config = ServerConfig {
             api_listen: choose("the API", API_PORT),
             node_listen: choose("nodes", NODES_PORT),
+            namespace: Some(config.namespace.clone()),
             ..ServerConfig::local(home)
         };
         let (links, admin) = (choose("links", LINKS_PORT), choose("metrics", ADMIN_PORT));

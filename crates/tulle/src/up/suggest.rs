@@ -25,18 +25,15 @@ impl<'a> Suggestions<'a> {
             true => String::new(),
             false => format!(" --home {}", quote(&self.home.display().to_string())),
         };
-        let namespace = match self.config.namespace.as_str() {
-            "default" => String::new(),
-            other => format!(" -n {other}"),
-        };
-        let tulle = |rest: &str| format!("{} {rest}{namespace}{home}", self.program);
+        // The namespace is that of the file, where nothing is said.
+        let tulle = |rest: &str| format!("{} {rest}{home}", self.program);
         let mut all = vec![
             ("look:", tulle("status")),
             ("", tulle("edges")),
             (
                 "",
                 format!(
-                    "{}kubectl --kubeconfig {}{namespace} get services,workloads",
+                    "{}kubectl --kubeconfig {} get services,workloads",
                     sudo(),
                     quote(&self.kubeconfig.display().to_string())
                 ),
@@ -80,7 +77,7 @@ mod tests {
     use crate::up::config::{Port, STOP_TIMEOUT, Service, Sources};
 
     #[test]
-    fn commands_name_the_mesh_and_the_namespace() {
+    fn commands_name_the_mesh() {
         let port = |port, app_protocol: Option<&str>| Port {
             name: None,
             port,
@@ -134,12 +131,9 @@ mod tests {
             kubeconfig: Path::new("/my mesh/kubeconfig"),
         };
         let commands: Vec<_> = suggestions.all().into_iter().map(|(_, command)| command).collect();
-        assert_eq!(commands[0], "tulle status -n shop --home '/my mesh'");
-        assert_eq!(commands[1], "tulle edges -n shop --home '/my mesh'");
-        assert!(
-            commands[2]
-                .ends_with("kubectl --kubeconfig '/my mesh/kubeconfig' -n shop get services,workloads")
-        );
-        assert_eq!(commands[3], "tulle run me -n shop --home '/my mesh' -- curl http://api:9000/");
+        assert_eq!(commands[0], "tulle status --home '/my mesh'");
+        assert_eq!(commands[1], "tulle edges --home '/my mesh'");
+        assert!(commands[2].ends_with("kubectl --kubeconfig '/my mesh/kubeconfig' get services,workloads"));
+        assert_eq!(commands[3], "tulle run me --home '/my mesh' -- curl http://api:9000/");
     }
 }
