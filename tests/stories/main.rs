@@ -24,6 +24,7 @@ mod real_clients;
 mod replicas;
 mod revoked;
 mod rules;
+mod run;
 mod run_as;
 mod server_crash;
 mod split;

@@ -14,11 +14,12 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::ServicesOfNamespace;
 use crate::arrival::Arrivals;
 use crate::socket::{Action, Again};
 use crate::socket_file;
 use crate::status::NodeStatus;
-use crate::workloads::{Before, Running, WorkloadSpec};
+use crate::workloads::{Before, Running, WorkloadSpec, WorkloadStatus};
 
 /// How long the node may take to answer; draining takes 30 s at most.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(40);
@@ -60,6 +61,16 @@ impl NodeClient {
     /// The node's state.
     pub async fn status(&self) -> anyhow::Result<NodeStatus> {
         self.call(Method::GET, "/v1/status", &()).await
+    }
+
+    /// What is known of one of its workloads.
+    pub async fn workload(&self, namespace: &str, name: &str) -> anyhow::Result<WorkloadStatus> {
+        self.call(Method::GET, &format!("/v1/workloads/{namespace}/{name}"), &()).await
+    }
+
+    /// What there is to call in a namespace.
+    pub async fn services_of(&self, namespace: &str) -> anyhow::Result<ServicesOfNamespace> {
+        self.call(Method::GET, &format!("/v1/services/{namespace}"), &()).await
     }
 
     /// Adds a workload.

@@ -40,6 +40,7 @@ mod workload_api;
 pub mod workloads;
 
 pub use control::join::MalformedToken;
+pub use control::services::ServicesOfNamespace;
 pub use lock::InUse;
 pub use node::{Node, NodeConfig};
 pub use tulle_proxy::Bounds;

@@ -7,6 +7,8 @@
 //! | `PUT /v1/workloads/{namespace}/{name}/running` | `true` or `false`: whether its process runs |
 //! | `POST /v1/workloads/{namespace}/{name}/drain` | has it take no new requests, and returns when none is in flight: `true`, or `false` at the deadline |
 //! | `POST /v1/drain` | the same for all workloads (`"drain"`); takes it back (`"undo"`); has who has started processes end them (`"stop"`), and returns how long they may take, in milliseconds |
+//! | `GET /v1/workloads/{namespace}/{name}` | a [`WorkloadStatus`](crate::workloads::WorkloadStatus) |
+//! | `GET /v1/services/{namespace}` | [`ServicesOfNamespace`](crate::ServicesOfNamespace), as the server says |
 //! | `GET /v1/status` | a [`NodeStatus`](crate::status::NodeStatus) |
 
 use std::convert::Infallible;
@@ -31,6 +33,7 @@ use tulle_model::name::WorkloadName;
 use tulle_proxy::descriptors::Spare;
 use tulle_sys::family::Member;
 
+use crate::control::services::services_of;
 use crate::status::StatusSource;
 use crate::workloads::{Before, Running, WorkloadSpec};
 
@@ -140,6 +143,14 @@ async fn answer(
         (Method::POST, ["v1", "workloads", "again"]) => match body::<Again>(request).await {
             Ok(Again { spec, before }) => add(Wanted { spec, owner, again: Some(before) }, source).await,
             Err(answer) => answer,
+        },
+        (Method::GET, ["v1", "workloads", namespace, name]) => {
+            let name = WorkloadName::new(*namespace, *name);
+            source.workloads.status(&name).map_or_else(|| unknown(&name), |status| value(&status))
+        }
+        (Method::GET, ["v1", "services", namespace]) => match services_of(&source.server, namespace).await {
+            Ok(services) => value(&services),
+            Err(why) => error(StatusCode::BAD_GATEWAY, &format!("{why:#}")),
         },
         (Method::PUT, ["v1", "workloads", namespace, name, "running"]) => {
             let name = WorkloadName::new(*namespace, *name);

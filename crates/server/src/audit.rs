@@ -44,7 +44,7 @@ pub struct AuditEntry {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub impersonated_by: Option<String>,
     /// `create`, `update`, `patch`, `delete`, …; of paths the method in lower case; of a node `join`, `subscribe`, `discover`,
-    /// `sign`, `report` and `readkeys`.
+    /// `sign`, `report`, `readkeys` and `list`.
     pub verb: String,
     /// What was asked for: `services/shop/cart`, `httproutes.gateway.networking.k8s.io/shop/cart`, `/metrics`.
     pub object: String,

@@ -12,10 +12,11 @@
 
 mod forms;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -360,6 +361,17 @@ impl Publication {
             stream.wake.notify_one();
         }
         self.note_progress(names.into_iter().map(|(_, key)| key));
+    }
+
+    /// The Services of a namespace, by their names, each with the message that nodes get.
+    pub fn services_of(&self, namespace: &str) -> BTreeMap<String, Bytes> {
+        let state = self.state.lock();
+        let of_namespace = state.resources.iter().filter(|(key, _)| key.kind == ResourceType::Service);
+        let named = of_namespace.filter_map(|(key, published)| match key.name.split_once('/')? {
+            (of, name) if of == namespace => Some((name.to_owned(), published.whole.body.clone())),
+            _ => None,
+        });
+        named.collect()
     }
 
     /// Whether policies of a node's workloads have keys from there.

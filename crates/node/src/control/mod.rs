@@ -13,6 +13,7 @@ pub mod jwt;
 pub mod keys;
 pub mod report;
 pub mod seen;
+pub mod services;
 mod tls;
 
 use std::sync::Arc;

@@ -16,7 +16,7 @@ use tulle_proxy::state::{LocalWorkload, StateCell};
 use tulle_sys::family::Family;
 use tulle_wire::node as wire;
 
-use super::{Owner, WorkloadSpec};
+use super::{Owner, SelectingService, WorkloadSpec};
 use crate::control::identities::Identity;
 use crate::dns::DnsListener;
 use crate::probes::{Health, Why};
@@ -83,6 +83,17 @@ impl Entry {
     /// Why it is not known who may enter it, if it is not.
     pub fn closed_because(&self) -> Option<String> {
         self.state.load().snapshot.closed_because(&self.name)
+    }
+
+    /// The Services that select it, where the server has said.
+    pub fn selecting(&self) -> Option<Vec<SelectingService>> {
+        let state = self.state.load();
+        let services = &state.snapshot.workloads.get(&self.name)?.services;
+        let selecting = services.iter().map(|selected| SelectingService {
+            service: selected.by.name.to_string(),
+            ports: selected.ports.iter().map(|port| port.service_port).collect(),
+        });
+        Some(selecting.collect())
     }
 
     pub fn stop_timeout(&self) -> Duration {

@@ -39,7 +39,9 @@ use self::orphans::Orphan;
 pub use self::process::WorkloadProcess;
 use self::record::{Record, Records};
 use self::spec::loopback;
-pub use self::spec::{Before, Port, Running, UpstreamService, WorkloadSpec, WorkloadStatus};
+pub use self::spec::{
+    Before, Port, Running, SelectingService, UpstreamService, WorkloadSpec, WorkloadStatus,
+};
 pub use self::stop::Left;
 use crate::capture::{Capture, CaptureMode, Slot};
 use crate::control::discovery::{Directory, Found};
@@ -263,6 +265,16 @@ impl Workloads {
     /// All workloads, in the order of their names.
     pub fn list(&self) -> Vec<WorkloadStatus> {
         let entries: Vec<_> = self.entries.lock().values().cloned().collect();
+        self.statuses(&entries)
+    }
+
+    /// One of them.
+    pub fn status(&self, name: &WorkloadName) -> Option<WorkloadStatus> {
+        let entry = self.entries.lock().get(name).cloned()?;
+        self.statuses(&[entry]).pop()
+    }
+
+    fn statuses(&self, entries: &[Arc<Entry>]) -> Vec<WorkloadStatus> {
         let verdict = self.verdicts.borrow().clone();
         let capture = self.capture.lock().clone();
         let status = |entry: &Arc<Entry>| {
@@ -287,6 +299,7 @@ impl Workloads {
                 last_exit: process.last_exit,
                 next_start_ms: process.next_start,
                 in_flight: self.proxy.in_flight(&entry.name),
+                services: entry.selecting(),
                 owned: entry.is_owned(),
                 certificate_not_after: (report.certificate_not_after != 0)
                     .then_some(report.certificate_not_after),

@@ -159,10 +159,22 @@ pub struct WorkloadStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_start_ms: Option<u64>,
     pub in_flight: u64,
+    /// The Services that select it; `None` where the server has not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub services: Option<Vec<SelectingService>>,
     /// Whether `tulle run` has started it, and not the node's own process.
     #[serde(default)]
     pub owned: bool,
     pub certificate_not_after: Option<i64>,
+}
+
+/// A Service, of a workload's own namespace, that selects it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SelectingService {
+    pub service: String,
+    /// The Service's ports that lead to it.
+    pub ports: Vec<u16>,
 }
 
 impl WorkloadSpec {

@@ -1,11 +1,13 @@
 //! Joining, certificates, reports. Every call but `Join` needs a node's certificate; what a node may
 //! ask for is read from its grant at each call.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use prost::Message;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -14,10 +16,12 @@ use tonic::{Request, Response, Status, Streaming};
 use tulle_model::identity::{SpiffeId, Subject};
 use tulle_model::legible::legible_start;
 use tulle_model::stamp::Stamp;
+use tulle_wire::discovery;
 use tulle_wire::node::node_service_server::NodeService;
 use tulle_wire::node::{
-    Certificate, JoinRequest, JoinResponse, NodeInfo, NodeReport, ReadKeysRequest, ReadKeysResponse,
-    ReportReply, SignJwtRequest, SignJwtResponse, SignRequest, SignResponse,
+    Certificate, JoinRequest, JoinResponse, ListServicesRequest, ListServicesResponse, ListedService,
+    NodeInfo, NodeReport, ReadKeysRequest, ReadKeysResponse, ReportReply, SignJwtRequest, SignJwtResponse,
+    SignRequest, SignResponse,
 };
 
 use super::listener::Peer;
@@ -35,6 +39,8 @@ use crate::publication::Publication;
 
 /// How many signatures are made at once; more wait.
 const SIGNATURES: usize = 4;
+/// How many ports the Services of a list have at most, whatever is asked for.
+const MOST_LISTED_PORTS: usize = 1000;
 /// How long the first report of a stream may take.
 const FIRST_REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -255,6 +261,28 @@ impl NodeService for NodeApi {
         Ok(Response::new(ReadKeysResponse {}))
     }
 
+    async fn list_services(
+        &self,
+        request: Request<ListServicesRequest>,
+    ) -> Result<Response<ListServicesResponse>, Status> {
+        let CallingNode { name: node, stamp, .. } = caller(&request, "list", &self.audit)?;
+        let ListServicesRequest { namespace, most_ports } = request.into_inner();
+        let permitted = match self.enrolment.require_grant(&node, stamp).await {
+            Ok(grant) if grant.permits_some_of(&namespace) => Ok(()),
+            Ok(_) => Err(Status::permission_denied(format!(
+                "the node may have no identity of the namespace {}",
+                legible_start(&namespace, 253)
+            ))),
+            Err(error) => Err(error.into()),
+        };
+        permitted.inspect_err(|status| {
+            let object = format!("services/{}", legible_start(&namespace, 253));
+            note_refusal(&self.audit, &node, "list", &object, status);
+        })?;
+        let most = MOST_LISTED_PORTS.min(usize::try_from(most_ports).unwrap_or(usize::MAX));
+        Ok(Response::new(listed(self.publication.services_of(&namespace), most)))
+    }
+
     async fn report(
         &self,
         request: Request<Streaming<NodeReport>>,
@@ -369,6 +397,26 @@ struct Asked {
 enum What {
     Certificate,
     Token,
+}
+
+/// The Services that have ports, as many as have no more of them than that.
+fn listed(services: BTreeMap<String, Bytes>, most_ports: usize) -> ListServicesResponse {
+    let mut list = ListServicesResponse::default();
+    let mut sum = 0;
+    for (name, body) in services {
+        let ports = discovery::Service::decode(body).map(|service| service.ports).unwrap_or_default();
+        if ports.is_empty() {
+            continue;
+        }
+        sum += ports.len();
+        if sum > most_ports {
+            list.left_out += 1;
+            continue;
+        }
+        let ports = ports.iter().map(|port| port.number).collect();
+        list.services.push(ListedService { name, ports });
+    }
+    list
 }
 
 #[cfg(test)]

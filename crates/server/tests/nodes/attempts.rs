@@ -269,6 +269,30 @@ async fn a_node_sees_only_what_its_workloads_use() {
         }
     }
 
+    // What there is to call in a namespace is told to nodes that may have workloads there.
+    for (who, namespace, names) in [
+        (Shop, "shop", Some(vec!["cart"])),
+        (Shop, "bank", None),
+        (Bank, "bank", Some(vec!["till"])),
+        (Bank, "shop", None),
+        (Bank, "*", None),
+    ] {
+        attempts += 1;
+        match (nodes[&who].list_services(namespace, 10).await, names) {
+            (Ok(list), Some(names)) => {
+                let got: Vec<_> = list.services.iter().map(|s| (s.name.as_str(), s.ports.clone())).collect();
+                let expected: Vec<_> = names.into_iter().map(|name| (name, vec![80])).collect();
+                assert_eq!((got, list.left_out), (expected, 0), "{who:?} {namespace}");
+            }
+            (Err(status), None) => {
+                assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+                logged(&server, &user(who), "list", &format!("services/{namespace}")).await;
+            }
+            (got, _) => panic!("{who:?} {namespace}: {got:?}"),
+        }
+    }
+    assert_eq!(nodes[&Bank].list_services("bank", 0).await.unwrap().left_out, 1);
+
     // What it says of workloads that it may not run, or that another node runs.
     for (who, of, namespace, app) in [
         (Bank, "cart-9", "shop", "cart"),

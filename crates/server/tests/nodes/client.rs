@@ -15,15 +15,15 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Status, Streaming};
+use tonic::{Response, Status, Streaming};
 use tulle_identity::{Expected, Peers, Svid, tls};
 use tulle_model::registry::KindId;
 use tulle_server::objects::WriteOptions;
 use tulle_server::{Server, ServerConfig};
 use tulle_wire::node::node_service_client::NodeServiceClient;
 use tulle_wire::node::{
-    Certificate, JoinRequest, NodeInfo, NodeReport, ReadKeysRequest, ReportReply, SignJwtRequest,
-    SignRequest, Workload, WorkloadPort, Workloads,
+    Certificate, JoinRequest, ListServicesRequest, ListServicesResponse, NodeInfo, NodeReport,
+    ReadKeysRequest, ReportReply, SignJwtRequest, SignRequest, Workload, WorkloadPort, Workloads,
 };
 use tulle_wire::type_url::WORKLOAD;
 use tulle_wire::xds::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
@@ -208,6 +208,16 @@ impl TestNode {
     pub async fn read_keys(&self, source: &str) -> Result<(), Status> {
         let request = ReadKeysRequest { source: source.to_owned() };
         NodeServiceClient::new(self.channel().await).read_keys(request).await.map(drop)
+    }
+
+    pub async fn list_services(
+        &self,
+        namespace: &str,
+        most_ports: u32,
+    ) -> Result<ListServicesResponse, Status> {
+        let request = ListServicesRequest { namespace: namespace.to_owned(), most_ports };
+        let answer = NodeServiceClient::new(self.channel().await).list_services(request).await;
+        answer.map(Response::into_inner)
     }
 
     /// Waits until the server tells it of a workload that it runs.

@@ -1,5 +1,7 @@
 //! `tulle run`: one process as a workload of this host's node, in the foreground.
 
+mod told;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::ExitStatusExt;
@@ -64,7 +66,8 @@ pub struct RunArgs {
     /// Whether it can take traffic: http:/PATH or tcp, at its first port, or exec:COMMAND [default: tcp]
     #[arg(long, value_name = "PROBE")]
     probe: Option<String>,
-    /// A Service that it is going to call: its place is in <NAME>_SERVICE_HOST and <NAME>_SERVICE_PORT (repeatable)
+    /// A Service of another namespace that it is going to call: its place is in <NAME>_<NAMESPACE>_SERVICE_HOST and …_PORT
+    /// (repeatable); those of its own are in <NAME>_SERVICE_HOST and …_PORT anyway
     #[arg(long, value_name = "[NAMESPACE/]NAME[:PORT]")]
     upstream: Vec<String>,
     /// The address at which it listens
@@ -79,6 +82,9 @@ pub struct RunArgs {
     /// How long the process, and what it has started, may take to end after SIGTERM; then SIGKILL
     #[arg(long, value_name = "TIME", value_parser = crate::units::parse_duration, default_value = "30s")]
     stop_timeout: Duration,
+    /// Do not say who it is, when it is ready and which Services select it
+    #[arg(short, long)]
+    quiet: bool,
     #[command(flatten)]
     home: HomeArgs,
 }
@@ -174,8 +180,12 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     let run_as = spec.run_as().map_err(|e| Failure::input(e.to_string()))?;
     let mut stop = Stop::new()?;
     let client = NodeClient::new(&home);
-    let held = tokio::select! {
-        held = add(&client, &spec, args.stop_timeout) => held,
+    let adding = async {
+        let spec = WorkloadSpec { upstreams: told::upstreams(&client, &spec).await, ..spec };
+        (add(&client, &spec, args.stop_timeout).await, spec)
+    };
+    let (held, spec) = tokio::select! {
+        added = adding => added,
         signal = stop.next() => return Ok(ExitCode::from(128 + signal as u8)),
     };
     let mut held = held.map_err(|error| {
@@ -185,6 +195,9 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         let failure = no_node(&home, error);
         if taken { failure.exit(Exit::Conflict) } else { failure }
     })?;
+    if !args.quiet {
+        told::say_who(&client, &spec).await;
+    }
     let own_group = !args.port.is_empty();
     let mut command = match args.command.is_empty() {
         true => {
@@ -199,7 +212,16 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         tracing::warn!("the node does not know that the process runs: {error:#}");
     }
     let owner = Owner { client: &client, spec: &spec, args: &args, family, own_group };
-    let status = owner.supervise(&mut held, &mut command, &mut stop).await?;
+    let telling = async {
+        if !args.quiet {
+            told::say_ready(&client, &spec).await;
+        }
+        std::future::pending().await
+    };
+    let status = tokio::select! {
+        status = owner.supervise(&mut held, &mut command, &mut stop) => status?,
+        never = telling => never,
+    };
     drop(held);
     tokio::select! {
         () = wait_until_gone(&client, &spec) => {}
