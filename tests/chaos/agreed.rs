@@ -99,7 +99,7 @@ type Asked = (&'static str, &'static str, &'static str);
 fn nodes_do_what_auth_check_says() {
     let _alone = alone();
     let home = Home::new();
-    let server = home.start(&["server", "--api-listen", SERVER[0], "--node-listen", SERVER[1]]);
+    let server = home.start(&["server", "--listen-api", SERVER[0], "--listen-nodes", SERVER[1]]);
     server.wait_for_line("server", PATIENCE, |line| line.contains("the server runs"));
     home.tulle(&["apply", "-f", &home.write("service.yaml", SERVICE).display().to_string()]).ok();
     let binary = tulle().display().to_string();

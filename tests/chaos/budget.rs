@@ -151,7 +151,7 @@ fn one_that_wants_all_connections_of_another_node_leaves_some() {
     let [one, two, admin] = [Home::new(), Home::new(), Home::new()];
     let at = |port: &str| format!("127.0.0.1:{port}");
     let server = at(&nodes);
-    let _server = admin.start(&["server", "--node-listen", &server, "--api-listen", &at(&api)]);
+    let _server = admin.start(&["server", "--listen-nodes", &server, "--listen-api", &at(&api)]);
     eventually("an answer of the API", PATIENCE, || {
         admin.tulle(&["get", "namespaces"]).status.success().then_some(())
     });

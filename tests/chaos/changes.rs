@@ -32,7 +32,7 @@ impl Mesh {
     #[track_caller]
     fn start(backends: &Backends) -> Self {
         let home = Home::new();
-        let server = home.start(&["server", "--api-listen", SERVER[0], "--node-listen", SERVER[1]]);
+        let server = home.start(&["server", "--listen-api", SERVER[0], "--listen-nodes", SERVER[1]]);
         server.wait_for_line("server", PATIENCE, |line| line.contains("the server runs"));
         let services = home.write("services.yaml", &backends.services()).display().to_string();
         home.tulle(&["apply", "-f", &services]).ok();

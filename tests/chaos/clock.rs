@@ -30,7 +30,7 @@ impl Mesh {
     fn start([server, one, two]: [&str; 3]) -> Self {
         let [nodes, api] = [free_address(), free_address()];
         let server =
-            Faked::start(Home::new(), server, &["server", "--node-listen", &nodes, "--api-listen", &api]);
+            Faked::start(Home::new(), server, &["server", "--listen-nodes", &nodes, "--listen-api", &api]);
         eventually("an answer of the API", PATIENCE, || {
             server.home.tulle(&["get", "namespaces"]).status.success().then_some(())
         });

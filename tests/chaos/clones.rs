@@ -22,7 +22,7 @@ fn node(home: &Home, server: &str, more: &[&str]) -> Process {
 #[test]
 fn a_clone_is_kept_out_and_both_sides_say_so() {
     let home = Home::new();
-    let server = home.start(&["server", "--api-listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0"]);
+    let server = home.start(&["server", "--listen-api", "127.0.0.1:0", "--listen-nodes", "127.0.0.1:0"]);
     let line = server.wait_for_line("the server", PATIENCE, |line| line.contains("nodes at"));
     let address = line.split("nodes at ").nth(1).unwrap().split(',').next().unwrap().to_owned();
     let token = home.tulle(&["token", "create"]).ok().trim().to_owned();
@@ -67,7 +67,7 @@ fn a_clone_is_kept_out_and_both_sides_say_so() {
 #[test]
 fn a_node_that_was_revoked_takes_no_workload_and_says_so() {
     let home = Home::new();
-    let server = home.start(&["server", "--api-listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0"]);
+    let server = home.start(&["server", "--listen-api", "127.0.0.1:0", "--listen-nodes", "127.0.0.1:0"]);
     let line = server.wait_for_line("the server", PATIENCE, |line| line.contains("nodes at"));
     let address = line.split("nodes at ").nth(1).unwrap().split(',').next().unwrap().to_owned();
     let token = home.tulle(&["token", "create"]).ok().trim().to_owned();
@@ -104,7 +104,8 @@ fn an_address_that_changes_is_advertised_anew() {
     let [first, second] = hosts.addresses;
     let (one, two) = (Home::in_netns(&hosts.names[0]), Home::in_netns(&hosts.names[1]));
     let address = format!("{first}:15010");
-    let server = one.start(&["server", "--node-listen", &address, "--api-listen", &format!("{first}:15014")]);
+    let server =
+        one.start(&["server", "--listen-nodes", &address, "--listen-api", &format!("{first}:15014")]);
     server.wait_for_line("the server", PATIENCE, |line| line.starts_with("kubeconfig:"));
     let token = one.tulle(&["token", "create"]).ok().trim().to_owned();
     let node = two.start(&[

@@ -32,7 +32,7 @@ impl Mesh {
     fn start(application: &Application) -> Self {
         let home = Home::new();
         let (api, nodes) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
-        let server = home.start(&["server", "--api-listen", &api, "--node-listen", &nodes]);
+        let server = home.start(&["server", "--listen-api", &api, "--listen-nodes", &nodes]);
         server.wait_for_line("the server", PATIENCE, |line| line.contains("the server runs"));
         let service = |(name, target, protocol): (&str, u16, &str)| {
             format!(

@@ -35,7 +35,7 @@ impl Mesh {
         let home = Home::in_netns(&hosts.names[0]);
         let address = format!("{}:15010", hosts.addresses[0]);
         let api = format!("{}:15014", hosts.addresses[0]);
-        let server = home.start(&["server", "--node-listen", &address, "--api-listen", &api]);
+        let server = home.start(&["server", "--listen-nodes", &address, "--listen-api", &api]);
         eventually("an answer of the API", PATIENCE, || {
             home.tulle(&["get", "namespaces"]).status.success().then_some(())
         });

@@ -152,9 +152,9 @@ impl Mesh {
 fn start_server(home: &Home) -> Process {
     let server = home.start(&[
         "server",
-        "--node-listen",
+        "--listen-nodes",
         "10.98.0.2:15010",
-        "--api-listen",
+        "--listen-api",
         "10.98.0.2:15014",
         "--lease",
         LEASE,

@@ -11,11 +11,11 @@ use tulle_tests::chaos::{figure, length};
 use tulle_tests::harness::{Home, Process, alone, eventually, require_root, run};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const ANY_PORTS: [&str; 5] = ["server", "--api-listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0"];
+const ANY_PORTS: [&str; 5] = ["server", "--listen-api", "127.0.0.1:0", "--listen-nodes", "127.0.0.1:0"];
 
 /// Where the kubeconfig cannot be written, the ports have to be those from before.
 const SAME_PORTS: [&str; 5] =
-    ["server", "--api-listen", "127.0.0.1:19446", "--node-listen", "127.0.0.1:19447"];
+    ["server", "--listen-api", "127.0.0.1:19446", "--listen-nodes", "127.0.0.1:19447"];
 
 fn server(home: &Home) -> Process {
     server_at(home, &ANY_PORTS)

@@ -28,7 +28,7 @@ impl FlowMesh {
     pub fn start(service: CountingService, runners: usize, more: &[&str]) -> Self {
         let home = Home::new();
         let [api, nodes] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
-        let arguments = ["server", "--api-listen", &api, "--node-listen", &nodes];
+        let arguments = ["server", "--listen-api", &api, "--listen-nodes", &nodes];
         let server_arguments = arguments.iter().chain(more).map(|&argument| argument.to_owned()).collect();
         let (names, server) = ((0..runners).map(|i| format!("runner-{i}")), None);
         let (runners, others) = (Vec::new(), Vec::new());

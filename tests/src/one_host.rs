@@ -32,7 +32,7 @@ impl OneHost {
     pub fn start(mode: Mode, port: u16) -> Self {
         let home = Home::new();
         let (api, nodes) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{}", port + 1));
-        let server = home.start(&["server", "--api-listen", &api, "--node-listen", &nodes]);
+        let server = home.start(&["server", "--listen-api", &api, "--listen-nodes", &nodes]);
         server.wait_for_line("server", PATIENCE, |line| line.contains("the server runs"));
         let token = home.tulle(&["token", "create"]).ok();
         home.write("token", token.trim());

@@ -87,7 +87,7 @@ impl Pods {
         let network = Network::new();
         let router = Home::in_netns(&network.router);
         let pods = [0, 1].map(|i| Home::in_netns(&network.pods[i]));
-        let listen = ["--node-listen", "0.0.0.0:15010", "--api-listen", &format!("{ROUTER}:15014")];
+        let listen = ["--listen-nodes", "0.0.0.0:15010", "--listen-api", &format!("{ROUTER}:15014")];
         let server = router.start(&[&["server"][..], &listen].concat());
         eventually("an answer of the API", PATIENCE, || {
             router.tulle(&["get", "namespaces"]).status.success().then_some(())

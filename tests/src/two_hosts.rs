@@ -23,7 +23,7 @@ impl TwoHosts {
         let [first, second] = hosts.addresses;
         let (one, two) = (Home::in_netns(&hosts.names[0]), Home::in_netns(&hosts.names[1]));
         let listen = [format!("{first}:15010"), format!("{first}:15014")];
-        let server = one.start(&["server", "--node-listen", &listen[0], "--api-listen", &listen[1]]);
+        let server = one.start(&["server", "--listen-nodes", &listen[0], "--listen-api", &listen[1]]);
         eventually("an answer of the API", PATIENCE, || {
             one.tulle(&["get", "namespaces"]).status.success().then_some(())
         });

@@ -126,18 +126,18 @@ fn exit_codes_are_as_documented() {
     // Who has the home, or the ports. The same file again is no second mesh.
     home.write("other/tulle.yaml", "services: {other: {command: [sleep, '9']}}\n");
     let other = home.path().join("other").display().to_string();
-    let nodes = ["--node-listen", "127.0.0.1:0"];
+    let nodes = ["--listen-nodes", "127.0.0.1:0"];
     for (what, outcome) in [
         ("up", home.tulle(&["up", &other])),
         ("up on its ports", home.tulle(&["up", &folder, "--home", &other_path])),
-        ("server", home.tulle(&["server", "--api-listen", "127.0.0.1:0", nodes[0], nodes[1]])),
+        ("server", home.tulle(&["server", "--listen-api", "127.0.0.1:0", nodes[0], nodes[1]])),
         (
             "server on its port",
             home.tulle(&[
                 "server",
                 "--home",
                 &other_path,
-                "--api-listen",
+                "--listen-api",
                 "127.0.0.1:9457",
                 nodes[0],
                 nodes[1],

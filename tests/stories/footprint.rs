@@ -30,9 +30,9 @@ fn a_node_is_small_and_serves_soon_after_a_restart() {
     let server_address = format!("127.0.0.1:{nodes}");
     let server = admin.start(&[
         "server",
-        "--node-listen",
+        "--listen-nodes",
         &server_address,
-        "--api-listen",
+        "--listen-api",
         &format!("127.0.0.1:{api}"),
     ]);
     eventually("an answer of the API", PATIENCE, || {

@@ -28,7 +28,7 @@ impl Mesh {
     fn start() -> Self {
         let home = Home::new();
         let (api, nodes) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
-        let server = home.start(&["server", "--api-listen", &api, "--node-listen", &nodes]);
+        let server = home.start(&["server", "--listen-api", &api, "--listen-nodes", &nodes]);
         server.wait_for_line("the server", PATIENCE, |line| line.contains("the server runs"));
         Self { home, server, address: nodes }
     }

@@ -19,7 +19,7 @@ fn acknowledged_applies_survive_kill_9() {
     let home = Home::new();
     let start = || {
         let server =
-            home.start(&["server", "--api-listen", "127.0.0.1:19444", "--node-listen", "127.0.0.1:19445"]);
+            home.start(&["server", "--listen-api", "127.0.0.1:19444", "--listen-nodes", "127.0.0.1:19445"]);
         eventually("an answer of the API", Duration::from_secs(15), || {
             home.tulle(&["get", "namespaces"]).status.success().then_some(())
         });
@@ -66,7 +66,7 @@ fn a_full_disk_loses_nothing_and_is_got_over() {
     mount("size=3m");
     let start = || {
         let server =
-            home.start(&["server", "--api-listen", "127.0.0.1:19444", "--node-listen", "127.0.0.1:19445"]);
+            home.start(&["server", "--listen-api", "127.0.0.1:19444", "--listen-nodes", "127.0.0.1:19445"]);
         eventually("an answer of the API", Duration::from_secs(15), || {
             home.tulle(&["get", "namespaces"]).status.success().then_some(())
         });

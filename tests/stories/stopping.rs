@@ -458,7 +458,7 @@ fn a_node_and_a_server_end_with_their_terminal() {
 
     assert!(mesh.server.interrupt().success());
     let listen = format!("127.0.0.1:{PORTS}");
-    let server = on_terminal(&["server", "--api-listen", &listen, "--node-listen", &server]);
+    let server = on_terminal(&["server", "--listen-api", &listen, "--listen-nodes", &server]);
     server.wait_for_line("server", PATIENCE, |line| line.contains("the server runs"));
     server.signal(Signal::SIGUSR1);
     assert!(server.wait(Duration::from_secs(30)).success());
@@ -471,7 +471,7 @@ fn without_a_terminal_a_hang_up_is_nothing() {
     let home = Home::new();
     let (api, nodes) = (format!("127.0.0.1:{PORTS}"), format!("127.0.0.1:{}", PORTS + 1));
     let mut server = home.command("setsid");
-    server.arg(tulle()).args(["server", "--api-listen", &api, "--node-listen", &nodes]);
+    server.arg(tulle()).args(["server", "--listen-api", &api, "--listen-nodes", &nodes]);
     let server = Process::spawn(&mut server);
     server.wait_for_line("server", PATIENCE, |line| line.contains("the server runs"));
     let token = home.tulle(&["token", "create"]).ok();
@@ -507,7 +507,7 @@ fn an_output_that_nobody_reads_any_more_is_no_reason_to_fall() {
     let home = Home::new();
     let (api, nodes) = (format!("127.0.0.1:{PORTS}"), format!("127.0.0.1:{}", PORTS + 1));
     let script = format!(
-        "{{ {} server --api-listen {api} --node-listen {nodes} & echo $! >&3; }} 3>{}/pid | true; \
+        "{{ {} server --listen-api {api} --listen-nodes {nodes} & echo $! >&3; }} 3>{}/pid | true; \
          tail --pid=$(cat {}/pid) -f /dev/null",
         tulle().display(),
         home.path().display(),

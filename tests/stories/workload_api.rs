@@ -78,7 +78,7 @@ fn a_process_gets_the_identity_of_its_cgroup_and_sees_it_renewed() {
     }
     let _alone = alone();
     let [api, nodes] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
-    let server = Faked::start(Home::new(), "+0", &["server", "--api-listen", &api, "--node-listen", &nodes]);
+    let server = Faked::start(Home::new(), "+0", &["server", "--listen-api", &api, "--listen-nodes", &nodes]);
     eventually("an answer of the API", PATIENCE, || {
         server.home.tulle(&["get", "namespaces"]).status.success().then_some(())
     });

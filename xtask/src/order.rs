@@ -132,7 +132,7 @@ fn trace(binary: &Path) -> Result<Vec<String>> {
     let mut mesh = Mesh { binary, folder, server, processes: Vec::new() };
     let listen = [server.to_string(), api.to_string()];
     let (server, _) = mesh.command("server", None);
-    mesh.start(server, &["server", "--node-listen", &listen[0], "--api-listen", &listen[1]])?;
+    mesh.start(server, &["server", "--listen-nodes", &listen[0], "--listen-api", &listen[1]])?;
     eventually("answer of the server", || mesh.tulle("server", &["get", "namespaces"]).is_ok())?;
     let port = app.port().to_string();
     let service = format!(

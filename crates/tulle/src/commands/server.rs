@@ -24,13 +24,13 @@ use crate::up::ports::{API_PORT, NODES_PORT};
 SIGTERM, SIGINT, SIGQUIT and a terminal that is closed stop the server. Without a terminal it ignores SIGHUP.")]
 pub struct ServerArgs {
     /// Where the API is served
-    #[arg(long, value_name = "ADDRESS:PORT", default_value_t = everywhere(API_PORT))]
-    api_listen: SocketAddr,
+    #[arg(long, alias = "api-listen", value_name = "ADDRESS:PORT", default_value_t = everywhere(API_PORT))]
+    listen_api: SocketAddr,
     /// Where nodes connect
-    #[arg(long, value_name = "ADDRESS:PORT", default_value_t = everywhere(NODES_PORT))]
-    node_listen: SocketAddr,
+    #[arg(long, alias = "node-listen", value_name = "ADDRESS:PORT", default_value_t = everywhere(NODES_PORT))]
+    listen_nodes: SocketAddr,
     /// A name or address by which clients on other hosts reach the API, which its certificate then has beside localhost
-    /// and the address of --api-listen (repeatable); write it into their copies of the kubeconfig
+    /// and the address of --listen-api (repeatable); write it into their copies of the kubeconfig
     #[arg(long, value_name = "NAME", value_parser = parse_api_name)]
     api_name: Vec<String>,
     /// The mesh's trust domain; the first start fixes it
@@ -122,8 +122,8 @@ pub async fn run(args: ServerArgs) -> Result<()> {
         roots: args.ca_roots,
     });
     let config = ServerConfig {
-        api_listen: args.api_listen,
-        node_listen: args.node_listen,
+        api_listen: args.listen_api,
+        node_listen: args.listen_nodes,
         trust_domain: args.trust_domain,
         api_names: args.api_name,
         authority,
@@ -165,6 +165,24 @@ pub fn not_started(error: &StartError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_have_the_names_that_they_had_too() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            server: ServerArgs,
+        }
+        let read = |api: &str, nodes: &str| {
+            let line = ["x", api, "127.0.0.1:1", nodes, "127.0.0.1:2"];
+            let line = <Line as clap::Parser>::try_parse_from(line).unwrap().server;
+            (line.listen_api.port(), line.listen_nodes.port())
+        };
+        assert_eq!(read("--listen-api", "--listen-nodes"), (1, 2));
+        assert_eq!(read("--api-listen", "--node-listen"), (1, 2));
+        let help = <Line as clap::CommandFactory>::command().render_long_help().to_string();
+        assert!(help.contains("--listen-nodes") && !help.contains("--node-listen"), "{help}");
+    }
 
     #[test]
     fn times_that_no_server_can_keep_are_refused() {

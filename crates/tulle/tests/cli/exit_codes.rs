@@ -129,7 +129,7 @@ fn wrong_usage_is_2() {
         "run x --probe y -- true",
         "run x --upstream / -- true",
         "server --lease 0",
-        "server --api-listen nowhere",
+        "server --listen-api nowhere",
         "server --ca-key k",
         "server --trust-domain UPPER",
         "server --api-name a/b",

@@ -18,7 +18,7 @@ impl Mesh {
     pub fn start() -> Self {
         let folder = TempDir::new().unwrap();
         let mut server = Command::new(env!("CARGO_BIN_EXE_tulle"))
-            .args(["server", "--api-listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0"])
+            .args(["server", "--listen-api", "127.0.0.1:0", "--listen-nodes", "127.0.0.1:0"])
             .current_dir(folder.path())
             .env("TULLE_HOME", folder.path().join("home"))
             .env_remove("RUST_LOG")
