@@ -4,6 +4,7 @@
 mod access;
 mod bad_input;
 mod chain;
+mod completions;
 mod documented;
 mod egress;
 mod egress_in_tls;

@@ -15,6 +15,11 @@ pub struct HomeArgs {
 }
 
 impl HomeArgs {
+    /// The options where the folder is known, or is to be the default.
+    pub fn of(home: Option<PathBuf>) -> Self {
+        Self { home }
+    }
+
     /// The folder, absolute; it may not exist yet.
     pub fn path(&self) -> Result<PathBuf> {
         let path = match &self.home {

@@ -4,6 +4,7 @@ mod client;
 #[cfg(test)]
 mod command_line;
 mod commands;
+mod completion;
 mod diagnostic;
 #[cfg(test)]
 mod documented;
@@ -122,7 +123,12 @@ enum Command {
     /// Print the version
     Version,
     /// Print completions for a shell
-    #[command(after_help = "In bash: source <(tulle completions bash)")]
+    #[command(after_help = "\
+In bash, such as in ~/.bashrc: source <(tulle completions bash)
+In zsh, in ~/.zshrc, after compinit: source <(tulle completions zsh)
+In fish, in ~/.config/fish/config.fish: tulle completions fish | source
+
+Names of objects, namespaces and services are asked of the mesh that runs.")]
     Completions {
         /// The shell to print them for
         shell: clap_complete::Shell,
@@ -136,6 +142,7 @@ fn main() -> ExitCode {
     }
     // Every TLS connection and every key of this process uses this provider.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    completion::answer();
     let command = Cli::command().mut_subcommands(|command| exit::with_codes(command, ""));
     let matches = command.try_get_matches().unwrap_or_else(|error| foreign::explained(error).exit());
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
@@ -216,11 +223,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Server(args) => done(control_runtime()?.block_on(commands::server::run(args))),
         Command::Node(args) => done(control_runtime()?.block_on(commands::node::run(args))),
         Command::Version => done(output::print(&format!("tulle {}\n", env!("CARGO_PKG_VERSION")))),
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "tulle", &mut script);
-            done(output::print(&String::from_utf8_lossy(&script)))
-        }
+        Command::Completions { shell } => done(output::print(&completion::script(shell)?)),
         Command::Get(args) => small(Box::pin(commands::get::run(args))),
         Command::Describe(args) => small(Box::pin(commands::describe::run(args))),
         Command::Apply(args) => small(Box::pin(commands::apply::run(args))),
