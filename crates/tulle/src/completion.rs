@@ -105,7 +105,7 @@ fn taught(command: Command) -> Command {
 fn offered(named: Named, current: &OsStr) -> Vec<CompletionCandidate> {
     let Some(current) = current.to_str() else { return Vec::new() };
     let Ok(runtime) = crate::small_runtime() else { return Vec::new() };
-    let Some(line) = Line::read(words_before()) else { return Vec::new() };
+    let Some(line) = TypedLine::read(words_before()) else { return Vec::new() };
     let asking = async { tokio::time::timeout(DEADLINE, line.candidates(named, current)).await };
     let mut all = runtime.block_on(asking).ok().flatten().unwrap_or_default();
     all.retain(|candidate| candidate.starts_with(current));
@@ -124,12 +124,12 @@ fn words_before() -> Vec<OsString> {
 }
 
 /// What has been typed before.
-struct Line {
+struct TypedLine {
     /// Of the innermost command.
     matches: ArgMatches,
 }
 
-impl Line {
+impl TypedLine {
     fn read(words: Vec<OsString>) -> Option<Self> {
         let mut matches = crate::Cli::command().ignore_errors(true).try_get_matches_from(words).ok()?;
         while let Some((_, inner)) = matches.remove_subcommand() {
@@ -226,8 +226,8 @@ mod tests {
         }
     }
 
-    fn read(words: &str) -> Line {
-        Line::read(words.split(' ').map(Into::into).collect()).unwrap()
+    fn read(words: &str) -> TypedLine {
+        TypedLine::read(words.split(' ').map(Into::into).collect()).unwrap()
     }
 
     #[test]

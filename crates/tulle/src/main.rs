@@ -16,6 +16,7 @@ mod home;
 mod limits;
 mod manifest;
 mod mesh_objects;
+mod no_node;
 mod output;
 mod printer;
 mod room;

@@ -5,7 +5,6 @@ mod told;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -22,6 +21,7 @@ use tulle_sys::run_as::RunAs;
 
 use crate::exit::{Exit, Failure, Result};
 use crate::home::HomeArgs;
+use crate::no_node::no_node;
 use crate::printer::{LAST_WORDS, Printer};
 use crate::signals::Stop;
 use crate::up::UpClient;
@@ -228,32 +228,6 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         _ = stop.next() => {}
     }
     Ok(exit_code(status))
-}
-
-/// Why the node of `home` did not do what it was asked to.
-pub fn no_node(home: &Path, error: anyhow::Error) -> Failure {
-    use std::io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
-    let socket = home.join("node.sock");
-    let shown = socket.display();
-    let Some(io) = error.downcast_ref::<std::io::Error>() else {
-        return Failure::new(format!("{error:#}"));
-    };
-    let failure = match io.kind() {
-        PermissionDenied => {
-            return Failure::new(format!("no permission to speak to the node: {shown} is its owner's alone"))
-                .exit(Exit::Unreachable)
-                .help(
-                    "use the user who started the node (sudo for root), or --home DIR for a node of your own",
-                );
-        }
-        NotFound => Failure::new(format!("no node runs here: there is no {shown}")),
-        ConnectionRefused => Failure::new(format!("no node runs here any more: nobody answers at {shown}")),
-        _ => Failure::new(format!("the node cannot be reached at {shown}: {error:#}")),
-    };
-    failure
-        .exit(Exit::Unreachable)
-        .help("start one: `tulle up DIR`, or `tulle node`")
-        .help("is it elsewhere? Say where: --home DIR")
 }
 
 /// Adds the workload; waits where one of that name is just leaving.

@@ -11,8 +11,8 @@ use tulle_node::client::NodeClient;
 use tulle_node::workloads::WorkloadStatus;
 
 use crate::client::{Client, JSON, resource};
-use crate::commands::run::no_node;
 use crate::exit::{Exit, Failure, Result};
+use crate::no_node::no_node;
 use crate::output::say;
 
 /// What an owner may take longer than its processes: it drains them, and tells the node.

@@ -10,9 +10,9 @@ use crate::output::note_wrapped;
 
 /// How often the node is asked.
 const LOOK: Duration = Duration::from_millis(100);
-/// The same once it is known why it is not ready.
+/// The same of what takes long.
 const LATER_LOOK: Duration = Duration::from_secs(1);
-/// After how long that is said.
+/// After how long it is said why it is not ready.
 const SLOW: Duration = Duration::from_secs(5);
 /// How long the server may take to say which Services select it.
 const SERVICES_DEADLINE: Duration = Duration::from_secs(2);
@@ -54,10 +54,9 @@ pub async fn say_who(client: &NodeClient, spec: &WorkloadSpec) {
 
 /// Says when it is ready, and which Services select it; once.
 pub async fn say_ready(client: &NodeClient, spec: &WorkloadSpec) {
-    // What serves nothing is not waited for.
-    if spec.ports.is_empty() && spec.probe.is_none() {
-        return;
-    }
+    // What serves nothing is not waited for: only that somebody is led to it is worth a word.
+    let serves = !spec.ports.is_empty();
+    let is_waited_for = serves || spec.probe.is_some();
     let began = Instant::now();
     let mut ready = None;
     let mut said = false;
@@ -69,15 +68,24 @@ pub async fn say_ready(client: &NodeClient, spec: &WorkloadSpec) {
                 let since = *ready.get_or_insert_with(Instant::now);
                 if status.services.is_some() || since.elapsed() > SERVICES_DEADLINE {
                     let after = since.duration_since(began).as_secs_f64();
-                    return note_wrapped(&format!("ready after {after:.1} s{}", found_by(spec, &status)), 2);
+                    let found = if serves { found_by(spec, &status) } else { String::new() };
+                    if is_waited_for {
+                        note_wrapped(&format!("ready after {after:.1} s{found}"), 2);
+                    }
+                    if !serves {
+                        without_port(&status).iter().for_each(|line| note_wrapped(line, 2));
+                    }
+                    return;
                 }
             }
-            Some(status) if began.elapsed() > SLOW && !std::mem::replace(&mut said, true) => {
+            Some(status)
+                if is_waited_for && began.elapsed() > SLOW && !std::mem::replace(&mut said, true) =>
+            {
                 note_wrapped(&format!("not ready yet: {}", status.reason), 2);
             }
             _ => {}
         }
-        tokio::time::sleep(if said { LATER_LOOK } else { LOOK }).await;
+        tokio::time::sleep(if began.elapsed() > SLOW { LATER_LOOK } else { LOOK }).await;
     }
 }
 
@@ -92,17 +100,25 @@ fn found_by(spec: &WorkloadSpec, status: &WorkloadStatus) -> String {
         return format!(": {} to it", leads(&places));
     }
     if !services.is_empty() {
-        let names: Vec<_> = services.iter().map(|of| of.service.clone()).collect();
-        let by = names.join(", ");
-        return format!("; by its labels it is one of {by}, but it has none of the ports asked for (--port)");
+        let names: Vec<_> = services.iter().map(|of| of.service.as_str()).collect();
+        let (by, them) = (names.join(", "), if names.len() == 1 { "it leads" } else { "they lead" });
+        return format!(
+            "; its labels are those of {by}, but {them} to other ports (--port PORT, as targetPort says it)"
+        );
     }
     let labels: Vec<_> = spec.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let namespace = &spec.namespace;
-    let labels = labels.join(",");
-    legible(&format!(
-        "; no Service of {namespace} selects it by its labels, {labels}: callers have no name for it (--label KEY=VALUE gives it another)"
-    ))
-    .into_owned()
+    let (namespace, labels) = (&spec.namespace, labels.join(","));
+    let none = format!(
+        "; no Service of {namespace} selects it by its labels, {labels}: nobody can call it by a name (others: --label KEY=VALUE)"
+    );
+    legible(&none).into_owned()
+}
+
+/// What who has no port should know: that Services select it, which then lead nowhere.
+fn without_port(status: &WorkloadStatus) -> Option<String> {
+    let services = status.services.as_deref().filter(|services| !services.is_empty())?;
+    let names: Vec<_> = services.iter().map(|of| of.service.as_str()).collect();
+    Some(format!("{} would lead to it, but it has no port (--port PORT)", names.join(", ")))
 }
 
 fn leads(places: &[String]) -> String {
@@ -124,17 +140,21 @@ mod tests {
         let spec =
             json!({ "namespace": "shop", "name": "web-2", "service": "web", "labels": { "app": "web-2" } });
         let spec: WorkloadSpec = serde_json::from_value(spec).unwrap();
-        let said = |services| {
+        let status = |services: serde_json::Value| -> WorkloadStatus {
             let status = json!({
                 "namespace": "shop", "name": "web-2", "service": "web", "identity": "spiffe://x/ns/shop/sa/web",
                 "ready": true, "inFlight": 0, "certificateNotAfter": null, "services": services,
             });
-            found_by(&spec, &serde_json::from_value(status).unwrap())
+            serde_json::from_value(status).unwrap()
         };
+        let said = |services| found_by(&spec, &status(services));
         let of = |service: &str, ports: &[u16]| json!({ "service": service, "ports": ports });
         assert_eq!(said(json!([of("web", &[80])])), ": web:80 leads to it");
         assert_eq!(said(json!([of("a", &[80, 81]), of("b", &[1])])), ": a:80, a:81 and b:1 lead to it");
-        assert!(said(json!([of("web", &[])])).contains("it is one of web, but it has none of the ports"));
+        assert!(said(json!([of("web", &[])])).contains("those of web, but it leads to other ports (--port"));
+        let portless = without_port(&status(json!([of("web", &[80])]))).unwrap();
+        assert!(portless.starts_with("web would lead to it, but it has no port"), "{portless}");
+        assert_eq!((without_port(&status(json!([]))), without_port(&status(json!(null)))), (None, None));
         assert!(said(json!([])).contains("no Service of shop selects it by its labels, app=web-2:"));
         assert!(said(json!(null)).contains("the server has not said"));
     }
