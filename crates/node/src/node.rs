@@ -25,12 +25,13 @@ use crate::control::join::{Joined, join};
 use crate::control::keys::ask_for_keys;
 use crate::control::report::{Reporter, Skew};
 use crate::control::seen::SeenSummaries;
+use crate::control::services::{ServicesOfNamespace, services_of};
 use crate::dialer::Dialer;
 use crate::dns::{Addresses, Resolver};
 use crate::exposure;
 use crate::files;
 use crate::flows::{self, FlowParts, RunsLeaving};
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, KeptFile};
 use crate::lock::HomeLock;
 use crate::node_state::StatePublisher;
 use crate::passage::Passage;
@@ -97,6 +98,7 @@ pub struct Node {
     tasks: Vec<AbortOnDropHandle<()>>,
     socket: Arc<SocketFile>,
     keep_workloads: bool,
+    snapshot_file: KeptFile,
 }
 
 impl Node {
@@ -132,7 +134,7 @@ impl Node {
         let state = StatePublisher::new(NodeState::default());
         let (demand, demands) = mpsc::channel(DEMANDS);
         let (discovery, config_age) =
-            Discovery::restore(server.clone(), &config.name, snapshot_file, state.clone(), demands);
+            Discovery::restore(server.clone(), &config.name, snapshot_file.clone(), state.clone(), demands);
         let table = VirtualAddresses::open(&folder.join("addresses.json"))?;
         let (known, let_through) = watch::channel(None);
         let addresses = Addresses::new(table, state.clone(), keeper.clone(), let_through);
@@ -296,6 +298,7 @@ impl Node {
             tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect(),
             socket,
             keep_workloads: config.keep_workloads,
+            snapshot_file,
         })
     }
 
@@ -327,6 +330,20 @@ impl Node {
     pub async fn connected(&self, deadline: Duration) -> bool {
         let mut connected = self.source.server.connected();
         timeout(deadline, connected.wait_for(|connected| *connected)).await.is_ok()
+    }
+
+    /// Has it know at its next start what it knows now: the workloads that are about to be stopped come back then, perhaps without
+    /// a server.
+    pub fn remember(&self) {
+        self.snapshot_file.leave_it();
+    }
+
+    /// The services of a namespace that have ports, as the server says.
+    ///
+    /// # Errors
+    /// Where the server does not answer.
+    pub async fn services_of(&self, namespace: &str) -> anyhow::Result<ServicesOfNamespace> {
+        services_of(&self.source.server, namespace).await
     }
 
     /// Has runs of Flows begin nothing more, and waits until what they have begun is over, for `deadline` at most: before what they call

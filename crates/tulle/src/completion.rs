@@ -54,6 +54,8 @@ const ARGUMENTS: &[(&str, &str, Named)] = &[
     ("stop", "services", Named::Service),
     ("restart", "services", Named::Service),
     ("scale", "services", Named::Scaled),
+    ("open", "service", Named::Service),
+    ("up", "services", Named::Service),
     ("exec", "name", Named::Process),
     ("attach", "names", Named::Process),
     ("logs", "names", Named::Logged),

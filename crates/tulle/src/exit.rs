@@ -46,7 +46,8 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
             (0, "stopped as it was asked to; it runs in the background, or has taken the change of its file"),
             (1, "the mesh does not start"),
             (2, "wrong usage, or something is wrong with the file"),
-            (5, "another one runs, or a port of a service is in use"),
+            (4, "the file has no such service"),
+            (5, "another one, or a `tulle node`, runs, or a port of a service is in use"),
         ],
     ),
     (
@@ -447,6 +448,8 @@ pub struct Failure {
     pub exit: Exit,
     message: String,
     help: Vec<String>,
+    /// The server says that this user may not.
+    pub is_denied: bool,
     /// The message is a finished report (`diagnostic`), printed as it is.
     report: bool,
 }
@@ -455,7 +458,13 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 impl Failure {
     pub fn new(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Failure, message: message.into(), help: Vec::new(), report: false }
+        Self {
+            exit: Exit::Failure,
+            message: message.into(),
+            help: Vec::new(),
+            is_denied: false,
+            report: false,
+        }
     }
 
     /// Wrong usage or input.

@@ -348,7 +348,9 @@ impl Client {
             Some(message) if !message.is_empty() => message.to_owned(),
             _ => format!("the server at {} answered {status}", self.server),
         };
-        let failure = Failure::new(message);
+        let is_denied = status == StatusCode::FORBIDDEN;
+        let mut failure = Failure::new(message);
+        failure.is_denied = is_denied;
         match status {
             StatusCode::BAD_REQUEST
             | StatusCode::UNPROCESSABLE_ENTITY

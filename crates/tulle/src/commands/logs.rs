@@ -176,7 +176,15 @@ fn select(folder: &Path, there: &[String], names: &[String]) -> Result<Vec<Wante
         let of = || {
             name.rsplit_once('-').filter(|(_, n)| is_number(n) || *n == "init").map(|(service, _)| service)
         };
-        let (service, replica) = match service.or_else(|| there.iter().find(|s| of() == Some(s))) {
+        // Of a mesh with other hosts, its names say which one they are of.
+        let on_host = || {
+            let may_be = there
+                .iter()
+                .filter(|s| name.strip_prefix(s.as_str()).is_some_and(|rest| rest.starts_with('-')));
+            may_be.into_iter().find(|s| replicas(folder, s).is_ok_and(|all| all.contains(name)))
+        };
+        let named = service.or_else(|| there.iter().find(|s| of() == Some(s))).or_else(on_host);
+        let (service, replica) = match named {
             Some(service) if service == name => (service, None),
             Some(service) => {
                 let processes = replicas(folder, service)?;

@@ -1,11 +1,11 @@
 //! `tulle node`: this host's part of a mesh.
 
 mod drain;
+pub mod joining;
 mod reset;
 mod revoke;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -13,13 +13,13 @@ use tulle_node::capture::CaptureWish;
 use tulle_node::workloads::Left;
 use tulle_node::{Node, NodeConfig};
 
-use super::server::everywhere;
+use self::joining::{JoinArgs, parse_server};
 use crate::exit::{Exit, Failure, Result};
 use crate::home::HomeArgs;
 use crate::limits::LimitArgs;
 use crate::printer::{LAST_WORDS, Printer};
 use crate::signals::Stop;
-use crate::up::ports::{ADMIN_PORT, LINKS_PORT};
+use crate::up::ports::ADMIN_PORT;
 
 #[derive(Debug, Args)]
 #[command(
@@ -35,27 +35,8 @@ pub struct NodeArgs {
     /// The server's address for nodes
     #[arg(long, value_name = "HOST:PORT", required = true, value_parser = parse_server)]
     server: Option<String>,
-    /// The token to join with, from `tulle token create`; not needed again after that
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        env = "TULLE_TOKEN",
-        hide_env_values = true,
-        conflicts_with = "token_file"
-    )]
-    token: Option<String>,
-    /// A file with the token
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// The node's name, unique in the mesh [default: the host's name]
-    #[arg(long, value_name = "NAME")]
-    name: Option<String>,
-    /// Where links from other nodes are taken
-    #[arg(long, value_name = "ADDRESS:PORT", default_value_t = everywhere(LINKS_PORT))]
-    listen_links: SocketAddr,
-    /// Where other nodes reach that [default: this host's address on the way to the server]
-    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = parse_advertise)]
-    advertise: Option<Advertise>,
+    #[command(flatten)]
+    join: JoinArgs,
     /// Where metrics and health are served
     #[arg(long, value_name = "ADDRESS:PORT", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT)))]
     listen_admin: SocketAddr,
@@ -132,31 +113,6 @@ impl From<NodeCaptureArg> for CaptureWish {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Advertise {
-    address: IpAddr,
-    port: Option<u16>,
-}
-
-fn parse_server(text: &str) -> Result<String, String> {
-    let parts = text.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains('/'));
-    // An IPv6 address without brackets has no port that one could tell from it.
-    let parts =
-        parts.filter(|(host, _)| !host.contains(':') || (host.starts_with('[') && host.ends_with(']')));
-    match parts.and_then(|(_, port)| port.parse::<u16>().ok()).filter(|port| *port > 0) {
-        Some(_) => Ok(text.to_owned()),
-        None => Err(format!("`{text}` is not of the form HOST:PORT")),
-    }
-}
-
-fn parse_advertise(text: &str) -> Result<Advertise, String> {
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok(Advertise { address: address.ip(), port: Some(address.port()) });
-    }
-    let address = text.parse().map_err(|_| "an IP address is expected, or ADDRESS:PORT")?;
-    Ok(Advertise { address, port: None })
-}
-
 /// As many as there are cores.
 pub fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
@@ -177,17 +133,12 @@ async fn serve(args: NodeArgs, server: String) -> Result<()> {
     let home = args.home.path()?;
     crate::home::create(&home)?;
     let config = NodeConfig {
-        home,
-        name: match &args.name {
-            Some(name) => name.clone(),
-            None => host_name()?,
-        },
+        name: args.join.name()?,
         server,
-        token: token(&args)?,
-        link_listen: args.listen_links,
-        link_address: args
-            .advertise
-            .map(|a| SocketAddr::new(a.address, a.port.unwrap_or(args.listen_links.port()))),
+        token: args.join.token(&home)?,
+        link_listen: args.join.listen_links,
+        link_address: args.join.link_address(),
+        home,
         admin_listen: Some(args.listen_admin),
         capture: args.capture.into(),
         keep_workloads: true,
@@ -196,11 +147,6 @@ async fn serve(args: NodeArgs, server: String) -> Result<()> {
         bounds: args.limits.bounds(),
     };
     let name = config.name.clone();
-    if let Some(problem) = tulle_model::name::dns_label_problem(&name) {
-        return Err(
-            Failure::input(format!("`{name}` is no name for a node: it {problem}")).help("--name NAME")
-        );
-    }
     let node = tokio::select! {
         node = Node::start(config) => node.map_err(not_started)?,
         _ = stop.next() => return Ok(()),
@@ -260,17 +206,4 @@ fn say_what_is_left(out: &Printer, left: &Left, mode: &str) {
         _ => "stopped; these processes have no mesh until this node is back",
     });
     out.say("to end them and remove what is left: tulle node reset");
-}
-
-fn token(args: &NodeArgs) -> Result<Option<String>> {
-    let Some(path) = &args.token_file else { return Ok(args.token.clone()) };
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| Failure::input(format!("cannot read the token in {}: {e}", path.display())))?;
-    Ok(Some(text.trim().to_owned()))
-}
-
-fn host_name() -> Result<String> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
-    let label = text.trim().split('.').next().unwrap_or_default().to_ascii_lowercase();
-    Ok(label.replace('_', "-"))
 }

@@ -86,8 +86,8 @@ fn document_problem(document: &Manifest, config: &Config) -> Option<Diagnostic> 
 }
 
 /// The names of its workloads.
-fn names(service: &Service) -> impl Iterator<Item = String> {
-    let init = (!service.init.is_empty()).then(|| init_commands::workload_name(&service.name));
+pub fn names(service: &Service) -> impl Iterator<Item = String> {
+    let init = (!service.init.is_empty()).then(|| init_commands::workload_name(service));
     (0..service.replicas).map(|index| replica::name(service, index)).chain(init)
 }
 

@@ -8,9 +8,9 @@ use nix::sys::signal::Signal;
 use tulle_model::name::ServiceName;
 use tulle_model::validate::OfferedPort;
 use tulle_node::supervise::Restart;
+use tulle_node::workloads::UpstreamService;
 use tulle_sys::run_as::RunAs;
 
-use super::command;
 use super::field::Field;
 use super::probe::probe;
 pub use super::probe::{Check, Probe};
@@ -18,6 +18,7 @@ use super::profiles;
 use super::publish::{Publish, publish};
 pub use super::service_ports::Port;
 use super::service_ports::ports;
+use super::{check, command};
 use crate::exit::{Exit, Failure, Result};
 use crate::manifest::Manifest;
 
@@ -36,6 +37,8 @@ pub struct Config {
     /// The files of the services that other files describe, by name.
     pub included: HashMap<String, PathBuf>,
     pub resources: Vec<Manifest>,
+    /// What else there is to call in the namespace, where the server is elsewhere.
+    pub elsewhere: Vec<UpstreamService>,
     /// A line on resources of Kubernetes' own kinds, which mean nothing here.
     pub skipped: Option<String>,
     /// The files that this was read from, and where more may come.
@@ -57,6 +60,25 @@ impl Config {
         let offered =
             |port: &Port| OfferedPort { number: port.port, name: port.name.clone().unwrap_or_default() };
         (*name.namespace == self.namespace).then(|| service.ports.iter().map(offered).collect())
+    }
+
+    /// Has the names of all processes say which host they are of.
+    ///
+    /// # Errors
+    /// Names the first that would be no name of a workload.
+    pub fn on_host(&mut self, host: &str) -> Result<()> {
+        for service in self.services.iter_mut().chain(&mut self.resting) {
+            service.host = Some(host.to_owned());
+            let too_long =
+                check::names(service).find(|name| tulle_model::name::dns_label_problem(name).is_some());
+            if let Some(name) = too_long {
+                return Err(Failure::input(format!(
+                    "`{name}` would be the name of a process, and is too long"
+                ))
+                .help("a shorter name for the service, or for this host: --name NAME"));
+            }
+        }
+        Ok(())
     }
 
     /// Whether a service of that name runs.
@@ -112,6 +134,8 @@ pub struct Service {
     /// Where the outside of the mesh reaches them.
     pub publish: Vec<Publish>,
     pub replicas: u32,
+    /// The host whose processes these are, where the mesh has others.
+    pub host: Option<String>,
     /// Whether the name of its first process has a number as those of the others.
     pub is_numbered: bool,
     pub environment: BTreeMap<String, String>,
@@ -258,6 +282,7 @@ pub fn service(name: &str, field: &Field<'_>, folder: &Path) -> Option<Service> 
         publish: field.get("publish").map(|f| publish(&f, &ports)).unwrap_or_default(),
         ports,
         replicas,
+        host: None,
         is_numbered: replicas > 1,
         environment: field.get("environment").map(|f| environment(&f)).unwrap_or_default(),
         directory,

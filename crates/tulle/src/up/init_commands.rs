@@ -19,8 +19,8 @@ use super::services::Shared;
 const LINES: usize = 4;
 
 /// The name of the workload that a service's commands run as.
-pub fn workload_name(service: &str) -> String {
-    format!("{service}-init")
+pub fn workload_name(service: &Service) -> String {
+    format!("{}-init", replica::base_name(service))
 }
 
 /// Runs all commands, one after another, until the first that does not end well, or `stop`.
@@ -33,7 +33,7 @@ pub async fn run(
     stop: &CancellationToken,
 ) -> Result<(), String> {
     let WantedService { config, service, .. } = wanted;
-    let name = workload_name(&service.name);
+    let name = workload_name(service);
     let ports: Vec<u16> = service.ports.iter().map(|port| port.target_port).collect();
     let values = replica::values(service, 0, &ports).map_err(|failure| failure.to_string())?;
     let directory = replica::directory(config, service);

@@ -213,6 +213,7 @@ fn config(
         services,
         resting,
         resources: Vec::new(),
+        elsewhere: Vec::new(),
         skipped: None,
         sources: Sources::default(),
     };

@@ -36,23 +36,38 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
 pub struct Mesh {
     pub node: Node,
-    server: Server,
+    /// `None`: it is elsewhere.
+    server: Option<Server>,
     home: PathBuf,
     /// Ports that others than the usual had to be taken for.
     moved: Vec<(&'static str, u16)>,
     _lock: File,
 }
 
+/// How a node of this process joins the mesh of a server elsewhere.
+pub struct Joining {
+    /// Its address for nodes, `host:port`.
+    pub server: String,
+    pub token: Option<String>,
+    /// The name of this host in the mesh.
+    pub name: String,
+    pub link_listen: SocketAddr,
+    /// Where others reach that; `None`: the address of this host on the way to the server.
+    pub link_address: Option<SocketAddr>,
+}
+
 impl Mesh {
+    /// With a server of its own, unless it joins another's.
     pub async fn start(
         config: &Config,
         home: &Path,
+        joining: Option<&Joining>,
         capture: CaptureWish,
         workers: Option<usize>,
         bounds: Bounds,
     ) -> Result<Self> {
         let lock = lock(home)?;
-        clean_up(home).await;
+        clean_up(home, joining.map_or(NODE, |joining| &joining.name)).await?;
         check_free(config, &BTreeSet::new())?;
         published::check_free(config, None)?;
         let mut moved = Vec::new();
@@ -69,6 +84,30 @@ impl Mesh {
             moved.push((what, port));
             SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
         };
+        if let Some(joining) = joining {
+            let node = NodeConfig {
+                home: home.to_owned(),
+                name: joining.name.clone(),
+                server: joining.server.clone(),
+                token: joining.token.clone(),
+                link_listen: joining.link_listen,
+                link_address: joining.link_address,
+                admin_listen: Some(choose("metrics", ADMIN_PORT)),
+                capture,
+                keep_workloads: false,
+                starts_services: true,
+                workers: workers.unwrap_or_else(default_workers),
+                bounds,
+            };
+            let node = Node::start(node).await.map_err(node::not_started)?;
+            if !node.connected(CONNECT_DEADLINE).await {
+                tracing::warn!(
+                    "{} does not answer: what this host knew of the mesh at last is in force",
+                    joining.server
+                );
+            }
+            return Ok(Self { node, server: None, home: home.to_owned(), moved, _lock: lock });
+        }
         let server_config = ServerConfig {
             api_listen: choose("the API", API_PORT),
             node_listen: choose("nodes", NODES_PORT),
@@ -113,7 +152,7 @@ impl Mesh {
             let seconds = CONNECT_DEADLINE.as_secs();
             return Err(Failure::new(format!("the node did not reach its server within {seconds} s")));
         }
-        Ok(Self { node, server, home: home.to_owned(), moved, _lock: lock })
+        Ok(Self { node, server: Some(server), home: home.to_owned(), moved, _lock: lock })
     }
 
     /// Says what there is and how to look at it.
@@ -126,21 +165,36 @@ impl Mesh {
             config.namespace
         ));
         screen.say(&format!("capture: {} ({why})", mode.as_str()));
-        screen.say(&format!("API: https://{}, state in {}", self.server.api_address, self.home.display()));
+        match &self.server {
+            Some(server) => {
+                screen.say(&format!("API: https://{}, state in {}", server.api_address, self.home.display()));
+            }
+            None => {
+                let status = self.node.status();
+                screen.say(&format!(
+                    "node {} of the mesh at {}, links at {}, state in {}",
+                    status.name,
+                    status.server,
+                    self.node.link_address(),
+                    self.home.display()
+                ));
+            }
+        }
         if let Some(address) = self.node.admin_address() {
             screen.say(&format!("metrics: http://{address}/metrics"));
         }
         for (what, port) in &self.moved {
             screen.say(&format!("port {port} for {what} is taken: a free one is used"));
         }
-        for (what, command) in Suggestions::new(config, &self.home, &self.server.kubeconfig).all() {
+        let Some(server) = &self.server else { return };
+        for (what, command) in Suggestions::new(config, &self.home, &server.kubeconfig).all() {
             screen.suggest(what, &command);
         }
     }
 
-    /// The objects of the mesh.
-    pub fn objects(&self) -> &Objects {
-        &self.server.objects
+    /// The objects of the mesh, where they are kept here.
+    pub fn objects(&self) -> Option<&Objects> {
+        self.server.as_ref().map(|server| &server.objects)
     }
 
     /// Has runs of Flows begin nothing more: what they call is about to be stopped.
@@ -150,12 +204,17 @@ impl Mesh {
 
     pub async fn stop(self) {
         let _nothing = self.node.shutdown(NODE_STOP_DEADLINE).await;
-        self.server.shutdown().await;
+        if let Some(server) = self.server {
+            server.shutdown().await;
+        }
     }
 }
 
 /// A run that was killed may have left processes, which would have the ports.
-async fn clean_up(home: &Path) {
+///
+/// # Errors
+/// Where a `tulle node` runs with that home.
+async fn clean_up(home: &Path, node: &str) -> Result<()> {
     let told = |removed| {
         if let Removed::Processes { workload, ended } = removed {
             tracing::warn!(
@@ -164,9 +223,26 @@ async fn clean_up(home: &Path) {
             );
         }
     };
-    if let Err(e) = reset(home, Some(NODE), Some(STOP_DEADLINE), told).await {
-        tracing::warn!("what an earlier run has left cannot be removed: {e:#}");
+    match reset(home, Some(node), Some(STOP_DEADLINE), told).await {
+        Err(e) if e.is::<tulle_node::InUse>() => {
+            Err(Failure::new(format!("a `tulle node` runs on this host with the state in {}", home.display()))
+                .exit(Exit::Conflict)
+                .help("`tulle run NAME -- COMMAND` starts a process in its mesh; or stop it, and `up --server` joins in its place"))
+        }
+        Err(e) => {
+            tracing::warn!("what an earlier run has left cannot be removed: {e:#}");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
+}
+
+/// The name of the node whose state is there.
+fn node_of(home: &Path) -> String {
+    let known = std::fs::read(home.join("node").join("node.json"));
+    let known = known.ok().and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+    let name = known.and_then(|known| Some(known["identity"].as_str()?.rsplit('/').next()?.to_owned()));
+    name.unwrap_or_else(|| NODE.to_owned())
 }
 
 /// One mesh a home. The lock goes with the process, whatever ends it.
@@ -194,7 +270,7 @@ const KEPT: [&str; 6] = ["kubeconfig", "node", "server", "logs", "up.log", LOCK]
 /// Removes all that a mesh has kept, and what it has left on this host. Nothing runs with it any more.
 pub async fn forget(home: &Path) -> Result<()> {
     let _lock = lock(home)?;
-    clean_up(home).await;
+    clean_up(home, &node_of(home)).await?;
     for path in KEPT.map(|name| home.join(name)) {
         let removed =
             if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };

@@ -8,6 +8,7 @@ mod complaints;
 pub mod config;
 pub mod control;
 mod detach;
+mod elsewhere;
 mod env_file;
 mod field;
 mod files;
@@ -51,21 +52,24 @@ use tokio::sync::Notify;
 pub use self::client::UpClient;
 pub use self::command::split;
 use self::control::Control;
+use self::elsewhere::Elsewhere;
 pub use self::interpolate::{Meaning, Use, expand};
 pub use self::load::load;
-use self::mesh::Mesh;
 pub use self::mesh::forget;
+use self::mesh::{Joining, Mesh};
 pub use self::profiles::ProfileArgs;
 pub use self::protocol::is_protocol;
 use self::published::Published;
 pub use self::published::PublishedPort;
-use self::reload::Reload;
+use self::reload::{Kept, Reload};
 pub use self::schema::schema;
 use self::screen::Screen;
 use self::services::Services;
 pub use self::surroundings::variables;
+use crate::client::Client;
 use crate::commands::node::CaptureArg;
-use crate::exit::Result;
+use crate::commands::node::joining::{JoinArgs, parse_server};
+use crate::exit::{Failure, Result};
 use crate::home::HomeArgs;
 use crate::limits::LimitArgs;
 use crate::signals::Stop;
@@ -95,12 +99,34 @@ pub struct UpArgs {
     /// Threads of the proxy [default: as many as cores]
     #[arg(long, value_name = "NUMBER", value_parser = crate::units::parse_workers)]
     workers: Option<usize>,
+    /// Join the mesh of the server with this address for nodes, in place of having one of its own
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_server)]
+    server: Option<String>,
+    #[command(flatten)]
+    join: JoinArgs,
+    /// With --server: the kubeconfig of who may apply the file's Services and resources there
+    #[arg(long, value_name = "FILE", requires = "server")]
+    kubeconfig: Option<PathBuf>,
     #[command(flatten)]
     profiles: ProfileArgs,
     #[command(flatten)]
     home: HomeArgs,
     #[command(flatten)]
     limits: LimitArgs,
+}
+
+impl UpArgs {
+    /// Which mesh it joins, if any.
+    fn joining(&self, home: &Path) -> Result<Option<Joining>> {
+        let Some(server) = &self.server else { return Ok(None) };
+        Ok(Some(Joining {
+            server: server.clone(),
+            token: self.join.token(home)?,
+            name: self.join.name()?,
+            link_listen: self.join.listen_links,
+            link_address: self.join.link_address(),
+        }))
+    }
 }
 
 pub async fn run(mut args: UpArgs) -> Result<()> {
@@ -113,8 +139,14 @@ pub async fn run(mut args: UpArgs) -> Result<()> {
     if !chosen.is_empty() {
         config.choose(&chosen)?;
     }
-    let warning = users::choose(&mut config)?;
     let home = args.home.path()?;
+    let joining = args.joining(&home)?;
+    let host = joining.as_ref().map(|joining| joining.name.clone());
+    if let Some(host) = &host {
+        config.on_host(host)?;
+    }
+    let client = args.kubeconfig.as_deref().map(|path| Client::from_kubeconfig(path, false)).transpose()?;
+    let warning = users::choose(&mut config)?;
     if changes_running(&home, &config, args.services).await? {
         return Ok(());
     }
@@ -126,14 +158,18 @@ pub async fn run(mut args: UpArgs) -> Result<()> {
     let mut stop = Stop::new()?;
 
     let mesh = tokio::select! {
-        mesh = Mesh::start(&config, &home, args.capture.into(), args.workers, args.limits.bounds()) => mesh?,
+        mesh = Mesh::start(&config, &home, joining.as_ref(), args.capture.into(), args.workers, args.limits.bounds()) => mesh?,
         _ = stop.next() => return Ok(()),
     };
     // Not before: no other `up` writes in this home now.
     screen.keep(&home, &config);
     mesh.introduce(&config, &screen);
     config.skipped.iter().chain(&warning).for_each(|line| screen.say(line));
-    mesh.node.workloads().warn(warning.into_iter().collect());
+    mesh.node.workloads().warn(warning.iter().cloned().collect());
+    if joining.is_some() {
+        // In explicit mode what is called has to be known beforehand.
+        config.elsewhere = mesh.node.services_of(&config.namespace).await.unwrap_or_default().services;
+    }
     let published = Published::new(mesh.node.workloads().clone());
     match published.follow(&config).await {
         Ok(ports) => ports.iter().for_each(|port| screen.say(&port.to_string())),
@@ -143,12 +179,20 @@ pub async fn run(mut args: UpArgs) -> Result<()> {
         }
     }
     let (services, failed) = Services::start(Arc::new(config), &mesh, &screen, published);
+    let elsewhere =
+        joining.map(|joining| Arc::new(Elsewhere::new(joining.name, client, warning.into_iter().collect())));
+    let kept = match (mesh.objects(), &elsewhere) {
+        (Some(objects), _) => Some(Kept::Here(objects.clone())),
+        (None, elsewhere) => elsewhere.clone().map(Kept::Elsewhere),
+    };
+    let kept = kept.ok_or_else(|| Failure::new("it has no server, and joins none"))?;
     let reload = Arc::new(Reload {
         profiles: args.profiles.chosen(),
         path: args.path,
         chosen: parking_lot::Mutex::new(Some(chosen).filter(|chosen| !chosen.is_empty())),
         services: services.clone(),
-        objects: mesh.objects().clone(),
+        kept,
+        host,
         screen: screen.clone(),
         turn: Default::default(),
     });
@@ -159,9 +203,16 @@ pub async fn run(mut args: UpArgs) -> Result<()> {
         mesh.node.services_have_come();
         std::future::pending::<()>().await
     };
+    let follow_elsewhere = async {
+        match &elsewhere {
+            Some(elsewhere) => elsewhere.follow(&services, &mesh.node, &screen).await,
+            None => std::future::pending().await,
+        }
+    };
     let outcome = tokio::select! {
         outcome = services.run(failed) => outcome,
         () = reload.follow() => Ok(()),
+        () = follow_elsewhere => Ok(()),
         () = watch::follow(&services) => Ok(()),
         () = all_ready => Ok(()),
         () = down.notified() => Ok(()),
@@ -169,6 +220,9 @@ pub async fn run(mut args: UpArgs) -> Result<()> {
         _ = stop.next() => Ok(()),
     };
     screen.say("stopping (Ctrl-C again kills everything)");
+    if elsewhere.is_some() {
+        mesh.node.remember();
+    }
     let workloads = mesh.node.workloads().clone();
     let stopping = async {
         mesh.rest_runs().await;

@@ -12,7 +12,7 @@ use super::config::{Config, Service};
 use crate::exit::{Exit, Failure, Result};
 
 /// Marks what `tulle up` made, so that the next one removes what is no more in its file.
-const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "tulle-up");
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "tulle-up");
 
 /// Makes the store have what the file says; what was applied by hand stays. Returns the Flows that are gone.
 pub async fn apply(objects: &Objects, config: &Config) -> Result<Vec<NamespacedName>> {
@@ -57,7 +57,8 @@ fn namespace_of(object: &Value) -> Option<&str> {
     object["metadata"]["namespace"].as_str()
 }
 
-fn wanted(config: &Config) -> Vec<(&'static Kind, Value)> {
+/// The objects that the file stands for, each after those that it refers to.
+pub fn wanted(config: &Config) -> Vec<(&'static Kind, Value)> {
     let service_kind = KindId::Service.kind();
     // A document that describes the Service itself knows better.
     let described = |service: &Service| {
@@ -163,7 +164,8 @@ fn is_ours(object: &Value) -> bool {
     object["metadata"]["labels"][MANAGED_BY.0] == MANAGED_BY.1 && managers(object).any(is_manager)
 }
 
-fn managers(object: &Value) -> impl Iterator<Item = &Value> {
+/// Who has set fields of an object (`metadata.managedFields`).
+pub fn managers(object: &Value) -> impl Iterator<Item = &Value> {
     object["metadata"]["managedFields"].as_array().into_iter().flatten()
 }
 

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use tulle_server::objects::Objects;
 
 use super::config::{Config, Sources};
+use super::elsewhere::Elsewhere;
 use super::files::{self, Mark, mark};
 use super::load::load;
 use super::plan::{ServiceChange, plan};
@@ -25,6 +26,12 @@ const LOOK: Duration = Duration::from_millis(300);
 /// For how long nothing may have changed before they are read: editors, and `git checkout`, write several.
 const QUIET: Duration = Duration::from_millis(150);
 
+/// Where the objects are that the file describes.
+pub enum Kept {
+    Here(Objects),
+    Elsewhere(Arc<Elsewhere>),
+}
+
 /// Reads the file again, and has the mesh be as it says.
 pub struct Reload {
     pub path: PathBuf,
@@ -32,7 +39,9 @@ pub struct Reload {
     /// The services that are to run, with what they depend on; `None`: all.
     pub chosen: parking_lot::Mutex<Option<BTreeSet<String>>>,
     pub services: Arc<Services>,
-    pub objects: Objects,
+    pub kept: Kept,
+    /// The host that names of processes say, where the mesh has others.
+    pub host: Option<String>,
     pub screen: Arc<Screen>,
     /// One change at a time.
     pub turn: Mutex<()>,
@@ -82,6 +91,10 @@ impl Reload {
             let chosen = chosen.iter().filter(there).cloned().collect();
             after.choose(&chosen).map_err(|failure| failure.to_string())?;
         }
+        if let Some(host) = &self.host {
+            after.on_host(host).map_err(|failure| failure.to_string())?;
+            after.elsewhere = before.elsewhere.clone();
+        }
         users::choose(&mut after).map_err(|failure| failure.to_string())?;
         let changes = plan(&before, &after)?;
         let own: BTreeSet<u16> = self.services.shared.ports.borrow().keys().copied().collect();
@@ -96,7 +109,9 @@ impl Reload {
         // What only the sources say is taken, too.
         self.screen.know(&after);
         said.iter().for_each(|line| self.screen.say(line));
-        objects::put(&self.objects, &after).await.map_err(|failure| failure.to_string())?;
+        if let Kept::Here(objects) = &self.kept {
+            objects::put(objects, &after).await.map_err(|failure| failure.to_string())?;
+        }
         let after = Arc::new(after);
         self.services.change(after.clone(), &changes);
         let published =
@@ -105,9 +120,14 @@ impl Reload {
         let gone = changes.iter().filter(|(_, change)| *change == ServiceChange::Removed);
         join_all(gone.map(|(name, _)| self.services.remove(name))).await;
         // Last: what was under way to them has ended.
-        let flows = objects::remove_others(&self.objects, &after).await;
-        for flow in flows.map_err(|failure| failure.to_string())? {
-            self.screen.say(&format!("the Flow {flow} is gone, and all its runs with it"));
+        match &self.kept {
+            Kept::Here(objects) => {
+                let flows = objects::remove_others(objects, &after).await;
+                for flow in flows.map_err(|failure| failure.to_string())? {
+                    self.screen.say(&format!("the Flow {flow} is gone, and all its runs with it"));
+                }
+            }
+            Kept::Elsewhere(elsewhere) => elsewhere.look_again(),
         }
         Ok(said)
     }

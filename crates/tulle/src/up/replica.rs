@@ -58,10 +58,15 @@ pub struct Replica {
 
 /// What a replica is called: the first as the service, where that is described with one alone.
 pub fn name(service: &Service, index: u32) -> String {
-    if index == 0 && !service.is_numbered {
-        service.name.clone()
-    } else {
-        format!("{}-{index}", service.name)
+    let name = base_name(service);
+    if index == 0 && !service.is_numbered { name } else { format!("{name}-{index}") }
+}
+
+/// What the names of a service's processes begin with.
+pub fn base_name(service: &Service) -> String {
+    match &service.host {
+        Some(host) => format!("{}-{host}", service.name),
+        None => service.name.clone(),
     }
 }
 
@@ -279,6 +284,9 @@ fn upstreams(config: &Config) -> Vec<UpstreamService> {
             }
             _ => {}
         }
+    }
+    for other in &config.elsewhere {
+        ports.entry(&other.service.name).or_insert_with(|| other.ports.clone());
     }
     let having_ports = ports.into_iter().filter(|(_, ports)| !ports.is_empty());
     having_ports

@@ -224,7 +224,7 @@ impl ServiceTask {
             self.wanted.mark_changed();
         }
         if self.kill.is_cancelled() {
-            let name = init_commands::workload_name(&wanted.service.name);
+            let name = init_commands::workload_name(&wanted.service);
             self.shared.workloads.remove(&WorkloadName::new(wanted.config.namespace.as_str(), name)).await;
         }
         self.shared.initializing.lock().remove(&wanted.service.name);

@@ -90,6 +90,7 @@ mod tests {
             ports,
             publish: Vec::new(),
             replicas: 1,
+            host: None,
             is_numbered: false,
             restart: Restart::Always,
             watch: Vec::new(),
@@ -122,6 +123,7 @@ mod tests {
             resting: Vec::new(),
             included: Default::default(),
             resources: Vec::new(),
+            elsewhere: Vec::new(),
             skipped: None,
         };
         let suggestions = Suggestions {

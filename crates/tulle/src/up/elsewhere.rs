@@ -1,0 +1,286 @@
+//! A mesh whose server is elsewhere: this host's services join it, and what the file says of Services and resources is compared
+//! with what it has, or applied where a kubeconfig allows that.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tulle_model::registry::{KINDS, Kind, KindId};
+use tulle_node::Node;
+
+use super::config::Config;
+use super::objects::{self, MANAGED_BY};
+use super::screen::Screen;
+use super::services::Services;
+use crate::client::{Client, JSON, Query, resource};
+use crate::exit::{Exit, Result};
+
+/// How often it is tried again what the server did not answer.
+const RETRY: Duration = Duration::from_secs(5);
+/// What the names of all who apply files of ours begin with.
+const MANAGER: &str = "tulle-up";
+
+/// Has the server know the file, as far as this host may.
+pub struct Elsewhere {
+    /// The name of this host in the mesh.
+    host: String,
+    client: Option<Client>,
+    /// What `tulle status` warns of anyway.
+    warnings: Vec<String>,
+    changed: Notify,
+}
+
+impl Elsewhere {
+    /// `client`: who may apply what the file says.
+    pub fn new(host: String, client: Option<Client>, warnings: Vec<String>) -> Self {
+        Self { host, client, warnings, changed: Notify::new() }
+    }
+
+    /// The file has changed.
+    pub fn look_again(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Has what the file says be known, now and whenever it changes; says what differs, here and in `tulle status`.
+    pub async fn follow(&self, services: &Services, node: &Node, screen: &Screen) {
+        let mut said = Vec::new();
+        loop {
+            let config = services.config();
+            let settled = match &self.client {
+                Some(client) => self.apply(client, &config).await,
+                None => self.compare(node, &config).await,
+            };
+            let is_settled = settled.is_ok();
+            let now = settled.unwrap_or_else(|why| vec![why]);
+            now.iter().filter(|line| !said.contains(*line)).for_each(|line| screen.say(line));
+            let differences = now.iter().filter(|line| !line.ends_with(DONE)).cloned();
+            node.workloads().warn(self.warnings.iter().cloned().chain(differences).collect());
+            said = now;
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = sleep(RETRY), if !is_settled => {}
+            }
+        }
+    }
+
+    /// What is different from what the server has, as this node may know of it: the ports of Services.
+    async fn compare(&self, node: &Node, config: &Config) -> Result<Vec<String>, String> {
+        let known = node.services_of(&config.namespace).await;
+        let known =
+            known.map_err(|why| format!("Services are not compared with those of the mesh yet: {why:#}"))?;
+        let mut differences = Vec::new();
+        for service in config.services.iter().filter(|service| !service.ports.is_empty()) {
+            let ports: BTreeSet<u16> = service.ports.iter().map(|port| port.port).collect();
+            let name = &service.name;
+            match known.services.iter().find(|known| *known.service.name == **name) {
+                None if known.left_out > 0 => {}
+                None => differences.push(format!(
+                    "Service {}/{name} is not in the mesh: nobody can call it",
+                    config.namespace
+                )),
+                Some(found) if found.ports.iter().copied().collect::<BTreeSet<_>>() == ports => {}
+                Some(found) => differences.push(format!(
+                    "Service {}/{name} has the ports {} in the mesh, and {} in the file",
+                    config.namespace,
+                    listed(&found.ports.iter().copied().collect()),
+                    listed(&ports)
+                )),
+            }
+        }
+        if !config.resources.is_empty() {
+            differences.push("the file's resources are not compared with those of the mesh".to_owned());
+        }
+        if let Some(last) = differences.last_mut() {
+            last.push_str(" (`--kubeconfig FILE` applies what the file says)");
+        }
+        Ok(differences)
+    }
+
+    async fn apply(&self, client: &Client, config: &Config) -> Result<Vec<String>, String> {
+        let mut lines = Vec::new();
+        let wanted = objects::wanted(config);
+        let namespace =
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": config.namespace } });
+        let is_there = client.find(&resource(KindId::Namespace.kind(), None, Some(&config.namespace))).await;
+        let missing = matches!(is_there, Ok(None)).then_some((KindId::Namespace.kind(), namespace));
+        for (kind, object) in missing.iter().chain(&wanted) {
+            match self.put(client, config, kind, object).await {
+                Ok(Put::Unchanged) => {}
+                Ok(Put::Applied(how)) => lines.push(format!("{} {how}{DONE}", described(kind, object))),
+                Ok(Put::Differs(why)) => lines.push(format!("{} {why}", described(kind, object))),
+                Err(failure) if failure.exit == Exit::Unreachable => return Err(failure.to_string()),
+                Err(failure) => lines.push(format!("{} is not applied: {failure}", described(kind, object))),
+            }
+        }
+        match self.remove_others(client, config, &wanted).await {
+            Ok(removed) => lines.extend(removed),
+            Err(failure) if failure.exit == Exit::Unreachable => return Err(failure.to_string()),
+            Err(failure) => lines.push(format!("what the file no longer has stays in the mesh: {failure}")),
+        }
+        Ok(lines)
+    }
+
+    /// Who owns the fields that this host's file sets (server-side apply).
+    fn manager(&self, config: &Config) -> String {
+        format!("{MANAGER}:{}:{}", config.name, self.host)
+    }
+
+    async fn put(&self, client: &Client, config: &Config, kind: &Kind, object: &Value) -> Result<Put> {
+        let path = path_of(kind, object);
+        let before = client.find(&path).await?;
+        let manager = self.manager(config);
+        let apply = async |force| client.apply(&apply_path(&path, &manager, force), object).await;
+        let after = match apply(false).await {
+            Ok(after) => after,
+            Err(failure) if failure.exit == Exit::Conflict => {
+                let before = before.as_ref().unwrap_or(&Value::Null);
+                // The same file on another host may be older, or newer.
+                let same = format!("{MANAGER}:{}:", config.name);
+                match others(before, &manager).find(|other| !other.starts_with(&same)) {
+                    Some(other) => {
+                        let (place, _) = difference(object, before).unwrap_or_default();
+                        return Ok(Put::Differs(format!(
+                            "differs in {place}, which is {other}'s: it stays as it is"
+                        )));
+                    }
+                    None => apply(true).await?,
+                }
+            }
+            Err(failure) if failure.is_denied => return Ok(compared(object, before.as_ref())),
+            Err(failure) => return Err(failure),
+        };
+        let version = |value: &Value| value["metadata"]["resourceVersion"].clone();
+        Ok(match before {
+            None => Put::Applied("is created"),
+            Some(before) if version(&before) == version(&after) => Put::Unchanged,
+            Some(_) => Put::Applied("is changed"),
+        })
+    }
+
+    /// Removes what this host's file had applied and has no more. What others have applied, too, stays as they have it.
+    async fn remove_others(
+        &self,
+        client: &Client,
+        config: &Config,
+        wanted: &[(&'static Kind, Value)],
+    ) -> Result<Vec<String>> {
+        let manager = self.manager(config);
+        let mut lines = Vec::new();
+        let mut namespaces: BTreeSet<_> =
+            wanted.iter().map(|(_, o)| o["metadata"]["namespace"].as_str()).collect();
+        namespaces.extend([None, Some(config.namespace.as_str())]);
+        let kinds = KINDS.iter().rev().filter(|kind| !kind.is_view() && kind.id != KindId::Node);
+        let places = kinds.flat_map(|kind| namespaces.iter().map(move |namespace| (kind, *namespace)));
+        for (kind, namespace) in places.filter(|(kind, namespace)| kind.namespaced == namespace.is_some()) {
+            let list = Query::new(resource(kind, namespace, None));
+            let list = list.set("labelSelector", &format!("{}={}", MANAGED_BY.0, MANAGED_BY.1)).finish();
+            let list = match client.get(&list, JSON).await {
+                Ok(list) => list,
+                // Of what it may not see, it has applied nothing.
+                Err(failure) if failure.is_denied => continue,
+                Err(failure) => return Err(failure),
+            };
+            for object in list["items"].as_array().into_iter().flatten() {
+                let is_wanted = wanted
+                    .iter()
+                    .any(|(of, wanted)| *of == kind && path_of(kind, wanted) == path_of(kind, object));
+                if is_wanted || !objects::managers(object).any(|entry| entry["manager"] == manager) {
+                    continue;
+                }
+                let path = path_of(kind, object);
+                if others(object, &manager).next().is_some() {
+                    let none = json!({
+                        "apiVersion": kind.api_version(),
+                        "kind": kind.kind,
+                        "metadata": { "name": object["metadata"]["name"], "namespace": object["metadata"]["namespace"] },
+                    });
+                    client.apply(&apply_path(&path, &manager, false), &none).await?;
+                    lines.push(format!("{} is others' alone now{DONE}", described(kind, object)));
+                } else {
+                    client.delete(&path).await?;
+                    lines.push(format!("{} is removed{DONE}", described(kind, object)));
+                }
+            }
+        }
+        Ok(lines)
+    }
+}
+
+/// How lines end that nobody need do anything about.
+const DONE: &str = " in the mesh";
+
+/// What became of an object.
+enum Put {
+    Unchanged,
+    Applied(&'static str),
+    Differs(String),
+}
+
+/// What who may not write can say.
+fn compared(object: &Value, before: Option<&Value>) -> Put {
+    let Some(before) = before else {
+        return Put::Differs("is not in the mesh, and the kubeconfig's user may not apply it".to_owned());
+    };
+    match difference(object, before) {
+        None => Put::Unchanged,
+        Some((place, found)) => Put::Differs(format!(
+            "differs in {place}, which is {found} in the mesh; the kubeconfig's user may not apply it"
+        )),
+    }
+}
+
+/// The first field of `wanted` that `found` has not so, with what it has.
+fn difference(wanted: &Value, found: &Value) -> Option<(String, String)> {
+    fn walk(wanted: &Value, found: &Value, place: &str) -> Option<(String, String)> {
+        match (wanted, found) {
+            (Value::Object(wanted), Value::Object(found)) => wanted.iter().find_map(|(name, value)| {
+                let place = if place.is_empty() { name.clone() } else { format!("{place}.{name}") };
+                walk(value, found.get(name).unwrap_or(&Value::Null), &place)
+            }),
+            (Value::Array(wanted), Value::Array(found)) if wanted.len() == found.len() => {
+                let pairs = wanted.iter().zip(found).enumerate();
+                pairs
+                    .into_iter()
+                    .find_map(|(index, (wanted, found))| walk(wanted, found, &format!("{place}[{index}]")))
+            }
+            _ if wanted == found => None,
+            _ => Some((place.to_owned(), found.to_string())),
+        }
+    }
+    let mut wanted = wanted.clone();
+    // Whose it is says nothing of what it does.
+    if let Some(labels) = wanted["metadata"]["labels"].as_object_mut() {
+        labels.remove(MANAGED_BY.0);
+    }
+    walk(&wanted, found, "")
+}
+
+/// Who else has set fields of an object, but for its status.
+fn others<'a>(object: &'a Value, own: &'a str) -> impl Iterator<Item = &'a str> {
+    let set =
+        objects::managers(object).filter(|entry| entry["subresource"].as_str().is_none_or(str::is_empty));
+    set.filter_map(|entry| entry["manager"].as_str()).filter(move |manager| *manager != own)
+}
+
+fn path_of(kind: &Kind, object: &Value) -> String {
+    resource(kind, object["metadata"]["namespace"].as_str(), object["metadata"]["name"].as_str())
+}
+
+fn apply_path(path: &str, manager: &str, force: bool) -> String {
+    let query = Query::new(path.to_owned()).set("fieldManager", manager).set("fieldValidation", "Strict");
+    query.set("force", if force { "true" } else { "false" }).finish()
+}
+
+fn described(kind: &Kind, object: &Value) -> String {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => format!("{} {namespace}/{name}", kind.kind),
+        None => format!("{} {name}", kind.kind),
+    }
+}
+
+fn listed(ports: &BTreeSet<u16>) -> String {
+    ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
+}
