@@ -130,7 +130,7 @@ fn hosts_with_a_file_each_are_one_mesh() {
             "--",
             "sh",
             "-c",
-            "for i in $(seq 40); do curl -s http://web:9502/; echo; done",
+            "for i in $(seq 40); do curl -sS -m 5 http://web:9502/; echo; done",
         ]);
         said.stdout
     };

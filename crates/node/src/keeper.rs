@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -55,7 +54,7 @@ impl Keeper {
 
     /// A file that this keeper writes.
     pub fn file(&self, path: PathBuf) -> KeptFile {
-        KeptFile { keeper: self.clone(), path, is_final: Arc::default() }
+        KeptFile { keeper: self.clone(), path }
     }
 }
 
@@ -64,26 +63,17 @@ impl Keeper {
 pub struct KeptFile {
     keeper: Keeper,
     pub path: PathBuf,
-    /// Nothing is written any more.
-    is_final: Arc<AtomicBool>,
 }
 
 impl KeptFile {
     /// Another file of its folder.
     pub fn beside(&self, name: &str) -> Self {
-        self.keeper.file(self.path.with_file_name(name))
+        Self { keeper: self.keeper.clone(), path: self.path.with_file_name(name) }
     }
 
     /// [`Keeper::keep`]
     pub fn keep(&self, content: Vec<u8>) {
-        if !self.is_final.load(Ordering::Relaxed) {
-            self.keeper.keep(&self.path, content);
-        }
-    }
-
-    /// Has it stay as it is now, whatever comes.
-    pub fn leave_it(&self) {
-        self.is_final.store(true, Ordering::Relaxed);
+        self.keeper.keep(&self.path, content);
     }
 }
 

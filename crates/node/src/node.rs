@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures_util::future::join_all;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -31,7 +31,7 @@ use crate::dns::{Addresses, Resolver};
 use crate::exposure;
 use crate::files;
 use crate::flows::{self, FlowParts, RunsLeaving};
-use crate::keeper::{Keeper, KeptFile};
+use crate::keeper::Keeper;
 use crate::lock::HomeLock;
 use crate::node_state::StatePublisher;
 use crate::passage::Passage;
@@ -51,6 +51,8 @@ const UNKNOWN_KEYS: usize = 64;
 
 /// How long the goodbye to the server may take.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long it may take to write what is known.
+const REMEMBER_DEADLINE: Duration = Duration::from_secs(2);
 /// How long it may take to drop runs that do not come to rest.
 const DROP_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -98,7 +100,7 @@ pub struct Node {
     tasks: Vec<AbortOnDropHandle<()>>,
     socket: Arc<SocketFile>,
     keep_workloads: bool,
-    snapshot_file: KeptFile,
+    remember: mpsc::Sender<oneshot::Sender<()>>,
 }
 
 impl Node {
@@ -133,8 +135,15 @@ impl Node {
 
         let state = StatePublisher::new(NodeState::default());
         let (demand, demands) = mpsc::channel(DEMANDS);
-        let (discovery, config_age) =
-            Discovery::restore(server.clone(), &config.name, snapshot_file.clone(), state.clone(), demands);
+        let (remember, remembers) = mpsc::channel(1);
+        let (discovery, config_age) = Discovery::restore(
+            server.clone(),
+            &config.name,
+            snapshot_file,
+            state.clone(),
+            demands,
+            remembers,
+        );
         let table = VirtualAddresses::open(&folder.join("addresses.json"))?;
         let (known, let_through) = watch::channel(None);
         let addresses = Addresses::new(table, state.clone(), keeper.clone(), let_through);
@@ -298,7 +307,7 @@ impl Node {
             tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect(),
             socket,
             keep_workloads: config.keep_workloads,
-            snapshot_file,
+            remember,
         })
     }
 
@@ -334,8 +343,12 @@ impl Node {
 
     /// Has it know at its next start what it knows now: the workloads that are about to be stopped come back then, perhaps without
     /// a server.
-    pub fn remember(&self) {
-        self.snapshot_file.leave_it();
+    pub async fn remember(&self) {
+        let (done, written) = oneshot::channel();
+        if self.remember.try_send(done).is_ok() {
+            // On a disk that takes longer, it knows less.
+            let _ = timeout(REMEMBER_DEADLINE, written).await;
+        }
     }
 
     /// The services of a namespace that have ports, as the server says.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -56,6 +56,9 @@ pub struct Discovery {
     /// When what has changed is to be written.
     save_at: Option<tokio::time::Instant>,
     saving: Option<tokio::task::JoinHandle<()>>,
+    /// Whoever asks hears when what is known now is written; nothing is from then on.
+    remember: mpsc::Receiver<oneshot::Sender<()>>,
+    is_final: bool,
 }
 
 impl Discovery {
@@ -66,6 +69,7 @@ impl Discovery {
         file: KeptFile,
         state: Arc<StatePublisher>,
         demands: mpsc::Receiver<ServiceName>,
+        remember: mpsc::Receiver<oneshot::Sender<()>>,
     ) -> (Self, watch::Receiver<ConfigAge>) {
         let saved = files::read_if_there(&file.path).unwrap_or_else(|e| {
             tracing::warn!("the node starts without its last configuration: {e}");
@@ -95,6 +99,8 @@ impl Discovery {
             age,
             save_at: None,
             saving: None,
+            remember,
+            is_final: false,
         };
         // Before the first word of a server, too.
         let nothing = Snapshot { closed_until_told: true, mesh_untold: true, ..Snapshot::default() };
@@ -137,6 +143,7 @@ impl Discovery {
                     () = &mut wait => break,
                     Some(name) = self.demands.recv() => { self.demand(&name); }
                     _ = self.changes.changed() => self.follow_workloads(),
+                    Some(done) = self.remember.recv() => self.remember(done).await,
                     () = save_timer(self.save_at) => self.save().await,
                 }
             }
@@ -173,6 +180,7 @@ impl Discovery {
                 Some(name) = self.demands.recv() => self.demand(&name),
                 _ = self.changes.changed() => self.follow_workloads(),
                 _ = certificates.changed() => return Ok(()),
+                Some(done) = self.remember.recv() => self.remember(done).await,
                 () = save_timer(self.save_at) => self.save().await,
             }
             self.send(&sender).await?;
@@ -221,12 +229,24 @@ impl Discovery {
         Ok(())
     }
 
+    async fn remember(&mut self, done: oneshot::Sender<()>) {
+        self.save().await;
+        if let Some(saving) = self.saving.take() {
+            let _ = saving.await;
+        }
+        self.is_final = true;
+        let _ = done.send(());
+    }
+
     /// Writes the snapshot in the background; never two writers at once.
     async fn save(&mut self) {
         if let Some(saving) = self.saving.take() {
             let _ = saving.await;
         }
         self.save_at = None;
+        if self.is_final {
+            return;
+        }
         let content = self.assembler.save();
         let file = self.file.clone();
         self.saving = Some(spawn_blocking(move || file.keep(content)));

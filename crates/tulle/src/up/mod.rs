@@ -221,7 +221,7 @@ pub async fn run(mut args: UpArgs) -> Result<()> {
     };
     screen.say("stopping (Ctrl-C again kills everything)");
     if elsewhere.is_some() {
-        mesh.node.remember();
+        mesh.node.remember().await;
     }
     let workloads = mesh.node.workloads().clone();
     let stopping = async {
