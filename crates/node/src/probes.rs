@@ -7,6 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +28,10 @@ use tulle_sys::run_as::RunAs;
 
 /// The first pause of a process that starts, which doubles up to the probe's period.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+/// Processes that are well are asked several at once, in such steps: a node that sleeps between them sleeps more.
+const STEP: Duration = Duration::from_millis(250);
+static STEPS: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// How long a server may take to end a connection that was only opened to see whether it can be.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -252,8 +257,18 @@ async fn ask_for_ever(probe: &Probe, target: &Target, health: &watch::Sender<Hea
                 pause = if failures >= most_failures || !ready { (pause * 2).min(period) } else { period };
             }
         }
-        sleep(pause).await;
+        sleep(if pause == period { in_step(pause, STEPS.elapsed()) } else { pause }).await;
     }
+}
+
+/// A pause that ends in step with those of other probes, where it is long enough not to be another one by that.
+fn in_step(pause: Duration, now: Duration) -> Duration {
+    if pause < STEP * 4 {
+        return pause;
+    }
+    let (end, step) = ((now + pause).as_millis(), STEP.as_millis());
+    let steps = u64::try_from((end + step / 2) / step * step).unwrap_or(u64::MAX);
+    Duration::from_millis(steps).saturating_sub(now)
 }
 
 fn set(health: &watch::Sender<Health>, new: Health) {
@@ -379,6 +394,19 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+
+    #[test]
+    fn long_pauses_end_in_step_and_keep_their_length() {
+        let [short, period] = [990, 2_000].map(Duration::from_millis);
+        assert_eq!(in_step(short, Duration::from_micros(1_300_100)), short);
+        for (now, expected) in
+            [(0, 2_000_000), (100_000, 1_900_000), (130_000, 2_120_000), (250_300, 1_999_700)]
+        {
+            let pause = in_step(period, Duration::from_micros(now));
+            assert_eq!(pause, Duration::from_micros(expected), "{now}");
+            assert_eq!((u128::from(now) + pause.as_micros()) % STEP.as_micros(), 0);
+        }
+    }
 
     fn target() -> Target {
         Target {

@@ -177,21 +177,34 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 fn add_ids(path: &Path, found: &mut BTreeSet<u64>) -> io::Result<()> {
-    let entries = match fs::metadata(path).and_then(|own| Ok((own, fs::read_dir(path)?))) {
+    match fs::metadata(path) {
         Err(e) if is_gone(&e) => return Ok(()),
-        other => {
-            let (own, entries) = other?;
-            found.insert(own.ino());
-            entries
-        }
+        other => found.insert(other?.ino()),
     };
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            add_ids(&entry.path(), found)?;
+    below(path)?.iter().try_for_each(|group| add_ids(group, found))
+}
+
+/// The cgroups right below one. It is no error that it goes meanwhile.
+fn below(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let entries = match fs::metadata(path).map(|own| own.nlink()) {
+        Err(e) if is_gone(&e) => return Ok(found),
+        // A folder of kernfs has a link for each one in it, and two of its own. All its files would be listed.
+        Ok(2) => return Ok(found),
+        other => other.and_then(|_| fs::read_dir(path)),
+    };
+    match entries {
+        Err(e) if is_gone(&e) => return Ok(found),
+        other => {
+            for entry in other? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    found.push(entry.path());
+                }
+            }
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 fn add_processes(path: &Path, found: &mut Vec<u32>) -> io::Result<()> {
@@ -200,13 +213,7 @@ fn add_processes(path: &Path, found: &mut Vec<u32>) -> io::Result<()> {
         other => other?,
     };
     found.extend(processes.lines().filter_map(|line| line.parse::<u32>().ok()));
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            add_processes(&entry.path(), found)?;
-        }
-    }
-    Ok(())
+    below(path)?.iter().try_for_each(|group| add_processes(group, found))
 }
 
 fn kill(path: &Path) -> io::Result<()> {

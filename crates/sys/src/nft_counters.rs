@@ -27,14 +27,19 @@ const PACKETS: u16 = 2;
 /// The kernel answers within the call.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How many packets each element of the set `set` of cgroups has matched, by the cgroup's id, in a table of the family
-/// `inet`.
+/// How many packets each element of each of these sets of cgroups has matched, by the cgroup's id, in a table of the
+/// family `inet`.
 ///
 /// # Errors
 /// Where there is no such table or set, or the kernel does not say it.
-pub fn packets_by_cgroup(table: &str, set: &str) -> io::Result<Vec<(u64, u64)>> {
+pub fn packets_by_cgroup<const N: usize>(table: &str, sets: [&str; N]) -> io::Result<[Vec<(u64, u64)>; N]> {
     let by_id = |(key, packets): (Vec<u8>, u64)| Some((u64::from_ne_bytes(key.try_into().ok()?), packets));
-    Ok(counters(table, set)?.into_iter().filter_map(by_id).collect())
+    let mut netlink = Netfilter::open(0, PATIENCE)?;
+    let mut all = [const { Vec::new() }; N];
+    for (set, found) in sets.into_iter().zip(&mut all) {
+        *found = counters(&mut netlink, table, set)?.into_iter().filter_map(by_id).collect();
+    }
+    Ok(all)
 }
 
 /// How many packets all elements of a set have matched.
@@ -42,12 +47,12 @@ pub fn packets_by_cgroup(table: &str, set: &str) -> io::Result<Vec<(u64, u64)>> 
 /// # Errors
 /// As for [`packets_by_cgroup`].
 pub fn packets(table: &str, set: &str) -> io::Result<u64> {
-    Ok(counters(table, set)?.into_iter().map(|(_, packets)| packets).sum())
+    let counters = counters(&mut Netfilter::open(0, PATIENCE)?, table, set)?;
+    Ok(counters.into_iter().map(|(_, packets)| packets).sum())
 }
 
 /// What each element has counted, by its key.
-fn counters(table: &str, set: &str) -> io::Result<Vec<(Vec<u8>, u64)>> {
-    let mut netlink = Netfilter::open(0, PATIENCE)?;
+fn counters(netlink: &mut Netfilter, table: &str, set: &str) -> io::Result<Vec<(Vec<u8>, u64)>> {
     let mut question = request(GET_ELEMENTS, libc::NLM_F_DUMP as u16, libc::NFPROTO_INET as u8);
     push(&mut question, LIST_TABLE, &[table.as_bytes(), &[0]].concat());
     push(&mut question, LIST_SET, &[set.as_bytes(), &[0]].concat());

@@ -27,6 +27,7 @@ mod units;
 mod up;
 
 use std::io::IsTerminal;
+use std::panic::resume_unwind;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
@@ -210,7 +211,15 @@ fn run(command: Command) -> Result<ExitCode> {
         tracing::warn!("the limit of open files stays as it is: {error}");
     }
     match command {
-        Command::Up(args) => done(control_runtime()?.block_on(up::run(args))),
+        Command::Up(args) => {
+            let runtime = control_runtime()?;
+            // Not on this thread, which would be woken up by another one each time.
+            done(
+                runtime
+                    .block_on(runtime.spawn(up::run(args)))
+                    .unwrap_or_else(|e| resume_unwind(e.into_panic())),
+            )
+        }
         Command::Ps(args) => small(Box::pin(commands::services::ps(args))),
         Command::Start(args) => small(Box::pin(commands::services::start(args))),
         Command::Stop(args) => small(Box::pin(commands::services::stop(args))),

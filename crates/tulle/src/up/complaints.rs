@@ -17,6 +17,8 @@ struct Complaint {
     said: String,
     next: Instant,
     pause: Duration,
+    /// When something is to be said of it that was held back.
+    due: Option<Instant>,
 }
 
 impl Complaints {
@@ -37,14 +39,22 @@ impl Complaints {
             said: String::new(),
             next: now,
             pause: START_PATIENCE,
+            due: None,
         });
-        if now < known.since + patience || now < known.next || known.said == text {
+        let may_be_said = (known.since + patience).max(known.next);
+        known.due = (known.said != text && now < may_be_said).then_some(may_be_said);
+        if known.due.is_some() || known.said == text {
             return None;
         }
         known.next = now + known.pause;
         known.pause = (known.pause * 2).min(LONGEST_PAUSE);
         known.said.clone_from(&text);
         Some(text)
+    }
+
+    /// When something is to be said next that is known already.
+    pub fn due(&self) -> Option<Instant> {
+        self.0.values().filter_map(|complaint| complaint.due).min()
     }
 }
 
@@ -67,5 +77,23 @@ mod tests {
         assert!(!heard("", 62_200) && heard("its probe fails (1 of 3): x", 62_300), "that is said at once");
         let changes = (0..10_000).filter(|n| heard(&format!("not ready: {n}"), 70_000 + n * 100)).count();
         assert!((10..40).contains(&changes), "{changes} in 1000 s");
+    }
+
+    #[test]
+    fn what_is_held_back_is_due_at_its_time() {
+        let mut complaints = Complaints::default();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let not_ready = || Some("not ready: x".to_owned());
+        assert_eq!(complaints.due(), None);
+        assert_eq!(complaints.heard("a", not_ready(), at(0)), None);
+        assert_eq!(complaints.heard("b", not_ready(), at(300)), None);
+        assert_eq!(complaints.due(), Some(at(1000)));
+        assert_eq!(complaints.heard("a", not_ready(), at(1000)), not_ready());
+        assert_eq!(complaints.due(), Some(at(1300)));
+        complaints.heard("b", None, at(1100));
+        assert_eq!(complaints.due(), None);
+        assert_eq!(complaints.heard("a", Some("not ready: y".to_owned()), at(1200)), None);
+        assert_eq!(complaints.due(), Some(at(2000)), "it has said something a moment ago");
     }
 }

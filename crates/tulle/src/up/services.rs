@@ -27,8 +27,9 @@ use crate::exit::{Failure, Result};
 
 /// So long the mesh may take to know of a service that is ready.
 const ROUTE_PATIENCE: Duration = Duration::from_secs(5);
-/// How often we look.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often we look where nobody says that something has changed, and how much time passes at least.
+const LOOK: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(100);
 /// How many failures wait to be heard of.
 const FAILURES: usize = 16;
 /// How many processes a service may have, as `replicas` of the file.
@@ -208,15 +209,19 @@ impl Services {
     /// Says what is not ready, and why, here and to who asks the node (`tulle status`).
     async fn look(&self) {
         let mut complaints = Complaints::default();
+        // Is sent with every change of what is wanted, reported and over.
+        let mut changes = self.shared.ready_replicas.subscribe();
         loop {
+            changes.mark_unchanged();
             let known = self.shared.workloads.list();
             let wanted = self.wanted();
             let waiting = self.waiting(&wanted, &known);
+            let by_name: HashMap<_, _> =
+                known.iter().map(|w| ((w.namespace.as_str(), w.name.as_str()), w)).collect();
             for wanted in &wanted {
                 let name = &wanted.service.name;
                 for replica in wanted.names() {
-                    let found =
-                        known.iter().find(|w| *w.name == *replica && w.namespace == wanted.config.namespace);
+                    let found = by_name.get(&(wanted.config.namespace.as_str(), replica.as_str())).copied();
                     let is_over = self.shared.over.borrow().contains_key(&replica);
                     let complaint = match found {
                         // Of its end its supervisor tells.
@@ -233,7 +238,10 @@ impl Services {
             let namespace = self.config().namespace.clone();
             let named = |(name, why): (String, String)| (WorkloadName::new(namespace.as_str(), name), why);
             self.shared.workloads.announce(waiting.into_iter().map(named).collect());
-            tokio::time::sleep(LOOK).await;
+            let due = complaints.due().map(|due| due.saturating_duration_since(Instant::now()));
+            let rest = due.unwrap_or(LOOK).clamp(PAUSE, LOOK);
+            tokio::time::sleep(PAUSE).await;
+            let _ = tokio::time::timeout(rest - PAUSE, changes.changed()).await;
         }
     }
 

@@ -80,15 +80,15 @@ impl State {
         if open.is_empty() {
             return;
         }
-        for (index, set) in rules::COUNTERS.into_iter().enumerate() {
-            let counts = match packets_by_cgroup(table, set) {
-                Ok(counts) => counts,
-                Err(e) => {
-                    // Somebody has taken them away, and that is mended.
-                    tracing::debug!("what the rules have counted cannot be read: {e}");
-                    return;
-                }
-            };
+        let counted = match packets_by_cgroup(table, rules::COUNTERS) {
+            Ok(counted) => counted,
+            Err(e) => {
+                // Somebody has taken them away, and that is mended.
+                tracing::debug!("what the rules have counted cannot be read: {e}");
+                return;
+            }
+        };
+        for (index, counts) in counted.into_iter().enumerate() {
             for (group, now) in counts {
                 let Some((name, workload)) = open.get_mut(&group) else { continue };
                 let more = workload.seen.more(index, now);
