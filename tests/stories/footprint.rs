@@ -24,7 +24,7 @@ const DEBUG: Bounds = Bounds(100, 120, Duration::from_millis(1000));
 #[test]
 fn a_node_is_small_and_serves_soon_after_a_restart() {
     let _alone = alone();
-    let bounds = if tulle().components().any(|part| part.as_os_str() == "release") { RELEASE } else { DEBUG };
+    let bounds = if is_release() { RELEASE } else { DEBUG };
     let [nodes, api, app] = [free_port(), free_port(), free_port()].map(|port| port.to_string());
     let [one, two, admin] = [Home::new(), Home::new(), Home::new()];
     let server_address = format!("127.0.0.1:{nodes}");
@@ -98,6 +98,62 @@ fn a_node_is_small_and_serves_soon_after_a_restart() {
     assert!(times[STARTS / 2] <= bounds.2, "{times:?}");
 }
 
+/// What `up` may take while nothing happens: the share of a core, and MiB; and how long after the last service it is ready.
+struct Idle(f64, u64, Duration);
+const IDLE_RELEASE: Idle = Idle(0.01, 50, Duration::from_secs(1));
+const IDLE_DEBUG: Idle = Idle(0.1, 250, Duration::from_secs(5));
+const SERVICES: usize = 30;
+/// By then a node reports only every second what it has seen.
+const SETTLED: Duration = Duration::from_secs(12);
+const MEASURED: Duration = Duration::from_secs(20);
+
+#[test]
+fn up_with_thirty_services_takes_little_while_nothing_happens() {
+    let _alone = alone();
+    let bounds = if is_release() { IDLE_RELEASE } else { IDLE_DEBUG };
+    let mut file = "services:\n".to_owned();
+    for service in 0..SERVICES {
+        let (binary, port) = (tulle().display().to_string(), free_port());
+        file += &format!("  s{service}: {{command: [\"{binary}\", fake-service], port: {port}}}\n");
+    }
+    let home = Home::new();
+    home.write("mesh/tulle.yaml", &file);
+    let up = home.start(&["up", &home.path().join("mesh").display().to_string()]);
+    eventually("the start of all services", PATIENCE * 2, || {
+        (up.stdout().matches("fake-service listens").count() == SERVICES).then_some(())
+    });
+    let listening = Instant::now();
+    up.wait_for_line("readiness", PATIENCE, |line| line.contains("all services are ready"));
+    let ready = listening.elapsed();
+
+    // Nothing says that a process has nothing to do.
+    std::thread::sleep(SETTLED);
+    let (before, started) = (cpu_time(&up), Instant::now());
+    std::thread::sleep(MEASURED);
+    let share = (cpu_time(&up) - before).as_secs_f64() / started.elapsed().as_secs_f64();
+    let (idle, peak) = (resident(&up), memory(&up, "VmHWM:"));
+    println!(
+        "up with {SERVICES} services: {:.2} % of a core, {idle} KiB ({peak} at most), ready {ready:?} after the last service",
+        share * 100.0
+    );
+    assert!(ready <= bounds.2, "ready {ready:?} after the last service");
+    assert!(share < bounds.0, "{:.2} % of a core while nothing happens", share * 100.0);
+    assert!(idle < bounds.1 * 1024, "{idle} KiB while nothing happens");
+}
+
+fn is_release() -> bool {
+    tulle().components().any(|part| part.as_os_str() == "release")
+}
+
+/// What all threads of a process have had of processors (proc_pid_stat(5)).
+fn cpu_time(process: &Process) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid())).unwrap();
+    let fields = stat.rsplit_once(") ").unwrap().1.split(' ');
+    let ticks: u64 = fields.skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
+    let each = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).unwrap().unwrap();
+    Duration::from_secs_f64(ticks as f64 / each as f64)
+}
+
 /// Whether one request on a connection of its own is answered with 200.
 fn ask(address: SocketAddr) -> bool {
     let exchange = || -> std::io::Result<String> {
@@ -113,7 +169,11 @@ fn ask(address: SocketAddr) -> bool {
 
 /// KiB in memory, by the kernel's account.
 fn resident(process: &Process) -> u64 {
+    memory(process, "VmRSS:")
+}
+
+fn memory(process: &Process, account: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(account)).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
