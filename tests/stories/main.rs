@@ -17,6 +17,7 @@ mod footprint;
 mod gateway_api;
 mod inbound;
 mod kubectl;
+mod limits;
 mod one_file_a_host;
 mod pods;
 mod policies;

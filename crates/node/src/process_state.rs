@@ -34,6 +34,9 @@ pub struct LastExit {
     /// Why it could not be started at all.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// What the kernel ended it for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
     /// In milliseconds since the epoch.
     pub finished_at_ms: u64,
 }
@@ -42,12 +45,7 @@ impl LastExit {
     /// A process that ended just now.
     pub fn of(status: ExitStatus) -> Self {
         let now = milliseconds(SystemTime::now());
-        Self {
-            exit_code: status.code(),
-            signal: status.signal(),
-            message: String::new(),
-            finished_at_ms: now,
-        }
+        Self { exit_code: status.code(), signal: status.signal(), finished_at_ms: now, ..Self::default() }
     }
 
     /// One that could not be started, just now.
@@ -72,7 +70,8 @@ impl fmt::Display for LastExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.exit_code, self.signal) {
             (Some(_), _) => write!(f, "ended with {}", self.short()),
-            (None, Some(_)) => write!(f, "was ended by {}", self.short()),
+            (None, Some(_)) if self.reason.is_empty() => write!(f, "was ended by {}", self.short()),
+            (None, Some(_)) => write!(f, "was ended by {}: {}", self.short(), self.reason),
             (None, None) => f.write_str(&self.message),
         }
     }
@@ -129,6 +128,8 @@ mod tests {
         assert_eq!(of(3 << 8).to_string(), "ended with code 3");
         assert_eq!((of(9).short(), of(9).to_string()), ("SIGKILL".into(), "was ended by SIGKILL".into()));
         assert_eq!(of(40).short(), "signal 40", "a real-time signal has no name");
+        let killed = LastExit { reason: "it had no memory left".into(), ..of(9) };
+        assert_eq!(killed.to_string(), "was ended by SIGKILL: it had no memory left");
         let mut state = ProcessState::default();
         assert_eq!(state.absence(), NOT_RUNNING);
         state.ended(of(1 << 8));

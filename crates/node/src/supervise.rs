@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, OnceLock, mpsc as std_mpsc};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tulle_sys::cgroup_limits;
 use tulle_sys::family::{Family, Member};
 use tulle_sys::process::{Confinement, confine};
 use tulle_sys::run_as::RunAs;
@@ -247,6 +248,8 @@ async fn run_once(
         root: Member::of(pid),
     };
     let mut guard = Guard(Some(family.clone()));
+    let kills = || process.confined.cgroup.as_deref().and_then(cgroup_limits::out_of_memory).unwrap_or(0);
+    let kills_before = kills();
     state.send_modify(|state| {
         state.set(true);
         state.process = family.root;
@@ -259,10 +262,13 @@ async fn run_once(
 
     // Its end is known at once, whatever else there is to end.
     let end_of = |status: io::Result<ExitStatus>| {
-        let exit = match &status {
+        let mut exit = match &status {
             Ok(status) => LastExit::of(*status),
             Err(e) => LastExit::not_started(e.to_string()),
         };
+        if exit.signal == Some(Signal::SIGKILL as i32) && kills() > kills_before {
+            exit.reason = no_memory(process.confined.cgroup.as_deref());
+        }
         state.send_modify(|state| state.ended(exit.clone()));
         match status {
             Ok(status) => Ok((status, exit)),
@@ -292,6 +298,14 @@ async fn run_once(
     ended.cancel();
     let _ = output.await;
     (status, wish)
+}
+
+/// Why the kernel has ended a process that had no memory left.
+fn no_memory(cgroup: Option<&Path>) -> String {
+    match cgroup.and_then(cgroup_limits::memory_in_words) {
+        Some(limit) => format!("it reached its limit of memory, {limit}"),
+        None => "memory had run out".to_owned(),
+    }
 }
 
 /// Why a process does not start, as its user would say it.

@@ -3,6 +3,7 @@
 
 pub mod begun;
 pub mod cgroup;
+pub mod cgroup_limits;
 pub mod conntrack;
 pub mod descriptors;
 pub mod family;

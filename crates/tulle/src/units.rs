@@ -79,9 +79,169 @@ pub fn parse_memory(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Nothing starts with less.
+const LEAST_MEMORY_LIMIT: u128 = 6 << 20;
+const MOST_MEMORY_LIMIT: u128 = 1 << 60;
+
+/// How much memory a process may take: a quantity as Kubernetes writes it (`512Mi`, `1.5G`, `129e6`, bytes).
+pub fn parse_memory_limit(text: &str) -> Result<u64, String> {
+    let unknown =
+        || format!("`{text}` is no amount of memory: expected a number with its unit, such as 512Mi or 2Gi");
+    let (number, unit) = number_with_unit(text).ok_or_else(unknown)?;
+    let (mut bytes, divisor) = match unit {
+        "" => (number.digits, number.divisor),
+        "Ki" | "Mi" | "Gi" | "Ti" | "Pi" => {
+            (number.digits << (10 * (1 + position("KMGTP", unit))), number.divisor)
+        }
+        "k" | "M" | "G" | "T" | "P" => {
+            (number.digits * 1000_u128.pow(1 + position("kMGTP", unit)), number.divisor)
+        }
+        _ => {
+            let first = unit.chars().next().map(|c| c.to_ascii_uppercase()).filter(|c| "KMGT".contains(*c));
+            let is_size =
+                matches!(unit.get(1..).map(str::to_ascii_lowercase).as_deref(), Some("" | "b" | "i" | "ib"));
+            return match first.filter(|_| is_size) {
+                // `m` is a thousandth there, and a mebibyte in compose files.
+                Some(first) => {
+                    let number = &text[..text.len() - unit.len()];
+                    Err(format!("`{text}` has no unit of Kubernetes: did you mean `{number}{first}i`?"))
+                }
+                None => Err(unknown()),
+            };
+        }
+    };
+    bytes = bytes.div_ceil(divisor);
+    match bytes {
+        ..LEAST_MEMORY_LIMIT => Err(format!("`{text}` is too little: 6Mi is the least")),
+        LEAST_MEMORY_LIMIT..MOST_MEMORY_LIMIT => Ok(bytes as u64),
+        _ => Err(format!("`{text}` is more than there can be")),
+    }
+}
+
+/// So much of a core is a millisecond in each tenth of a second, the least that the kernel gives.
+const LEAST_CPU: u128 = 10;
+const MOST_CPU: u128 = 1_000_000;
+
+/// How much CPU a process may take, in thousandths of a core: a quantity as Kubernetes writes it (`500m`, `0.5`, `2`).
+pub fn parse_cpu(text: &str) -> Result<u32, String> {
+    let unknown = || {
+        format!(
+            "`{text}` is no amount of CPU: expected cores, such as 0.5 or 2, or thousandths, such as 500m"
+        )
+    };
+    let (number, unit) = number_with_unit(text).ok_or_else(unknown)?;
+    let thousandths = match unit {
+        "" => number.digits * 1000,
+        "m" => number.digits,
+        _ => return Err(unknown()),
+    };
+    if thousandths % number.divisor != 0 {
+        return Err(format!("`{text}` is finer than a thousandth of a core (1m)"));
+    }
+    match thousandths / number.divisor {
+        ..LEAST_CPU => Err(format!("`{text}` is too little: 10m is the least")),
+        cpu @ LEAST_CPU..=MOST_CPU => Ok(cpu as u32),
+        _ => Err(format!("`{text}` is more than there can be")),
+    }
+}
+
+fn position(units: &str, unit: &str) -> u32 {
+    unit.chars().next().and_then(|c| units.find(c)).unwrap_or_default() as u32
+}
+
+/// A number without its point: `digits / divisor`.
+struct Decimal {
+    digits: u128,
+    divisor: u128,
+}
+
+/// `1.5Gi` is 1.5 and `Gi`; `129e6` is a number by itself.
+fn number_with_unit(text: &str) -> Option<(Decimal, &str)> {
+    /// More are no amount of anything, and all that is done with so many fits.
+    const MOST_DIGITS: usize = 18;
+    const MOST_EXPONENT: u8 = 15;
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, mut unit) = text.split_at(end);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.len() + fraction.len() > MOST_DIGITS || whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let digits =
+        if fraction.contains('.') { None } else { format!("0{whole}{fraction}").parse::<u128>().ok() }?;
+    let mut decimal = Decimal { digits, divisor: 10_u128.pow(fraction.len() as u32) };
+    if let Some(exponent) = unit.strip_prefix(['e', 'E']) {
+        let exponent = exponent.strip_prefix('+').unwrap_or(exponent);
+        let exponent = exponent.parse::<u8>().ok().filter(|exponent| *exponent <= MOST_EXPONENT)?;
+        decimal.digits *= 10_u128.pow(exponent.into());
+        unit = "";
+    }
+    Some((decimal, unit))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_are_quantities_of_kubernetes() {
+        for (text, bytes) in [
+            ("512Mi", 512 << 20),
+            ("1.5Gi", 1536 << 20),
+            (".5Gi", 512 << 20),
+            ("1G", 1_000_000_000),
+            ("128974848", 128_974_848),
+            ("129e6", 129_000_000),
+            ("12.5E+7", 125_000_000),
+            ("8000.0001k", 8_000_001),
+            ("1Pi", 1 << 50),
+        ] {
+            assert_eq!(parse_memory_limit(text), Ok(bytes), "{text}");
+        }
+        for (text, meant) in
+            [("512m", "512Mi"), ("1g", "1Gi"), ("1gb", "1Gi"), ("1.5GiB", "1.5Gi"), ("9000K", "9000Ki")]
+        {
+            assert!(
+                parse_memory_limit(text).unwrap_err().contains(&format!("did you mean `{meant}`")),
+                "{text}"
+            );
+        }
+        assert!(parse_memory_limit("5Mi").unwrap_err().contains("6Mi is the least"));
+        assert!(parse_memory_limit("1000000Pi").unwrap_err().contains("more than there can be"));
+        let nonsense = [
+            "",
+            "Mi",
+            ".",
+            "-1Gi",
+            "1..5Gi",
+            "1.5.5Gi",
+            "1 Gi",
+            "1e",
+            "1e-3",
+            "1e99",
+            "1000000000000000000000",
+            "1é",
+            "1Mé",
+            "1X",
+        ];
+        for text in nonsense {
+            assert!(parse_memory_limit(text).unwrap_err().contains("is no amount"), "{text}");
+            assert!(parse_cpu(text).unwrap_err().contains("is no amount"), "{text}");
+        }
+        for (text, thousandths) in
+            [("500m", 500), ("0.5", 500), ("2", 2000), ("1.25", 1250), ("10m", 10), ("1e1", 10_000)]
+        {
+            assert_eq!(parse_cpu(text), Ok(thousandths), "{text}");
+        }
+        for (text, why) in [
+            ("9m", "too little"),
+            ("0", "too little"),
+            ("0.0105", "finer"),
+            ("1.5m", "finer"),
+            ("999999999999999999e15", "more than"),
+        ] {
+            assert!(parse_cpu(text).unwrap_err().contains(why), "{text}");
+        }
+    }
 
     #[test]
     fn quantities_have_units() {

@@ -26,7 +26,7 @@ use super::name_service::NameService;
 use super::rules::{self, Extent, Member, Opening};
 use super::table::NftTable;
 use super::zones::Zones;
-use super::{Counts, Slot, inbound_rules};
+use super::{Counts, Slot, cgroup_of, inbound_rules};
 
 /// The folder of all of Tulle's cgroups.
 pub(super) const CGROUP: &str = "tulle";
@@ -161,8 +161,8 @@ impl Host {
         if state.ended {
             return Err(io::Error::other("the node is stopping"));
         }
-        let directory = format!("{}.{}", name.namespace, name.name);
-        let cgroup = Cgroup::create(&self.mount, &[CGROUP, &self.scope, &directory])?;
+        let segments = cgroup_of(&self.scope, name);
+        let cgroup = Cgroup::create(&self.mount, &segments.each_ref().map(String::as_str))?;
         let id = cgroup.id()?;
         // Another one at each time: what the kernel remembers of its connections leads to listeners that are gone.
         let zone = state.zones.take()?;

@@ -72,6 +72,11 @@ impl CaptureMode {
     }
 }
 
+/// The cgroup of a workload, by its parts below the hierarchy's root. `scope` tells nodes of a host apart.
+pub fn cgroup_of(scope: &str, workload: &WorkloadName) -> [String; 3] {
+    [host::CGROUP.to_owned(), scope.to_owned(), format!("{}.{}", workload.namespace, workload.name)]
+}
+
 /// Where a workload's process has to start to be captured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slot {

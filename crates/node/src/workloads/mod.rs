@@ -132,6 +132,11 @@ impl Workloads {
         })
     }
 
+    /// What tells this node from others on the host.
+    pub fn scope(&self) -> &str {
+        &self.scope
+    }
+
     /// What the server is to know of the workloads.
     pub fn reports(&self) -> watch::Receiver<Reported> {
         self.reports.subscribe()

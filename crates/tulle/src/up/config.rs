@@ -9,16 +9,16 @@ use tulle_model::name::ServiceName;
 use tulle_model::validate::OfferedPort;
 use tulle_node::supervise::Restart;
 use tulle_node::workloads::UpstreamService;
+use tulle_sys::cgroup_limits::Limits;
 use tulle_sys::run_as::RunAs;
 
 use super::field::Field;
 use super::probe::probe;
 pub use super::probe::{Check, Probe};
-use super::profiles;
 use super::publish::{Publish, publish};
 pub use super::service_ports::Port;
 use super::service_ports::ports;
-use super::{check, command};
+use super::{check, command, limits, profiles};
 use crate::exit::{Exit, Failure, Result};
 use crate::manifest::Manifest;
 
@@ -153,6 +153,8 @@ pub struct Service {
     pub stop_timeout: Duration,
     /// What its processes are asked to stop by. `None`: SIGTERM.
     pub stop_signal: Option<Signal>,
+    /// What each of its processes may take.
+    pub limits: Limits,
     pub service_account: String,
     /// By name or number.
     pub user: Option<String>,
@@ -207,6 +209,7 @@ pub const SERVICE_FIELDS: &[&str] = &[
     "restart",
     "stopTimeout",
     "stopSignal",
+    "limits",
     "serviceAccount",
     "user",
     "group",
@@ -222,6 +225,7 @@ const FOREIGN_FIELDS: &[(&str, &str)] = &[
     ("args", "they belong to `command`"),
     ("build", "`command` runs what is built already"),
     ("cmd", "did you mean `command`?"),
+    ("cpus", "did you mean `limits: {cpu: 500m}`?"),
     ("cwd", "did you mean `directory`?"),
     ("entrypoint", "did you mean `command`?"),
     ("env", "did you mean `environment`?"),
@@ -230,10 +234,12 @@ const FOREIGN_FIELDS: &[(&str, &str)] = &[
     ("health_check", "did you mean `probe`?"),
     ("healthcheck", "did you mean `probe`?"),
     ("image", "`command` runs a program of this machine, no image"),
+    ("mem_limit", "did you mean `limits: {memory: 512Mi}`?"),
     ("readinessProbe", "did you mean `probe`?"),
     ("livenessProbe", "did you mean `liveness`?"),
     ("startupProbe", "`probe` has it: `probe: {startup: 60s}`"),
     ("initContainers", "did you mean `init`?"),
+    ("resources", "did you mean `limits: {memory: 512Mi, cpu: 500m}`?"),
     ("stop_grace_period", "did you mean `stopTimeout`?"),
     ("stop_signal", "did you mean `stopSignal`?"),
     ("depends_on", "did you mean `dependsOn`?"),
@@ -291,6 +297,7 @@ pub fn service(name: &str, field: &Field<'_>, folder: &Path) -> Option<Service> 
         restart: field.get("restart").and_then(|f| restart(&f)).unwrap_or(Restart::Always),
         stop_timeout: field.get("stopTimeout").and_then(|f| f.duration()).unwrap_or(STOP_TIMEOUT),
         stop_signal: field.get("stopSignal").and_then(|f| signal(&f)),
+        limits: field.get("limits").map(|f| limits::read(&f)).unwrap_or_default(),
         service_account: field
             .get("serviceAccount")
             .map_or_else(|| Some(name.to_owned()), |f| f.label())

@@ -131,8 +131,7 @@ impl Elsewhere {
         let path = path_of(kind, object);
         let before = client.find(&path).await?;
         let manager = self.manager(config);
-        let apply = async |force| client.apply(&apply_path(&path, &manager, force), object).await;
-        let after = match apply(false).await {
+        let after = match client.apply(&apply_path(&path, &manager, false), object).await {
             Ok(after) => after,
             Err(failure) if failure.exit == Exit::Conflict => {
                 let before = before.as_ref().unwrap_or(&Value::Null);
@@ -145,7 +144,7 @@ impl Elsewhere {
                             "differs in {place}, which is {other}'s: it stays as it is"
                         )));
                     }
-                    None => apply(true).await?,
+                    None => client.apply(&apply_path(&path, &manager, true), object).await?,
                 }
             }
             Err(failure) if failure.is_denied => return Ok(compared(object, before.as_ref())),
@@ -173,7 +172,8 @@ impl Elsewhere {
         namespaces.extend([None, Some(config.namespace.as_str())]);
         let kinds = KINDS.iter().rev().filter(|kind| !kind.is_view() && kind.id != KindId::Node);
         let places = kinds.flat_map(|kind| namespaces.iter().map(move |namespace| (kind, *namespace)));
-        for (kind, namespace) in places.filter(|(kind, namespace)| kind.namespaced == namespace.is_some()) {
+        let places = places.filter(|(kind, namespace)| kind.namespaced == namespace.is_some());
+        for (kind, namespace) in places.collect::<Vec<_>>() {
             let list = Query::new(resource(kind, namespace, None));
             let list = list.set("labelSelector", &format!("{}={}", MANAGED_BY.0, MANAGED_BY.1)).finish();
             let list = match client.get(&list, JSON).await {

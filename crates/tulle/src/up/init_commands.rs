@@ -62,8 +62,10 @@ async fn each(
         }
         let shown = format!("`{}`", command.join(" "));
         shared.initializing.lock().insert(service.name.clone(), format!("its init command {shown} runs"));
-        let process =
-            Process { restart: Restart::Never, ..replica::process(service, command, running, surroundings) };
+        let process = Process {
+            restart: Restart::Never,
+            ..replica::process(service, command, running, running.cgroup.is_some(), surroundings)
+        };
         match one(process, service, running, shared, stop).await {
             _ if stop.is_cancelled() => return Ok(()),
             Some(exit) if exit.exit_code == Some(0) => {}

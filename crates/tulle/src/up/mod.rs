@@ -15,6 +15,7 @@ mod files;
 mod include;
 mod init_commands;
 mod interpolate;
+mod limits;
 mod load;
 pub mod log;
 mod mesh;
@@ -150,6 +151,7 @@ pub async fn run(mut args: UpArgs) -> Result<()> {
     if changes_running(&home, &config, args.services).await? {
         return Ok(());
     }
+    limits::check(&config)?;
     let is_detached = args.detach && detach::is_detached();
     if args.detach && !is_detached {
         return detach::run(&home).await;
@@ -224,6 +226,7 @@ pub async fn run(mut args: UpArgs) -> Result<()> {
         mesh.node.remember().await;
     }
     let workloads = mesh.node.workloads().clone();
+    let scope = workloads.scope().to_owned();
     let stopping = async {
         mesh.rest_runs().await;
         // What `tulle run` has started calls the services, more often than not.
@@ -240,6 +243,7 @@ pub async fn run(mut args: UpArgs) -> Result<()> {
     drop((control, reload, services));
     drop(workloads);
     mesh.stop().await;
+    limits::clear(&scope);
     if outcome.is_ok() {
         screen.say("stopped");
     }

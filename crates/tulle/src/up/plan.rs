@@ -73,6 +73,8 @@ fn change(old: &Service, new: &Service) -> Option<ServiceChange> {
         ("serviceAccount", old.service_account != new.service_account),
         ("user", (&old.user, &old.group, &old.run_as) != (&new.user, &new.group, &new.run_as)),
         ("labels", old.labels != new.labels),
+        // What a process took before there was one is not counted.
+        ("limits", old.limits.is_empty() && !new.limits.is_empty()),
     ];
     let updates = [
         ("ports", old.ports != new.ports),
@@ -80,6 +82,7 @@ fn change(old: &Service, new: &Service) -> Option<ServiceChange> {
         ("annotations", old.annotations != new.annotations),
         ("dependsOn", old.depends_on != new.depends_on),
         ("watch", old.watch != new.watch),
+        ("limits", old.limits != new.limits),
     ];
     let changed = |fields: &[(&'static str, bool)]| -> Vec<&'static str> {
         fields.iter().filter(|(_, is_other)| *is_other).map(|(name, _)| *name).collect()
@@ -128,11 +131,21 @@ mod tests {
             ("publish: 8080", "publish changed: its processes go on"),
             ("annotations: {a.b/c: d}", "annotations changed: its processes go on"),
             ("dependsOn: [b]", "dependsOn changed: its processes go on"),
+            ("limits: {cpu: 1}", "limits changed: it starts anew"),
             ("environment: {A: b}", "environment changed: it starts anew"),
             ("stopTimeout: 1s, restart: on-failure", "restart, stopTimeout changed: it starts anew"),
         ] {
             let after = before.replace("port: 80}", &format!("port: 80, {field}}}"));
             assert_eq!(planned(before, &after).unwrap(), [format!("a {expected}")], "{field}");
+        }
+        let limited = before.replace("port: 80}", "port: 80, limits: {memory: 1Gi}}");
+        for limits in ["limits: {memory: 2Gi, cpu: 1}", "limits: {}"] {
+            let after = limited.replace("limits: {memory: 1Gi}", limits);
+            assert_eq!(
+                planned(&limited, &after).unwrap(),
+                ["a limits changed: its processes go on"],
+                "{limits}"
+            );
         }
         // How the port is called in the mesh is no matter of the process.
         let after = before.replace("port: 80}", "ports: [{port: 8080, targetPort: 80, appProtocol: http}]}");

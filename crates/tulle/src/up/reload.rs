@@ -19,7 +19,7 @@ use super::plan::{ServiceChange, plan};
 use super::profiles::Profiles;
 use super::screen::Screen;
 use super::services::Services;
-use super::{mesh, objects, published, users};
+use super::{limits, mesh, objects, published, users};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_millis(300);
@@ -96,6 +96,7 @@ impl Reload {
             after.elsewhere = before.elsewhere.clone();
         }
         users::choose(&mut after).map_err(|failure| failure.to_string())?;
+        limits::check(&after).map_err(|failure| failure.to_string())?;
         let changes = plan(&before, &after)?;
         let own: BTreeSet<u16> = self.services.shared.ports.borrow().keys().copied().collect();
         mesh::check_free(&after, &own).map_err(|failure| failure.to_string())?;

@@ -18,10 +18,12 @@ use tulle_node::probes::{self, Probe, Target, Timing};
 use tulle_node::process_state::ProcessState;
 use tulle_node::supervise::{Confined, Event, Process, Supervised, supervise};
 use tulle_node::workloads::{Port, Running, UpstreamService, WorkloadSpec, Workloads, fill};
+use tulle_sys::cgroup_limits::{Limits, NoLimits};
 use tulle_sys::run_as::RunAs;
 
 use super::config::{Check, Config, Service};
 use super::control::Inside;
+use super::limits;
 use super::service::WantedService;
 use super::services::Shared;
 use crate::exit::{Failure, Result};
@@ -54,6 +56,10 @@ pub struct Replica {
     printing: Option<JoinHandle<()>>,
     /// Replaces a process that is not alive any more.
     watching: Option<AbortOnDropHandle<()>>,
+    /// Where it runs, and whether that was made for its limits alone.
+    cgroup: Option<(PathBuf, bool)>,
+    /// Those that hold.
+    limits: Limits,
 }
 
 /// What a replica is called: the first as the service, where that is described with one alone.
@@ -82,12 +88,20 @@ impl Replica {
         let directory = directory(config, service);
         let surroundings = Surroundings { values: &values, directory: &directory };
         let spec = spec(config, service, &name, &ports, surroundings);
-        let running = workloads.add(spec).await.map_err(|e| failed(format!("{e:#}")))?;
+        let mut running = workloads.add(spec).await.map_err(|e| failed(format!("{e:#}")))?;
         let workload = WorkloadName::new(running.namespace.as_str(), running.name.as_str());
+        let is_captured = running.cgroup.is_some();
+        match limits::confine(workloads.scope(), &workload, running.cgroup.take(), &service.limits) {
+            Ok(cgroup) => running.cgroup = cgroup,
+            Err(why) => {
+                workloads.remove(&workload).await;
+                return Err(failed(format!("limits: they cannot be kept to: {why}")));
+            }
+        }
         let Some(state) = workloads.process(&workload) else {
             return Err(failed("the node lost it while it was starting".to_owned()));
         };
-        let process = process(service, &service.command, &running, surroundings);
+        let process = process(service, &service.command, &running, is_captured, surroundings);
         let liveness = service.liveness.as_ref().map(|probe| {
             let target = Target {
                 address: Ipv4Addr::LOCALHOST.into(),
@@ -98,6 +112,7 @@ impl Replica {
             };
             (self::probe(probe, service, &ports, surroundings), target)
         });
+        let cgroup = process.confined.cgroup.clone().map(|path| (path, !is_captured));
         let inside = Inside {
             environment: process.environment.clone(),
             directory: process.directory.clone().unwrap_or_default(),
@@ -118,7 +133,29 @@ impl Replica {
             AbortOnDropHandle::new(tokio::spawn(replace_dead(asked, runs, process.again(), told)))
         });
         let (process, stop_timeout) = (Some(process), service.stop_timeout);
-        Ok(Self { workload, workloads: workloads.clone(), stop_timeout, process, printing, watching })
+        let (workloads, limits) = (workloads.clone(), service.limits);
+        Ok(Self { workload, workloads, stop_timeout, process, printing, watching, cgroup, limits })
+    }
+
+    /// Has these limits hold for what runs. Those of a process without a cgroup, which had none, come with its next start.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn limit(&mut self, limits: Limits) -> std::result::Result<(), NoLimits> {
+        if let Some((cgroup, _)) = self.cgroup.as_ref().filter(|_| self.limits != limits) {
+            limits::change(self.workloads.scope(), &self.workload, cgroup, &limits)?;
+            self.limits = limits;
+        }
+        Ok(())
+    }
+
+    /// Removes the cgroup that was made for its limits alone, with whoever is left in it.
+    fn leave_cgroup(&mut self) {
+        if let Some((cgroup, true)) = self.cgroup.take()
+            && let Err(e) = tulle_sys::cgroup::destroy(&cgroup)
+        {
+            tracing::warn!("the cgroup {} cannot be removed: {e}", cgroup.display());
+        }
     }
 
     /// Peers stop sending, what is in flight finishes, the process gets SIGTERM, then SIGKILL.
@@ -132,6 +169,7 @@ impl Replica {
             let _ = printing.await;
         }
         self.workloads.remove(&self.workload).await;
+        self.leave_cgroup();
     }
 
     /// At once.
@@ -141,6 +179,7 @@ impl Replica {
             let _ = timeout(LAST_WORDS, printing).await;
         }
         self.workloads.remove(&self.workload).await;
+        self.leave_cgroup();
     }
 }
 
@@ -180,12 +219,13 @@ pub fn process(
     service: &Service,
     command: &[String],
     running: &Running,
+    is_captured: bool,
     Surroundings { values, directory }: Surroundings<'_>,
 ) -> Process {
     let mut environment: Vec<_> = service.run_as.iter().flat_map(RunAs::variables).collect();
     environment.extend(running.variables());
     environment.extend(values.iter().filter(|(n, _)| n.starts_with("PORT")).cloned());
-    if running.cgroup.is_none() {
+    if !is_captured {
         // Who listens for others, too, is reached past the mesh, which sees nothing of that.
         environment.push((HOST.to_owned(), Ipv4Addr::LOCALHOST.to_string()));
     }

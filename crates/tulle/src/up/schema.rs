@@ -71,6 +71,7 @@ const SERVICE: &[FieldForm] = &[
     ),
     field("stopTimeout", "How long its processes may take to stop. Default: 10s.", text),
     field("stopSignal", "What asks its processes to stop. Default: SIGTERM.", text),
+    field("limits", "What each of its processes may take, with all that it starts.", || reference("limits")),
     field("profiles", "It runs where one of these is chosen: tulle up --profile NAME.", texts),
     field("serviceAccount", "Its identity. Default: the service's name.", text),
     field("user", "Whom its processes run as, by name or number. Needs root, unless it is oneself.", scalar),
@@ -106,6 +107,11 @@ const PROBE: &[FieldForm] = &[
     field("startup", "How long a process may take before it is said to be slow. Default: 60s.", text),
 ];
 
+const LIMITS: &[FieldForm] = &[
+    field("memory", "In bytes, as in Kubernetes: 512Mi, 2Gi.", number_or_text),
+    field("cpu", "In cores, as in Kubernetes: 500m, 0.5, 2.", number_or_text),
+];
+
 /// The schema of the file (JSON Schema, draft 2020-12).
 pub fn schema() -> Value {
     let mut schema = object(FILE, &["services"]);
@@ -119,6 +125,7 @@ pub fn schema() -> Value {
         "port": object(PORT, &["port"]),
         "publish": object(PUBLISH, &["port"]),
         "probe": probe,
+        "limits": object(LIMITS, &[]),
         "variable": {
             "description": "The value of a variable.",
             "type": "string",
@@ -169,6 +176,10 @@ fn scalar() -> Value {
     json!({ "type": ["string", "number", "boolean"] })
 }
 
+fn number_or_text() -> Value {
+    json!({ "type": ["string", "number"] })
+}
+
 fn map() -> Value {
     json!({ "type": "object", "additionalProperties": scalar() })
 }
@@ -212,7 +223,7 @@ fn services() -> Value {
 mod tests {
     use tulle_model::document::parse;
 
-    use super::super::{config, probe, publish, service_ports};
+    use super::super::{config, limits, probe, publish, service_ports};
     use super::*;
 
     #[test]
@@ -223,6 +234,7 @@ mod tests {
             (PORT, service_ports::PORT_FIELDS),
             (PUBLISH, publish::PUBLISH_FIELDS),
             (PROBE, probe::PROBE_FIELDS),
+            (LIMITS, limits::FIELDS),
         ] {
             let mut described: Vec<_> = table.iter().map(|field| field.name).collect();
             let mut fields = fields.to_vec();
@@ -249,6 +261,7 @@ mod tests {
             "x-a: 1\nservices:\n  a:\n    command: [./a, 1]\n    port: ${P:-80}\n    x-b: [c]\n    envFile: a.env\n",
             "services: {a: {command: x, port: 1, publish: 80}, b: {command: x, port: 2, publish: [0.0.0.0:81, {port: 82, to: b}]}}",
             "services: {a: {command: x, ports: [80, 81/grpc, {port: 82/http, name: b}], user: 1000}}",
+            "services: {a: {command: x, limits: {memory: 512Mi, cpu: 0.5}}}",
         ]) {
             assert!(is_valid(good), "{good}");
         }
@@ -264,6 +277,7 @@ mod tests {
             "services: {a: {command: x, port: 80, probe: {http: /a, tcp: true}}}",
             "services: {a: {command: x, environment: [A=b]}}",
             "services: {a: {command: x, dependsOn: b}}",
+            "services: {a: {command: x, limits: {cpus: 1}}}",
         ] {
             assert!(!is_valid(bad), "{bad}");
         }

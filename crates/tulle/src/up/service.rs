@@ -146,6 +146,7 @@ impl ServiceTask {
         }
         let extra: Vec<u32> = self.replicas.keys().copied().filter(|index| *index >= count).collect();
         self.stop(&extra).await;
+        self.limit(wanted)?;
         let missing: Vec<u32> = (0..count).filter(|index| !self.replicas.contains_key(index)).collect();
         let is_old =
             |index: &u32| self.replicas.get(index).is_some_and(|held| held.revision != wanted.revision);
@@ -229,6 +230,15 @@ impl ServiceTask {
         }
         self.shared.initializing.lock().remove(&wanted.service.name);
         outcome.map(|()| !stop.is_cancelled() && !self.kill.is_cancelled())
+    }
+
+    /// Has the limits that are wanted hold for the processes that stay as they are.
+    fn limit(&mut self, wanted: &WantedService) -> Result<(), Failure> {
+        for held in self.replicas.values_mut().filter(|held| held.revision == wanted.revision) {
+            let limited = held.replica.limit(wanted.service.limits);
+            limited.map_err(|why| Failure::new(format!("limits: they cannot be kept to: {why}")))?;
+        }
+        Ok(())
     }
 
     async fn start(&self, wanted: &WantedService, index: u32) -> Result<Held, Failure> {

@@ -177,8 +177,11 @@ impl Services {
         let _ = self.shared.ready.subscribe().wait_for(all).await;
         // Nobody of the mesh has asked for them yet, and a browser may be next.
         let config = self.config();
-        let published = config.services.iter().filter(|service| !service.publish.is_empty());
-        join_all(published.map(|service| self.shared.wait_until_routed(&config, &service.name))).await;
+        for service in &config.services {
+            if !service.publish.is_empty() {
+                self.shared.wait_until_routed(&config, &service.name).await;
+            }
+        }
         self.has_started.store(true, Ordering::Relaxed);
     }
 

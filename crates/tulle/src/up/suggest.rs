@@ -96,6 +96,7 @@ mod tests {
             watch: Vec::new(),
             stop_timeout: STOP_TIMEOUT,
             stop_signal: None,
+            limits: Default::default(),
             user: None,
             group: None,
             run_as: None,
