@@ -2,6 +2,7 @@
 
 mod compose;
 mod compose_fields;
+mod compose_limits;
 mod compose_ports;
 mod draft;
 mod procfile;

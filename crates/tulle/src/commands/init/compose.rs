@@ -9,7 +9,7 @@ use tulle_model::document::Document;
 use super::compose_fields::{program_of, reason};
 use super::compose_ports::{Taken, point_to_own_ports, resolver, take};
 use super::draft::{Condition, Draft, DraftCommand, DraftProbe, DraftService};
-use super::{Places, procfile};
+use super::{Places, compose_limits, procfile};
 use crate::diagnostic::{Diagnostics, Source};
 use crate::exit::{Failure, Result};
 use crate::manifest;
@@ -103,12 +103,11 @@ impl Compose<'_> {
         service.probe = probe(&fields["healthcheck"], &service, draft);
         service.replicas = text(&fields["deploy"]["replicas"]).or_else(|| text(&fields["scale"]));
         service.profiles = texts(&fields["profiles"]);
+        compose_limits::take(&fields, &mut service, draft);
         for part in fields["deploy"].as_object().into_iter().flat_map(Map::keys) {
-            if !matches!(part.as_str(), "replicas" | "restart_policy" | "mode") {
-                draft.note(
-                    &at(&format!("deploy.{part}")),
-                    "not taken over: processes have no limits or places of their own",
-                );
+            if !matches!(part.as_str(), "replicas" | "restart_policy" | "mode" | "resources") {
+                let why = "not taken over: processes have no places of their own";
+                draft.note(&at(&format!("deploy.{part}")), why);
             }
         }
         if let Some(user) = text(&fields["user"]) {
@@ -384,7 +383,7 @@ fn endings(fields: &Value, service: &mut DraftService) {
 }
 
 /// A text, or what YAML reads as a number.
-fn text(value: &Value) -> Option<String> {
+pub fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(braced(text)),
         Value::Number(number) => Some(number.to_string()),

@@ -38,6 +38,8 @@ pub struct DraftService {
     pub restart: Option<&'static str>,
     pub stop_timeout: Option<String>,
     pub stop_signal: Option<String>,
+    pub memory: Option<String>,
+    pub cpu: Option<String>,
     /// Those with `x-`.
     pub others: Vec<(String, Value)>,
 }
@@ -175,6 +177,14 @@ impl DraftService {
         text("restart", &self.restart.map(str::to_owned));
         text("stopTimeout", &self.stop_timeout);
         text("stopSignal", &self.stop_signal);
+        let limits = [("memory", &self.memory), ("cpu", &self.cpu)];
+        let limits: Vec<_> = limits
+            .iter()
+            .filter_map(|(name, value)| Some(format!("{name}: {}", flow(value.as_ref()?))))
+            .collect();
+        if !limits.is_empty() {
+            line("limits", format!("{{{}}}", limits.join(", ")));
+        }
         for (name, values) in [("profiles", &self.profiles), ("envFile", &self.env_files)] {
             if !values.is_empty() {
                 line(name, flow_list(values));
