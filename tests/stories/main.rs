@@ -35,6 +35,7 @@ mod stopping;
 mod tokens;
 mod two_nodes;
 mod up_changes;
+mod up_ends;
 mod up_services;
 mod up_status;
 mod workload_api;
