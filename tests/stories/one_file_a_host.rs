@@ -173,7 +173,7 @@ fn hosts_with_a_file_each_are_one_mesh() {
     );
     let own = mesh.one.path().join("own.yaml").display().to_string();
     assert!(mesh.ask(&["apply", "-f", &own]).1);
-    mesh.one.write("mesh/tulle.yaml", &file(9501, "").split("  web:").next().unwrap().to_owned());
+    mesh.one.write("mesh/tulle.yaml", file(9501, "").split("  web:").next().unwrap());
     one.wait_for_line("the end of a Service", PATIENCE, |line| {
         line.contains("Service default/web is removed in the mesh")
     });

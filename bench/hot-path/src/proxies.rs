@@ -209,6 +209,7 @@ impl Authority {
             certificate: Some(Arc::new(certificate)),
             draining: false,
             in_process: None,
+            outside: None,
         })
     }
 }

@@ -18,6 +18,7 @@ use crate::inbound::Peer;
 use crate::metrics::{DestinationName, Protocol};
 use crate::reason::{Reason, Verdict};
 use crate::security::Security;
+use crate::state::LocalWorkload;
 
 /// Lines of one worker that may wait to be written.
 pub(crate) const WAITING: usize = 1024;
@@ -60,6 +61,16 @@ pub(crate) enum Initiator {
     Workload(WorkloadName),
     /// Somebody's elsewhere.
     Peer(Peer),
+}
+
+impl Initiator {
+    /// Whoever connects by this node.
+    pub fn of(source: &LocalWorkload) -> Self {
+        match source.outside {
+            None => Self::Workload(source.name.clone()),
+            Some(_) => Self::Peer(source.peer()),
+        }
+    }
 }
 
 /// An attempt that failed.

@@ -121,12 +121,8 @@ impl Exchange {
         destination: DestinationName,
         asked: impl FnOnce() -> Asked,
     ) -> Self {
-        if source.outside.is_some() {
-            let initiator = || Initiator::Peer(source.peer());
-            return Self::new(local, Origin::Outside, protocol, destination, initiator, asked);
-        }
-        let origin = Origin::Workload(source.clone());
-        Self::new(local, origin, protocol, destination, || Initiator::Workload(source.name.clone()), asked)
+        let origin = source.outside.map_or_else(|| Origin::Workload(source.clone()), |_| Origin::Outside);
+        Self::new(local, origin, protocol, destination, || Initiator::of(source), asked)
     }
 
     /// One that comes from elsewhere now, for a workload of this node that is not known yet. Boxed, as the future that

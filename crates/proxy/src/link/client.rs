@@ -218,16 +218,9 @@ impl LinkPool {
         turn: &mut Turn,
     ) -> Result<Handle, UpstreamError> {
         let endpoint = &member.endpoint;
-        if source.outside.is_some() {
-            // A link speaks for a workload of the mesh.
-            let message = format!(
-                "the endpoint {} is on another node, which published ports do not lead to",
-                endpoint.address
-            );
-            return Err(UpstreamError::safe(Kind::Connect, message));
-        }
-        let (Some(node), Some(identity)) = (&endpoint.node, &endpoint.identity) else {
-            let message = format!("the endpoint {} is on no node of the mesh", endpoint.address);
+        // A link speaks for a workload of the mesh.
+        let (Some(node), Some(identity), None) = (&endpoint.node, &endpoint.identity, source.outside) else {
+            let message = format!("no link leads from {} to the endpoint {}", source.name, endpoint.address);
             return Err(UpstreamError::safe(Kind::Connect, message));
         };
         let key =

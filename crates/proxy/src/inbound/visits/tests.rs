@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use tulle_model::identity::TrustDomain;
+use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::snapshot::{AccessPolicy, AccessRule, Action, IdentityPattern, Source};
 
 use super::*;

@@ -100,7 +100,7 @@ pub fn take(
                 true => {
                     draft.note(&place, &format!("it is at localhost:{number} here, not at {published}"));
                 }
-                false => service.publish.push((published, several.then(|| number))),
+                false => service.publish.push((published, several.then_some(number))),
             }
         }
         service.ports.push(DraftPort {
