@@ -137,9 +137,30 @@ fn hosts_with_a_file_each_are_one_mesh() {
     for home in [&mesh.one, &mesh.two] {
         eventually("answers of both hosts", PATIENCE, || {
             let said = asked(home);
-            (said.contains("web of") && said.contains("web-one") && said.contains("web-two")).then_some(())
+            (said.contains("web of") && said.contains("web-one-0") && said.contains("web-two-0"))
+                .then_some(())
         });
     }
+
+    // A published port leads to processes of its own host alone.
+    let published =
+        file(9501, "").replace("    dependsOn: [api]\n", "    dependsOn: [api]\n    publish: 9510\n");
+    mesh.two.write("mesh/tulle.yaml", &published);
+    let page = |home: &Home| {
+        home.command("curl").args(["-sS", "-m", "5", "http://127.0.0.1:9510/"]).output().unwrap()
+    };
+    let answers = || String::from_utf8_lossy(&page(&mesh.two).stdout).into_owned();
+    eventually("the published port", PATIENCE, || answers().contains("web of").then_some(()));
+    for _ in 0..20 {
+        assert!(answers().contains("web-two-0"), "{}", answers());
+    }
+    mesh.two.tulle(&["scale", "web=0"]).ok();
+    eventually("the end of the only process there", PATIENCE, || {
+        answers().contains("no endpoint for port 9502 on this node").then_some(())
+    });
+    mesh.two.tulle(&["scale", "web=1"]).ok();
+    mesh.two.write("mesh/tulle.yaml", &file(9501, ""));
+    two.wait_for_line("the end of the port", PATIENCE, |line| line.contains("web publish changed"));
 
     // A second one with the same state, and a node in its place, are refused; `up` of the same file is a change of it.
     let folder = mesh.two.path().join("mesh").display().to_string();

@@ -144,7 +144,10 @@ fn a_part_of_the_file_runs_with_what_it_needs() {
     assert_eq!(names(&home), ["db", "api"]);
 
     // A change of the file changes nothing of that, and others are added by name.
-    home.write("mesh/tulle.yaml", &format!("services:\n{}", file.concat().replace("api,", "api, ")));
+    home.write(
+        "mesh/tulle.yaml",
+        &format!("services:\n{}", file.concat().replace("--name, mail", "--name, post")),
+    );
     let said = home.tulle(&["up", &folder, "mail"]).ok();
     assert!(said.contains("mail is new: it starts"), "{said}");
     assert_eq!(names(&home), ["db", "api", "mail"]);

@@ -152,7 +152,10 @@ impl Attempts {
                 worker.local.view().recent_destination(backend).and_then(|destination| {
                     let from_outside = exchange.is_from_outside();
                     let pick = |tried: &[_]| worker.local.pick(&destination, *port, tried, from_outside);
-                    let kept = self.kept.as_ref().filter(|kept| !was_tried(&self.tried, kept));
+                    let is_near =
+                        |member: &Rc<Member>| !from_outside || worker.local.is_local(&member.endpoint);
+                    let kept =
+                        self.kept.as_ref().filter(|kept| !was_tried(&self.tried, kept) && is_near(kept));
                     let kept = kept.and_then(|kept| Picked::at(kept, *port));
                     // What was tried once more, where nothing else is left.
                     let picked = kept.or_else(|| pick(&self.tried)).or_else(|| pick(&[]));
@@ -377,7 +380,7 @@ impl Attempts {
                 };
                 let asked = self.rule.as_ref().and_then(|rule| rule.retry.as_deref());
                 let may = self.tries.may_repeat(exchange.attempts(), failure, asked);
-                if !may || !self.has_more(&destination, *port) {
+                if !may || !self.has_more(&worker.local, exchange, &destination, *port) {
                     return Again::No;
                 }
                 // Where nothing was sent yet, nothing is added to the load of anybody.
@@ -401,9 +404,10 @@ impl Attempts {
     }
 
     /// Whether another endpoint is left for that port, or the same may fare better.
-    fn has_more(&self, destination: &Destination, port: u16) -> bool {
+    fn has_more(&self, local: &Local, exchange: &Exchange, destination: &Destination, port: u16) -> bool {
         let left = |member: &Rc<Member>| {
-            member.endpoint.target_port(port).is_some() && !was_tried(&self.tried, member)
+            let is_near = !exchange.is_from_outside() || local.is_local(&member.endpoint);
+            member.endpoint.target_port(port).is_some() && is_near && !was_tried(&self.tried, member)
         };
         !self.futile || destination.members.iter().any(left)
     }

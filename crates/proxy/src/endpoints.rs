@@ -41,7 +41,7 @@ impl Local {
     ) -> Option<Picked> {
         let is_ruled_out = |i: usize| {
             let member = &of.members[i];
-            was_tried(tried, member) || from_outside && !self.is_near(&member.endpoint)
+            was_tried(tried, member) || from_outside && !self.is_local(&member.endpoint)
         };
         // Nearly always nothing is in trouble, nor stale; then the clock is not asked.
         if of.set.stale_since.is_empty() && !self.standings.has_troubled() {
@@ -60,7 +60,12 @@ impl Local {
 
     /// As [`Local::pick`], where not all endpoints are as good.
     #[cold]
-    fn pick_ranked(&self, of: &Destination, port: u16, was_tried: impl Fn(usize) -> bool) -> Option<Picked> {
+    fn pick_ranked(
+        &self,
+        of: &Destination,
+        port: u16,
+        is_ruled_out: impl Fn(usize) -> bool,
+    ) -> Option<Picked> {
         let now = Instant::now();
         let time = self.since_start(now);
         self.standings.look_after(time);
@@ -68,10 +73,10 @@ impl Local {
         let is_last = |i: usize| last.get(i).copied().unwrap_or(false);
         let avoided = |i: usize| of.members[i].avoided(time);
         // What this node has seen fail counts for more than what the server has not heard.
-        self.pick_from(of, port, |i| was_tried(i) || avoided(i) || is_last(i))
-            .or_else(|| self.pick_from(of, port, |i| was_tried(i) || avoided(i)))
-            .or_else(|| self.pick_from(of, port, |i| was_tried(i) || is_last(i)))
-            .or_else(|| self.pick_from(of, port, &was_tried))
+        self.pick_from(of, port, |i| is_ruled_out(i) || avoided(i) || is_last(i))
+            .or_else(|| self.pick_from(of, port, |i| is_ruled_out(i) || avoided(i)))
+            .or_else(|| self.pick_from(of, port, |i| is_ruled_out(i) || is_last(i)))
+            .or_else(|| self.pick_from(of, port, &is_ruled_out))
     }
 
     /// Which endpoints rank last, because the server does not hear of their node and neither does this
@@ -99,11 +104,6 @@ impl Local {
     /// Whether the endpoint is a workload of this node, which is reached inside the process.
     pub fn is_local(&self, endpoint: &Endpoint) -> bool {
         endpoint.node.as_ref().is_some_and(|node| node.name == self.node)
-    }
-
-    /// Whether it is reached without a link.
-    fn is_near(&self, endpoint: &Endpoint) -> bool {
-        endpoint.node.is_none() || self.is_local(endpoint)
     }
 
     /// The workload of this node behind such an endpoint. The hand-over checks what a link's handshake

@@ -230,6 +230,10 @@ impl Discovery {
     }
 
     async fn remember(&mut self, done: oneshot::Sender<()>) {
+        // Who asked has gone on, and what it was about may be gone.
+        if done.is_closed() {
+            return;
+        }
         self.save().await;
         if let Some(saving) = self.saving.take() {
             let _ = saving.await;

@@ -221,7 +221,7 @@ impl LinkPool {
         // A link speaks for a workload of the mesh.
         let (Some(node), Some(identity), None) = (&endpoint.node, &endpoint.identity, source.outside) else {
             let message = format!("no link leads from {} to the endpoint {}", source.name, endpoint.address);
-            return Err(UpstreamError::safe(Kind::Connect, message));
+            return Err(UpstreamError::safe(Kind::NoCertificate, message));
         };
         let key =
             LinkKey { source: source.identity.clone(), destination: identity.clone(), address: node.link };

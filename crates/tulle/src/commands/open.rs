@@ -73,9 +73,19 @@ fn show(url: &str) -> std::result::Result<(), String> {
     if browser.is_none() && !has_screen.iter().any(|name| std::env::var_os(name).is_some()) {
         return Err("there is no screen here: open it in a browser yourself".to_owned());
     }
-    let program = browser.unwrap_or_else(|| "xdg-open".to_owned());
+    // Several may be named, and each may have arguments, of which `%s` is the place.
+    let browser = browser.unwrap_or_else(|| "xdg-open".to_owned());
+    let mut words = crate::up::split(browser.split(':').next().unwrap_or_default())?;
+    let Some(program) = (!words.is_empty()).then(|| words.remove(0)) else {
+        return Err("BROWSER names no program".to_owned());
+    };
+    let named = words.iter().any(|word| word.contains("%s"));
     let mut command = Command::new(&program);
-    command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(words.iter().map(|word| word.replace("%s", url)));
+    if !named {
+        command.arg(url);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     match command.spawn() {
         Ok(_) => Ok(()),
         Err(e) if e.kind() == ErrorKind::NotFound => {

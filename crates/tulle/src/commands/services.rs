@@ -55,8 +55,7 @@ pub async fn ps(args: PsArgs) -> Result<()> {
 
 /// A service that is there.
 pub fn known(status: &UpStatus, name: &str) -> Result<()> {
-    let mut names: Vec<&str> = status.processes.iter().map(|process| process.service.as_str()).collect();
-    names.dedup();
+    let names: Vec<&str> = status.services.iter().map(String::as_str).collect();
     if names.contains(&name) {
         return Ok(());
     }
@@ -256,7 +255,7 @@ mod tests {
     fn status(processes: Value) -> UpStatus {
         let status = json!({
             "name": "shop", "namespace": "default", "file": "/x/tulle.yaml", "pid": 7, "started": true,
-            "processes": processes,
+            "services": ["web", "old"], "processes": processes,
         });
         serde_json::from_value(status).unwrap()
     }

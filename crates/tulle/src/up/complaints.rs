@@ -1,6 +1,6 @@
 //! What is said of services that are not well: once, and what changes all the time not all the time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 /// So long a service may take to be ready before it is said why it is not.
@@ -52,6 +52,11 @@ impl Complaints {
         Some(text)
     }
 
+    /// Forgets all others than these.
+    pub fn keep(&mut self, names: &HashSet<String>) {
+        self.0.retain(|name, _| names.contains(name));
+    }
+
     /// When something is to be said next that is known already.
     pub fn due(&self) -> Option<Instant> {
         self.0.values().filter_map(|complaint| complaint.due).min()
@@ -91,7 +96,7 @@ mod tests {
         assert_eq!(complaints.due(), Some(at(1000)));
         assert_eq!(complaints.heard("a", not_ready(), at(1000)), not_ready());
         assert_eq!(complaints.due(), Some(at(1300)));
-        complaints.heard("b", None, at(1100));
+        complaints.keep(&["a".to_owned()].into());
         assert_eq!(complaints.due(), None);
         assert_eq!(complaints.heard("a", Some("not ready: y".to_owned()), at(1200)), None);
         assert_eq!(complaints.due(), Some(at(2000)), "it has said something a moment ago");

@@ -274,6 +274,11 @@ pub fn service(name: &str, field: &Field<'_>, folder: &Path) -> Option<Service> 
     }
     let depends_on = field.get("dependsOn").map(|f| dependencies(&f)).unwrap_or_default();
     let ports = ports(field);
+    let restart = field.get("restart").and_then(|f| restart(&f)).unwrap_or(Restart::Always);
+    if let Some(liveness) = field.get("liveness").filter(|_| restart == Restart::Never) {
+        liveness
+            .wrong_field("`restart: never` starts no other process in its place", "leave out one of the two");
+    }
     let replicas = field.get("replicas").and_then(|f| f.number(0, 1000)).map_or(1, |n| n as u32);
     Some(Service {
         name: name.to_owned(),
@@ -294,7 +299,7 @@ pub fn service(name: &str, field: &Field<'_>, folder: &Path) -> Option<Service> 
         directory,
         depends_on: depends_on.into_iter().map(|(dependency, _)| dependency).collect(),
         watch: field.get("watch").map(|f| watched(&f, folder)).unwrap_or_default(),
-        restart: field.get("restart").and_then(|f| restart(&f)).unwrap_or(Restart::Always),
+        restart,
         stop_timeout: field.get("stopTimeout").and_then(|f| f.duration()).unwrap_or(STOP_TIMEOUT),
         stop_signal: field.get("stopSignal").and_then(|f| signal(&f)),
         limits: field.get("limits").map(|f| limits::read(&f)).unwrap_or_default(),

@@ -54,6 +54,9 @@ pub struct UpStatus {
     pub pid: u32,
     /// Whether all services were ready once.
     pub started: bool,
+    /// The names of all services, also of those that have no process.
+    #[serde(default)]
+    pub services: Vec<String>,
     pub processes: Vec<Standing>,
     /// Where services are reached from outside of the mesh.
     #[serde(default)]
@@ -162,6 +165,7 @@ async fn mesh(State(served): State<Arc<Served>>) -> Json<UpStatus> {
         file: std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone()),
         pid: std::process::id(),
         started: services.has_started(),
+        services: services.names(),
         processes,
         published: services.published.list(&config).await,
     })

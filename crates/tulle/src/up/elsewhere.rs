@@ -4,11 +4,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 use tulle_model::registry::{KINDS, Kind, KindId};
 use tulle_node::Node;
+use tulle_node::workloads::UpstreamService;
 
 use super::config::Config;
 use super::objects::{self, MANAGED_BY};
@@ -17,8 +19,9 @@ use super::services::Services;
 use crate::client::{Client, JSON, Query, resource};
 use crate::exit::{Exit, Result};
 
-/// How often it is tried again what the server did not answer.
+/// How often what failed is tried again, and what others may have changed is looked at.
 const RETRY: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(30);
 /// What the names of all who apply files of ours begin with.
 const MANAGER: &str = "tulle-up";
 
@@ -30,12 +33,24 @@ pub struct Elsewhere {
     /// What `tulle status` warns of anyway.
     warnings: Vec<String>,
     changed: Notify,
+    /// What there is to call in the namespace.
+    known: Mutex<Vec<UpstreamService>>,
 }
 
 impl Elsewhere {
     /// `client`: who may apply what the file says.
-    pub fn new(host: String, client: Option<Client>, warnings: Vec<String>) -> Self {
-        Self { host, client, warnings, changed: Notify::new() }
+    pub fn new(
+        host: String,
+        client: Option<Client>,
+        warnings: Vec<String>,
+        known: Vec<UpstreamService>,
+    ) -> Self {
+        Self { host, client, warnings, changed: Notify::new(), known: Mutex::new(known) }
+    }
+
+    /// What there is to call in the namespace, as it was known at last.
+    pub fn known(&self) -> Vec<UpstreamService> {
+        self.known.lock().clone()
     }
 
     /// The file has changed.
@@ -52,29 +67,32 @@ impl Elsewhere {
                 Some(client) => self.apply(client, &config).await,
                 None => self.compare(node, &config).await,
             };
-            let is_settled = settled.is_ok();
-            let now = settled.unwrap_or_else(|why| vec![why]);
+            let (now, has_failed) = match settled {
+                Ok(Settled { lines, has_failed }) => (lines, has_failed),
+                Err(why) => (vec![why], true),
+            };
             now.iter().filter(|line| !said.contains(*line)).for_each(|line| screen.say(line));
             let differences = now.iter().filter(|line| !line.ends_with(DONE)).cloned();
             node.workloads().warn(self.warnings.iter().cloned().chain(differences).collect());
             said = now;
             tokio::select! {
                 () = self.changed.notified() => {}
-                () = sleep(RETRY), if !is_settled => {}
+                () = sleep(RETRY), if has_failed => {}
+                // Who applies says it again when the file does: what others change meanwhile is theirs.
+                () = sleep(LOOK), if !has_failed && self.client.is_none() => {}
             }
         }
     }
 
     /// What is different from what the server has, as this node may know of it: the ports of Services.
-    async fn compare(&self, node: &Node, config: &Config) -> Result<Vec<String>, String> {
+    async fn compare(&self, node: &Node, config: &Config) -> Result<Settled, String> {
         let known = node.services_of(&config.namespace).await;
         let known =
             known.map_err(|why| format!("Services are not compared with those of the mesh yet: {why:#}"))?;
+        self.known.lock().clone_from(&known.services);
         let mut differences = Vec::new();
-        for service in config.services.iter().filter(|service| !service.ports.is_empty()) {
-            let ports: BTreeSet<u16> = service.ports.iter().map(|port| port.port).collect();
-            let name = &service.name;
-            match known.services.iter().find(|known| *known.service.name == **name) {
+        for (name, ports) in services_of(config) {
+            match known.services.iter().find(|known| *known.service.name == *name) {
                 None if known.left_out > 0 => {}
                 None => differences.push(format!(
                     "Service {}/{name} is not in the mesh: nobody can call it",
@@ -95,11 +113,11 @@ impl Elsewhere {
         if let Some(last) = differences.last_mut() {
             last.push_str(" (`--kubeconfig FILE` applies what the file says)");
         }
-        Ok(differences)
+        Ok(Settled { lines: differences, has_failed: false })
     }
 
-    async fn apply(&self, client: &Client, config: &Config) -> Result<Vec<String>, String> {
-        let mut lines = Vec::new();
+    async fn apply(&self, client: &Client, config: &Config) -> Result<Settled, String> {
+        let (mut lines, mut has_failed) = (Vec::new(), false);
         let wanted = objects::wanted(config);
         let namespace =
             json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": config.namespace } });
@@ -111,15 +129,22 @@ impl Elsewhere {
                 Ok(Put::Applied(how)) => lines.push(format!("{} {how}{DONE}", described(kind, object))),
                 Ok(Put::Differs(why)) => lines.push(format!("{} {why}", described(kind, object))),
                 Err(failure) if failure.exit == Exit::Unreachable => return Err(failure.to_string()),
-                Err(failure) => lines.push(format!("{} is not applied: {failure}", described(kind, object))),
+                Err(failure) => {
+                    // What the server finds wrong with it stays so.
+                    has_failed |= failure.exit != Exit::Input && !failure.is_denied;
+                    lines.push(format!("{} is not applied: {failure}", described(kind, object)));
+                }
             }
         }
         match self.remove_others(client, config, &wanted).await {
             Ok(removed) => lines.extend(removed),
             Err(failure) if failure.exit == Exit::Unreachable => return Err(failure.to_string()),
-            Err(failure) => lines.push(format!("what the file no longer has stays in the mesh: {failure}")),
+            Err(failure) => {
+                has_failed |= !failure.is_denied;
+                lines.push(format!("what the file no longer has stays in the mesh: {failure}"));
+            }
         }
-        Ok(lines)
+        Ok(Settled { lines, has_failed })
     }
 
     /// Who owns the fields that this host's file sets (server-side apply).
@@ -134,15 +159,15 @@ impl Elsewhere {
         let after = match client.apply(&apply_path(&path, &manager, false), object).await {
             Ok(after) => after,
             Err(failure) if failure.exit == Exit::Conflict => {
-                let before = before.as_ref().unwrap_or(&Value::Null);
                 // The same file on another host may be older, or newer.
                 let same = format!("{MANAGER}:{}:", config.name);
-                match others(before, &manager).find(|other| !other.starts_with(&same)) {
+                let said = failure.to_string();
+                match in_conflict(&said).into_iter().find(|other| !other.starts_with(&same)) {
                     Some(other) => {
-                        let (place, _) = difference(object, before).unwrap_or_default();
-                        return Ok(Put::Differs(format!(
-                            "differs in {place}, which is {other}'s: it stays as it is"
-                        )));
+                        let place = difference(object, before.as_ref().unwrap_or(&Value::Null));
+                        let place = place.map_or_else(String::new, |(place, _)| format!(" in {place}"));
+                        let why = format!("differs{place}, which is {other}'s: it stays as it is");
+                        return Ok(Put::Differs(why));
                     }
                     None => client.apply(&apply_path(&path, &manager, true), object).await?,
                 }
@@ -186,7 +211,11 @@ impl Elsewhere {
                 let is_wanted = wanted
                     .iter()
                     .any(|(of, wanted)| *of == kind && path_of(kind, wanted) == path_of(kind, object));
-                if is_wanted || !objects::managers(object).any(|entry| entry["manager"] == manager) {
+                // What does not run now is still in the file.
+                let rests = kind.id == KindId::Service
+                    && namespace == Some(config.namespace.as_str())
+                    && config.resting.iter().any(|service| object["metadata"]["name"] == *service.name);
+                if is_wanted || rests || !objects::managers(object).any(|entry| entry["manager"] == manager) {
                     continue;
                 }
                 let path = path_of(kind, object);
@@ -210,6 +239,34 @@ impl Elsewhere {
 
 /// How lines end that nobody need do anything about.
 const DONE: &str = " in the mesh";
+
+/// What was found out, or done.
+struct Settled {
+    lines: Vec<String>,
+    /// Something is to be tried again.
+    has_failed: bool,
+}
+
+/// The Services of the file's namespace, with their ports, also those that it describes itself.
+fn services_of(config: &Config) -> Vec<(String, BTreeSet<u16>)> {
+    let wanted = objects::wanted(config).into_iter();
+    let is_it = |(kind, object): &(&Kind, Value)| {
+        kind.id == KindId::Service && object["metadata"]["namespace"] == *config.namespace
+    };
+    let named = |(_, object): (&Kind, Value)| {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let ports = object["spec"]["ports"].as_array().into_iter().flatten();
+        let ports = ports.filter_map(|port| u16::try_from(port["port"].as_u64()?).ok()).collect();
+        (name, ports)
+    };
+    wanted.filter(is_it).map(named).filter(|(_, ports): &(_, BTreeSet<u16>)| !ports.is_empty()).collect()
+}
+
+/// Who owns the fields for which the server refuses an apply, by its message.
+fn in_conflict(message: &str) -> Vec<String> {
+    let named = message.split("conflict with \"").skip(1).chain(message.split("conflicts with \"").skip(1));
+    named.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())).collect()
+}
 
 /// What became of an object.
 enum Put {
@@ -283,4 +340,50 @@ fn described(kind: &Kind, object: &Value) -> String {
 
 fn listed(ports: &BTreeSet<u16>) -> String {
     ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::of_text as read;
+    use super::*;
+
+    #[test]
+    fn a_difference_is_named_by_its_field() {
+        let wanted = json!({
+            "metadata": { "name": "a", "labels": { "app": "a", (MANAGED_BY.0): MANAGED_BY.1 } },
+            "spec": { "ports": [{ "port": 80 }] },
+        });
+        let mut found = wanted.clone();
+        found["metadata"]["labels"] = json!({ "app": "a", "more": "x" });
+        found["spec"]["type"] = "ClusterIP".into();
+        assert_eq!(
+            difference(&wanted, &found),
+            None,
+            "what it says nothing of, and whose it is, is no matter"
+        );
+        found["spec"]["ports"][0]["port"] = 81.into();
+        assert_eq!(difference(&wanted, &found), Some(("spec.ports[0].port".to_owned(), "81".to_owned())));
+        found["spec"]["ports"] = json!([]);
+        assert_eq!(difference(&wanted, &found), Some(("spec.ports".to_owned(), "[]".to_owned())));
+        let Put::Differs(why) = compared(&wanted, None) else { panic!("it is not there") };
+        assert!(why.starts_with("is not in the mesh"), "{why}");
+        assert!(matches!(compared(&wanted, Some(&wanted)), Put::Unchanged));
+    }
+
+    #[test]
+    fn a_conflict_is_with_whom_the_server_names() {
+        let one = "Apply failed with 1 conflict: conflict with \"kubectl\": .spec.ports";
+        assert_eq!(in_conflict(one), ["kubectl"]);
+        let two = "Apply failed with 2 conflicts: conflicts with \"tulle-up:shop:b\":\n- .a\nconflicts with \"x\":\n- .b";
+        assert_eq!(in_conflict(two), ["tulle-up:shop:b", "x"]);
+    }
+
+    #[test]
+    fn services_are_compared_as_the_file_describes_them_at_last() {
+        let text = "services:\n  web: {command: x, port: 8080}\n  api: {command: x, port: 81}\n---\napiVersion: v1\nkind: Service\n\
+                    metadata: {name: web}\nspec: {ports: [{port: 80, targetPort: 8080}]}\n";
+        let mut services = services_of(&read(text).unwrap());
+        services.sort();
+        assert_eq!(services, [("api".to_owned(), [81].into()), ("web".to_owned(), [80].into())]);
+    }
 }

@@ -180,9 +180,12 @@ pub async fn run(mut args: UpArgs) -> Result<()> {
             return Err(failure);
         }
     }
-    let (services, failed) = Services::start(Arc::new(config), &mesh, &screen, published);
-    let elsewhere =
-        joining.map(|joining| Arc::new(Elsewhere::new(joining.name, client, warning.into_iter().collect())));
+    let config = Arc::new(config);
+    let (services, failed) = Services::start(config.clone(), &mesh, &screen, published);
+    let elsewhere = joining.map(|joining| {
+        let (warnings, known) = (warning.into_iter().collect(), config.elsewhere.clone());
+        Arc::new(Elsewhere::new(joining.name, client, warnings, known))
+    });
     let kept = match (mesh.objects(), &elsewhere) {
         (Some(objects), _) => Some(Kept::Here(objects.clone())),
         (None, elsewhere) => elsewhere.clone().map(Kept::Elsewhere),

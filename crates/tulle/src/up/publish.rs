@@ -122,7 +122,7 @@ pub fn find_taken(services: &[Service], fields: &HashMap<String, Field<'_>>) {
 }
 
 /// Whether nobody can listen at both.
-fn meet(one: SocketAddr, other: SocketAddr) -> bool {
+pub fn meet(one: SocketAddr, other: SocketAddr) -> bool {
     let any = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() == other.port() && (any || one.ip() == other.ip())
 }

@@ -12,7 +12,7 @@ use tulle_model::name::ServiceName;
 use tulle_node::workloads::Workloads;
 
 use super::config::Config;
-use super::publish::Publish;
+use super::publish::{Publish, meet};
 use crate::exit::{Exit, Failure, Result};
 
 /// A port that leads to a service.
@@ -115,11 +115,11 @@ fn wished(config: &Config) -> impl Iterator<Item = (String, Publish)> {
     config.services.iter().flat_map(|s| s.publish.iter().map(|publish| (s.name.clone(), *publish)))
 }
 
-/// Whether what is to be published can be, but for what is open already.
+/// Whether what is to be published can be, but for what is open already, or gives way.
 pub fn check_free(config: &Config, before: Option<&Config>) -> Result<()> {
-    let open: BTreeSet<SocketAddr> =
-        before.into_iter().flat_map(wished).map(|(_, publish)| publish.address).collect();
-    for (service, publish) in wished(config).filter(|(_, publish)| !open.contains(&publish.address)) {
+    let open: Vec<_> = before.into_iter().flat_map(wished).map(|(_, publish)| publish.address).collect();
+    let is_ours = |publish: &Publish| open.iter().any(|open| meet(*open, publish.address));
+    for (service, publish) in wished(config).filter(|(_, publish)| !is_ours(publish)) {
         TcpListener::bind(publish.address).map_err(|error| taken(&service, publish.address, &error))?;
     }
     Ok(())

@@ -93,12 +93,16 @@ impl Reload {
         }
         if let Some(host) = &self.host {
             after.on_host(host).map_err(|failure| failure.to_string())?;
-            after.elsewhere = before.elsewhere.clone();
+            after.elsewhere = match &self.kept {
+                Kept::Elsewhere(elsewhere) => elsewhere.known(),
+                Kept::Here(_) => Vec::new(),
+            };
         }
         users::choose(&mut after).map_err(|failure| failure.to_string())?;
         limits::check(&after).map_err(|failure| failure.to_string())?;
         let changes = plan(&before, &after)?;
-        let own: BTreeSet<u16> = self.services.shared.ports.borrow().keys().copied().collect();
+        let mut own: BTreeSet<u16> = self.services.shared.ports.borrow().keys().copied().collect();
+        own.extend(before.services.iter().flat_map(|s| &s.publish).map(|publish| publish.address.port()));
         mesh::check_free(&after, &own).map_err(|failure| failure.to_string())?;
         published::check_free(&after, Some(&before)).map_err(|failure| failure.to_string())?;
         let mut said: Vec<String> =
@@ -115,9 +119,8 @@ impl Reload {
         }
         let after = Arc::new(after);
         self.services.change(after.clone(), &changes);
-        let published =
-            self.services.published.follow(&after).await.map_err(|failure| failure.to_string())?;
-        published.iter().for_each(|port| self.screen.say(&port.to_string()));
+        let published = self.services.published.follow(&after).await;
+        published.iter().flatten().for_each(|port| self.screen.say(&port.to_string()));
         let gone = changes.iter().filter(|(_, change)| *change == ServiceChange::Removed);
         join_all(gone.map(|(name, _)| self.services.remove(name))).await;
         // Last: what was under way to them has ended.
@@ -130,6 +133,8 @@ impl Reload {
             }
             Kept::Elsewhere(elsewhere) => elsewhere.look_again(),
         }
+        // All else that the change asks for is done by then.
+        published.map_err(|failure| failure.to_string())?;
         Ok(said)
     }
 }

@@ -65,7 +65,9 @@ pub struct Replica {
 /// What a replica is called: the first as the service, where that is described with one alone.
 pub fn name(service: &Service, index: u32) -> String {
     let name = base_name(service);
-    if index == 0 && !service.is_numbered { name } else { format!("{name}-{index}") }
+    // A host may be called as the first of another one with a number.
+    let is_numbered = service.is_numbered || service.host.is_some();
+    if index == 0 && !is_numbered { name } else { format!("{name}-{index}") }
 }
 
 /// What the names of a service's processes begin with.
@@ -150,10 +152,12 @@ impl Replica {
     }
 
     /// Removes the cgroup that was made for its limits alone, with whoever is left in it.
-    fn leave_cgroup(&mut self) {
-        if let Some((cgroup, true)) = self.cgroup.take()
-            && let Err(e) = tulle_sys::cgroup::destroy(&cgroup)
-        {
+    async fn leave_cgroup(&mut self) {
+        let Some((cgroup, true)) = self.cgroup.take() else { return };
+        let path = cgroup.clone();
+        // The kernel may take its time.
+        let destroyed = tokio::task::spawn_blocking(move || tulle_sys::cgroup::destroy(&path)).await;
+        if let Ok(Err(e)) = destroyed {
             tracing::warn!("the cgroup {} cannot be removed: {e}", cgroup.display());
         }
     }
@@ -169,7 +173,7 @@ impl Replica {
             let _ = printing.await;
         }
         self.workloads.remove(&self.workload).await;
-        self.leave_cgroup();
+        self.leave_cgroup().await;
     }
 
     /// At once.
@@ -179,7 +183,7 @@ impl Replica {
             let _ = timeout(LAST_WORDS, printing).await;
         }
         self.workloads.remove(&self.workload).await;
-        self.leave_cgroup();
+        self.leave_cgroup().await;
     }
 }
 

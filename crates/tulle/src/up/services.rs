@@ -237,6 +237,7 @@ impl Services {
                     }
                 }
             }
+            complaints.keep(&wanted.iter().flat_map(WantedService::names).collect());
             self.standings.lock().know(standing::of(&self.shared, &wanted, &known, &waiting));
             let namespace = self.config().namespace.clone();
             let named = |(name, why): (String, String)| (WorkloadName::new(namespace.as_str(), name), why);
