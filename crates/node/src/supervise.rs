@@ -26,6 +26,10 @@ use crate::ending;
 use crate::process_state::{LastExit, ProcessState};
 use crate::workloads::MARK;
 
+/// The variable that says where the service manager that started a process listens (sd_notify(3)). What is said there is said of
+/// that process: none that it starts is to have it.
+pub const SERVICE_MANAGER: &str = "NOTIFY_SOCKET";
+
 /// A longer line is cut into several.
 const LONGEST_LINE: usize = 256 << 10;
 
@@ -481,6 +485,7 @@ pub(crate) async fn spawn(command: Command, confined: Confined, parent_death: Si
 }
 
 fn spawn_here(mut command: Command, confined: &Confined, parent_death: Signal) -> io::Result<Child> {
+    command.env_remove(SERVICE_MANAGER);
     let confinement = Confinement {
         cgroup: confined.cgroup.as_deref(),
         name_service: confined.name_service.as_deref(),
@@ -547,6 +552,18 @@ mod tests {
 
     fn is_alive(pid: u32) -> bool {
         std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
+    #[tokio::test]
+    async fn a_child_does_not_speak_to_the_service_manager_in_our_name() {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "echo ${NOTIFY_SOCKET-none}"])
+            .env(SERVICE_MANAGER, "/run/notify")
+            .stdout(Stdio::piped());
+        let child = spawn(command, Confined::default(), Signal::SIGTERM).await.unwrap();
+        let said = child.wait_with_output().await.unwrap().stdout;
+        assert_eq!(String::from_utf8(said).unwrap(), "none\n");
     }
 
     #[tokio::test]

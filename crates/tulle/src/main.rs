@@ -21,6 +21,7 @@ mod output;
 mod printer;
 mod room;
 mod selection;
+mod service_manager;
 mod signals;
 mod terminal;
 mod units;

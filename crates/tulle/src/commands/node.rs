@@ -18,6 +18,7 @@ use crate::exit::{Exit, Failure, Result};
 use crate::home::HomeArgs;
 use crate::limits::LimitArgs;
 use crate::printer::{LAST_WORDS, Printer};
+use crate::service_manager;
 use crate::signals::Stop;
 use crate::up::ports::ADMIN_PORT;
 
@@ -158,7 +159,9 @@ async fn serve(args: NodeArgs, server: String) -> Result<()> {
     if let Some(address) = node.admin_address() {
         out.say(&format!("metrics: http://{address}/metrics"));
     }
+    service_manager::ready(&format!("links at {}, {} capture", node.link_address(), mode.as_str()));
     stop.next().await;
+    service_manager::stopping();
     out.say("stopping (a second signal does not wait for what is in flight)");
     let mode = mode.as_str();
     tokio::select! {

@@ -15,6 +15,7 @@ use tulle_server::{Server, ServerConfig, StartError};
 use crate::exit::{Exit, Failure, Result};
 use crate::home::HomeArgs;
 use crate::printer::{LAST_WORDS, Printer};
+use crate::service_manager;
 use crate::signals::Stop;
 use crate::units::{parse_duration, parse_size};
 use crate::up::ports::{API_PORT, NODES_PORT};
@@ -146,7 +147,9 @@ pub async fn run(args: ServerArgs) -> Result<()> {
     ));
     out.say(&format!("kubeconfig: {}", server.kubeconfig.display()));
     out.say("a node joins with a token: tulle token create");
+    service_manager::ready(&format!("nodes at {}, API at {}", server.node_address, server.api_address));
     stop.next().await;
+    service_manager::stopping();
     out.say("stopping");
     tokio::select! {
         () = server.shutdown() => {}

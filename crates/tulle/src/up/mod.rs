@@ -73,6 +73,7 @@ use crate::commands::node::joining::{JoinArgs, parse_server};
 use crate::exit::{Failure, Result};
 use crate::home::HomeArgs;
 use crate::limits::LimitArgs;
+use crate::service_manager;
 use crate::signals::Stop;
 
 #[derive(Debug, Args)]
@@ -203,6 +204,8 @@ pub async fn run(mut args: UpArgs) -> Result<()> {
     });
     let down = Arc::new(Notify::new());
     let control = Control::start(&home, &services, &reload, &down)?;
+    // Not once all services are ready: one that never is would hold up what comes after the mesh for ever.
+    service_manager::ready("the mesh runs (`tulle ps` shows the services)");
     let all_ready = async {
         services.all_are_ready().await;
         mesh.node.services_have_come();
@@ -224,6 +227,7 @@ pub async fn run(mut args: UpArgs) -> Result<()> {
         () = detach::bound_log(&home), if is_detached => Ok(()),
         _ = stop.next() => Ok(()),
     };
+    service_manager::stopping();
     screen.say("stopping (Ctrl-C again kills everything)");
     if elsewhere.is_some() {
         mesh.node.remember().await;
