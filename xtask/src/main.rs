@@ -12,6 +12,7 @@ mod instructions;
 mod mutants;
 mod names;
 mod order;
+mod package;
 mod setup;
 mod tidy;
 
@@ -50,7 +51,7 @@ enum Task {
         /// folder of `.feature` files
         folder: PathBuf,
     },
-    /// Install what the tests need (nftables, tcpdump, curl, kubectl, valgrind, packages of PyPI and npm in ./.venv)
+    /// Install what the tests need (nftables, tcpdump, curl, kubectl, systemd, valgrind, packages of PyPI and npm in ./.venv)
     Setup,
     /// Formatting, clippy and the house rules
     Lint,
@@ -80,6 +81,11 @@ enum Task {
     Mutants {
         #[command(flatten)]
         selection: mutants::Selection,
+    },
+    /// Make the Debian package of the release build: target/package/tulle_VERSION_ARCHITECTURE.deb
+    Package {
+        #[command(flatten)]
+        package: package::PackageArgs,
     },
     /// Learn which functions a node runs, for the linker to put them side by side; needs valgrind
     Order {
@@ -121,6 +127,7 @@ fn perform(task: Task, root: &Path) -> Result<()> {
         Task::Tidy => tidy::run(root),
         Task::Fuzz { minutes, targets } => fuzz::run(root, &targets, minutes),
         Task::Mutants { selection } => mutants::run(root, &selection),
+        Task::Package { package } => package::run(root, &package),
         Task::Order { check } => order::run(root, check),
         Task::Generate => generated::write(root),
         Task::Bench { options } => bench::run(root, &options),
