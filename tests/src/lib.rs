@@ -4,6 +4,7 @@
 #![allow(clippy::new_without_default)]
 
 pub mod asks;
+pub mod booted;
 pub mod chaos;
 pub mod counting;
 pub mod faked;

@@ -19,6 +19,7 @@ mod inbound;
 mod kubectl;
 mod limits;
 mod one_file_a_host;
+mod packaged;
 mod pods;
 mod policies;
 mod protocols;

@@ -20,6 +20,10 @@ const PROGRAMS: &[(&str, &[&str])] = &[
     ("node", &["nodejs"]),
     ("npm", &["npm"]),
     ("python3", &["python3"]),
+    ("systemd-analyze", &["systemd"]),
+    ("adduser", &["adduser"]),
+    ("pgrep", &["procps"]),
+    ("strip", &["binutils"]),
     ("kubectl", &["kubectl", "kubernetes-client"]),
 ];
 
