@@ -156,7 +156,7 @@ fn hosts_with_a_file_each_are_one_mesh() {
     }
     mesh.two.tulle(&["scale", "web=0"]).ok();
     eventually("the end of the only process there", PATIENCE, || {
-        answers().contains("no endpoint for port 9502 on this node").then_some(())
+        answers().contains("no process of default/web on this host takes traffic at port 9502").then_some(())
     });
     mesh.two.tulle(&["scale", "web=1"]).ok();
     mesh.two.write("mesh/tulle.yaml", &file(9501, ""));

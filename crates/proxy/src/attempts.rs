@@ -178,8 +178,10 @@ impl Attempts {
             }
             To::Service { backend, port } => {
                 exchange.decided(|| Decision::no_endpoints(backend.clone()));
-                let here = if exchange.is_from_outside() { " on this node" } else { "" };
-                let message = format!("service {backend} has no endpoint for port {port}{here}");
+                let message = match exchange.is_from_outside() {
+                    true => format!("no process of {backend} on this host takes traffic at port {port} now"),
+                    false => format!("service {backend} has no endpoint for port {port}"),
+                };
                 exchange.refuse(Reason::NoEndpoints, message)
             }
         })

@@ -44,7 +44,7 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
         "up",
         &[
             (0, "stopped as it was asked to; it runs in the background, or has taken the change of its file"),
-            (1, "the mesh does not start"),
+            (1, "the mesh does not start; with `-d` also: not all services were ready within a minute, and it goes on"),
             (2, "wrong usage, or something is wrong with the file"),
             (4, "the file has no such service"),
             (5, "another one, or a `tulle node`, runs, or a port of a service is in use"),
@@ -396,8 +396,8 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
 ];
 
 const ON_SERVICES: &[(u8, &str)] = &[
-    (0, "done, or still going on, which is said"),
-    (1, "something failed"),
+    (0, "done"),
+    (1, "something failed, or goes on after two minutes"),
     (2, "wrong usage, or it cannot be done"),
     (3, "no `tulle up` runs here, or it is another user's"),
     (4, "there is no such service"),

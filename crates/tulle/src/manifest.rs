@@ -350,7 +350,13 @@ pub fn documents(source: &Arc<Source>, diagnostics: &mut Diagnostics) -> Vec<Doc
         Ok(documents) => documents,
         Err(error) => {
             let label = "the reading ends here";
-            diagnostics.push(Diagnostic::new(error.message).at(source, error.span.range(), label));
+            let diagnostic = Diagnostic::new(error.message).at(source, error.span.range(), label);
+            let line = source.text[..error.span.range().start.min(source.text.len())].lines().next_back();
+            let in_flow = line.is_some_and(|line| line.contains("${") && line.contains(['{', '[']));
+            diagnostics.push(match in_flow {
+                true => diagnostic.help("within { } and [ ], a text with ${…} needs quotes: [\"${A}\"]"),
+                false => diagnostic,
+            });
             Vec::new()
         }
     }

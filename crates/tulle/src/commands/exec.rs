@@ -27,7 +27,7 @@ pub struct ExecArgs {
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<PathBuf>,
     /// What to run
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
     #[command(flatten)]
     home: HomeArgs,

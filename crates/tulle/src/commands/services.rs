@@ -7,11 +7,12 @@ use anstyle::AnsiColor;
 use clap::Args;
 use serde_json::Value;
 use tulle_model::legible::legible;
+use tulle_node::process_state::LastExit;
 use tulle_sys::family::Member;
 
 use crate::exit::{Exit, Failure, Result};
 use crate::home::HomeArgs;
-use crate::output::{Cell, ReportFormat, Table, age, note, print, print_json, print_yaml, without_middle};
+use crate::output::{Cell, ReportFormat, Table, age, print, print_json, print_yaml, without_middle};
 use crate::terminal;
 use crate::up::UpClient;
 use crate::up::control::{Do, UpStatus};
@@ -42,6 +43,7 @@ pub async fn ps(args: PsArgs) -> Result<()> {
         }
         status.processes.retain(|process| args.services.contains(&process.service));
         status.published.retain(|port| args.services.contains(&port.service));
+        status.services.retain(|name| args.services.contains(name));
     }
     match args.output {
         ReportFormat::Json => print_json(&serde_json::to_value(&status).unwrap_or(Value::Null)),
@@ -94,6 +96,14 @@ fn render(status: &UpStatus, now: u64, width: Option<usize>) -> String {
     for port in &status.published {
         text += &format!("{}\n", terminal::wrap(&port.to_string(), width, 2));
     }
+    for name in status.services.iter().filter(|name| !status.processes.iter().any(|p| p.service == **name)) {
+        text += &format!("{name} has no process (`tulle scale {name}=1` gives it one)\n");
+    }
+    if let Some(why) = &status.refused {
+        let line =
+            format!("tulle.yaml has changed, and is not taken: {} (`tulle validate` says all)", legible(why));
+        text += &format!("{}\n", terminal::wrap(&line, width, 2));
+    }
     let unwell: Vec<_> = status.processes.iter().filter(|process| !process.state.is_well()).collect();
     let doubtful = status.processes.iter().filter(|p| p.state == State::Ready && !p.reason.is_empty());
     for process in doubtful.chain(unwell.iter().copied()) {
@@ -106,6 +116,7 @@ fn render(status: &UpStatus, now: u64, width: Option<usize>) -> String {
         }
     }
     text += &match unwell.len() {
+        0 if status.refused.is_some() => "all processes are well, as the file was before\n".to_owned(),
         0 => "all is well\n".to_owned(),
         1 => "1 process is not well\n".to_owned(),
         count => format!("{count} processes are not well\n"),
@@ -124,12 +135,15 @@ fn said_at_last(process: &Standing) -> impl Iterator<Item = &String> {
 
 /// Why a process is not well.
 fn what(process: &Standing, now: u64) -> String {
-    let exit = process.last_exit.as_ref().map(ToString::to_string).unwrap_or_default();
+    // What could not be started says so itself.
+    let told =
+        |exit: &LastExit| if exit.message.is_empty() { format!("it {exit}") } else { exit.to_string() };
+    let exit = process.last_exit.as_ref().map(told).unwrap_or_default();
     match (process.state, process.next_start_ms) {
         (State::Restarting, Some(next)) => {
-            format!("it {exit}; starting again in {:.1} s", next.saturating_sub(now) as f64 / 1000.0)
+            format!("{exit}; starting again in {:.1} s", next.saturating_sub(now) as f64 / 1000.0)
         }
-        (State::Failed, _) => format!("it {exit}, and does not start again"),
+        (State::Failed, _) => format!("{exit}, and does not start again"),
         _ if process.reason.is_empty() => process.state.word().to_owned(),
         _ => process.reason.clone(),
     }
@@ -203,8 +217,11 @@ async fn each(home: &Path, wanted: Vec<(String, Do)>, done: &str) -> Result<()> 
     for (name, outcome) in futures_util::future::join_all(all).await {
         match outcome {
             Ok(true) => print(&format!("{name} {done} ({:.1} s)\n", began.elapsed().as_secs_f64()))?,
-            Ok(false) => note(&format!("{name} is not {done} yet, and goes on: `tulle ps {name}` says why")),
-            Err(failed) => failure = Some(failed),
+            Ok(false) => {
+                let why = format!("{name} is not {done} yet, and goes on: `tulle ps {name}` says why");
+                failure = failure.or(Some(Failure::new(why)));
+            }
+            Err(failed) => failure = failure.or(Some(failed)),
         }
     }
     failure.map_or(Ok(()), Err)

@@ -54,6 +54,9 @@ pub struct UpStatus {
     pub pid: u32,
     /// Whether all services were ready once.
     pub started: bool,
+    /// Why the file is not taken as it is now, in short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
     /// The names of all services, also of those that have no process.
     #[serde(default)]
     pub services: Vec<String>,
@@ -159,12 +162,14 @@ async fn mesh(State(served): State<Arc<Served>>) -> Json<UpStatus> {
     let services = &served.services;
     let config = services.config();
     let processes = services.standings.lock().know(standing::of_all(services));
+    let refused = served.reload.refused.lock().clone();
     Json(UpStatus {
         name: config.name.clone(),
         namespace: config.namespace.clone(),
         file: std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone()),
         pid: std::process::id(),
         started: services.has_started(),
+        refused,
         services: services.names(),
         processes,
         published: services.published.list(&config).await,

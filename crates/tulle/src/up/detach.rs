@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
+use tulle_model::legible::legible;
 
 use super::client::UpClient;
 use crate::exit::{Exit, Failure, Result};
@@ -18,6 +19,8 @@ const DETACHED: &str = "TULLE_UP_DETACHED";
 pub const LOG: &str = "up.log";
 /// How long all services may take to be ready, before it is said which are not.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// After how long it is said which are not ready yet.
+const SLOW: Duration = Duration::from_secs(5);
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(50);
 /// How large its log may be, and how often that is looked at.
@@ -66,7 +69,8 @@ pub async fn run(home: &Path) -> Result<()> {
         .stderr(log)
         .spawn()?;
     let client = UpClient::new(home);
-    let end = Instant::now() + READY_DEADLINE;
+    let (end, slow) = (Instant::now() + READY_DEADLINE, Instant::now() + SLOW);
+    let mut is_told = false;
     loop {
         if let Some(status) = child.try_wait()? {
             let said = fs::read(&path).unwrap_or_default();
@@ -87,15 +91,25 @@ pub async fn run(home: &Path) -> Result<()> {
         let status = client.status().await.ok().filter(|status| status.pid == child.id());
         if let Some(status) = status {
             if status.started {
-                let count = status.processes.len();
+                let count = match status.processes.len() {
+                    1 => "1 process".to_owned(),
+                    count => format!("{count} processes"),
+                };
                 return print(&format!(
-                    "{} runs (process {}, {count} processes): `tulle ps`, `tulle logs -f`, `tulle down`\n",
+                    "{} runs (process {}, {count} of services): `tulle ps`, `tulle logs -f`, `tulle down`\n",
                     status.name, status.pid
                 ));
             }
             if Instant::now() >= end {
-                note("not all services are ready yet, and it goes on: `tulle ps` says why");
-                return Ok(());
+                return Err(Failure::new("not all services are ready yet, and it goes on")
+                    .help("`tulle ps` says why, `tulle down` stops it"));
+            }
+            if !is_told && Instant::now() >= slow {
+                is_told = true;
+                for process in status.processes.iter().filter(|process| !process.state.is_well()) {
+                    let why = if process.reason.is_empty() { process.state.word() } else { &process.reason };
+                    note(&format!("{}: {}", process.name, legible(why)));
+                }
             }
         } else if Instant::now() >= end {
             let _ = child.kill();

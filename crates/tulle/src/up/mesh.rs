@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tulle_node::capture::CaptureWish;
+use tulle_node::capture::{CaptureMode, CaptureWish};
 use tulle_node::reset::{Removed, reset};
 use tulle_node::{Bounds, Node, NodeConfig};
 use tulle_server::objects::Objects;
@@ -165,6 +165,13 @@ impl Mesh {
             config.namespace
         ));
         screen.say(&format!("capture: {} ({why})", mode.as_str()));
+        let called = config.services.iter().find(|service| !service.ports.is_empty());
+        if let Some(service) = called.filter(|_| mode == CaptureMode::Explicit) {
+            let name = super::own_names::as_variable(&service.name);
+            screen.say(&format!(
+                "names do not resolve: HTTP goes by HTTP_PROXY, all else to ${{{name}_SERVICE_HOST}}:${{{name}_SERVICE_PORT}}"
+            ));
+        }
         match &self.server {
             Some(server) => {
                 screen.say(&format!("API: https://{}, state in {}", server.api_address, self.home.display()));

@@ -200,6 +200,7 @@ pub async fn run(mut args: UpArgs) -> Result<()> {
         kept,
         host,
         screen: screen.clone(),
+        refused: Default::default(),
         turn: Default::default(),
     });
     let down = Arc::new(Notify::new());

@@ -43,6 +43,8 @@ pub struct Reload {
     /// The host that names of processes say, where the mesh has others.
     pub host: Option<String>,
     pub screen: Arc<Screen>,
+    /// Why the file is not taken as it is now, in short.
+    pub refused: parking_lot::Mutex<Option<String>>,
     /// One change at a time.
     pub turn: Mutex<()>,
 }
@@ -82,6 +84,13 @@ impl Reload {
     /// Says what is wrong: then all is as before, but where the store fails.
     pub async fn now(&self, also: Option<&[String]>) -> Result<Vec<String>, String> {
         let _turn = self.turn.lock().await;
+        let outcome = self.carry_out(also).await;
+        let why = outcome.as_ref().err().map(|why| anstream::adapter::strip_str(why).to_string());
+        *self.refused.lock() = why.and_then(|why| why.lines().next().map(str::to_owned));
+        outcome
+    }
+
+    async fn carry_out(&self, also: Option<&[String]>) -> Result<Vec<String>, String> {
         let before = self.services.config();
         let mut after = load(&self.path, &self.profiles).map_err(|failure| failure.to_string())?;
         let chosen = self.chosen_with(also);

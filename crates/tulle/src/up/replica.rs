@@ -38,7 +38,7 @@ pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
 const HOST: &str = "HOST";
 
 /// How many lines are kept of what a process said before it ended, and how many characters of each.
-const LAST_LINES: usize = 5;
+const LAST_LINES: usize = 12;
 const LONGEST_LAST: usize = 200;
 
 /// After how long it is said again that a process is to be replaced.

@@ -430,7 +430,13 @@ impl Services {
         running.wanted.send_modify(|wanted| {
             wanted.wish = number;
             match wish {
-                Wish::Start => wanted.runs = true,
+                Wish::Start => {
+                    wanted.runs = true;
+                    // A job that is over runs once more.
+                    if wanted.names().any(|name| self.shared.over.borrow().contains_key(&name)) {
+                        wanted.revision += 1;
+                    }
+                }
                 Wish::Stop => {
                     wanted.runs = false;
                     self.shared.begun.lock().remove(name);

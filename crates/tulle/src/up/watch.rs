@@ -40,9 +40,11 @@ pub async fn follow(services: &Services) {
             .map(|wanted| (wanted.service.name.clone(), wanted.service.watch.clone().into()))
             .collect();
         known.retain(|name, _| watched.iter().any(|(watched, _)| watched == name));
-        let began = Instant::now();
+        let mut took = Duration::ZERO;
         for (name, paths) in watched {
+            let began = Instant::now();
             let look = look_at(paths.clone()).await;
+            took += began.elapsed();
             let before = known.insert(name.clone(), (paths.clone(), look));
             if before.is_none() && !look.is_all {
                 let text = format!(
@@ -73,7 +75,7 @@ pub async fn follow(services: &Services) {
                 let _ = services.wish(&name, Wish::Restart);
             }
         }
-        sleep(LOOK.max(began.elapsed() * PAUSE).min(LONGEST_PAUSE)).await;
+        sleep(LOOK.max(took * PAUSE).min(LONGEST_PAUSE)).await;
     }
 }
 
