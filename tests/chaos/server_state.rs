@@ -242,7 +242,7 @@ fn a_full_disk_is_read_deleted_from_and_started_on() {
         assert!(refused.contains("disk is full"), "round {round}: {refused}");
         let status = home.tulle(&["status"]);
         assert!(
-            status.status.success() && status.stderr.contains("disk is full"),
+            status.status.success() && status.stdout.contains("disk is full"),
             "round {round}: {status:#?}"
         );
         // No loop of retries: what it costs to be full is little.
@@ -270,7 +270,7 @@ fn a_full_disk_is_read_deleted_from_and_started_on() {
         format!("{:.1} s", start.elapsed().as_secs_f64()),
     );
     let status = home.tulle(&["status"]);
-    assert!(!status.stderr.contains("disk is full"), "{status:#?}");
+    assert!(!status.stdout.contains("disk is full"), "{status:#?}");
 
     // The same disk, for reading only, after a crash.
     kill(&running);
@@ -280,7 +280,7 @@ fn a_full_disk_is_read_deleted_from_and_started_on() {
     let refused = apply(&home, files.path(), "never", 100).unwrap_err();
     assert!(refused.contains("only be read"), "{refused}");
     let status = home.tulle(&["status"]);
-    assert!(status.status.success() && status.stderr.contains("only be read"), "{status:#?}");
+    assert!(status.status.success() && status.stdout.contains("only be read"), "{status:#?}");
     disk.set("remount,rw");
     eventually("writes", PATIENCE, || apply(&home, files.path(), "writable", 100).is_ok().then_some(()));
     assert!(running.interrupt().success());

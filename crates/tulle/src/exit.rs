@@ -4,7 +4,8 @@ use std::fmt;
 
 use tulle_model::legible::legible;
 
-use crate::output::{note, note_wrapped};
+use crate::output::note;
+use crate::terminal;
 
 /// How a command ended. The numbers are a contract (`tulle --help` lists them).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -497,18 +498,22 @@ impl Failure {
     }
 
     pub fn print(&self) {
+        note(&self.rendered(terminal::width(std::io::stderr())));
+    }
+
+    /// What [`Failure::print`] prints, in lines of at most `width` columns.
+    pub fn rendered(&self, width: Option<usize>) -> String {
         use anstyle::AnsiColor::{Cyan, Red};
         let paint = |color: anstyle::AnsiColor| color.on_default().bold();
-        if self.report {
-            note(self.message.trim_end());
-        } else {
-            let red = paint(Red);
-            note_wrapped(&format!("{red}error{red:#}: {}", shown(&self.message)), 2);
-        }
-        for help in &self.help {
-            let cyan = paint(Cyan);
-            note_wrapped(&format!("{cyan}help{cyan:#}: {}", shown(help)), 2);
-        }
+        let red = paint(Red);
+        let mut parts = vec![match self.report {
+            true => self.message.trim_end().to_owned(),
+            false => terminal::wrap(&format!("{red}error{red:#}: {}", shown(&self.message)), width, 2),
+        }];
+        let cyan = paint(Cyan);
+        let helps = self.help.iter().map(|help| format!("{cyan}help{cyan:#}: {}", shown(help)));
+        parts.extend(helps.map(|help| terminal::wrap(&help, width, 2)));
+        parts.join("\n")
     }
 }
 

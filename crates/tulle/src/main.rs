@@ -26,6 +26,7 @@ mod signals;
 mod terminal;
 mod units;
 mod up;
+mod watching;
 
 use std::io::IsTerminal;
 use std::panic::resume_unwind;

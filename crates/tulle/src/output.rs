@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use anstyle::Style;
+use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 use serde::Serialize;
 use tulle_model::legible::{controls, legible};
@@ -124,6 +124,12 @@ impl Cell {
     fn width(&self) -> usize {
         terminal::columns(&self.text)
     }
+}
+
+/// A cell in the colour of what is as it should be, or not.
+pub fn good(text: impl Into<String>, good: bool) -> Cell {
+    let color = if good { AnsiColor::Green } else { AnsiColor::Red };
+    Cell::styled(text, color.on_default())
 }
 
 impl<T: Into<String>> From<T> for Cell {

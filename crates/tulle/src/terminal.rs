@@ -11,6 +11,13 @@ pub fn width(stream: impl AsFd) -> Option<usize> {
     Some(usize::from(columns)).filter(|columns| *columns > 0).map(|columns| columns.max(NARROWEST))
 }
 
+/// The columns and rows of the terminal that a stream goes to.
+pub fn size(stream: impl AsFd) -> Option<(usize, usize)> {
+    let (terminal_size::Width(columns), terminal_size::Height(rows)) =
+        terminal_size::terminal_size_of(stream)?;
+    (columns > 0 && rows > 0).then(|| (usize::from(columns), usize::from(rows)))
+}
+
 /// How many columns a text takes.
 pub fn columns(text: &str) -> usize {
     unicode_width::UnicodeWidthStr::width(anstream::adapter::strip_str(text).to_string().as_str())

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use anstyle::AnsiColor;
 use clap::Args;
@@ -13,7 +12,7 @@ use super::get::FilterArgs;
 use crate::client::{Client, ClientArgs, JSON};
 use crate::exit::{Failure, Result};
 use crate::output::{Cell, ReportFormat, Table, print, print_json, print_yaml};
-use crate::units::parse_duration;
+use crate::watching::{Showing, WatchArgs};
 
 #[derive(Debug, Args)]
 pub struct EdgesArgs {
@@ -22,12 +21,8 @@ pub struct EdgesArgs {
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: ReportFormat,
-    /// Print it anew again and again, until interrupted
-    #[arg(short, long)]
-    watch: bool,
-    /// How often, with --watch
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "2s")]
-    interval: Duration,
+    #[command(flatten)]
+    watch: WatchArgs,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -64,30 +59,29 @@ struct Name {
 
 pub async fn run(args: EdgesArgs) -> Result<()> {
     let client = args.client.client()?;
-    loop {
-        let view = fetch(&client).await?;
-        if let Some(namespace) = &args.scope.namespace
-            && !has_edges(&view, namespace)
-        {
-            client.require_namespace(namespace).await?;
-        }
-        match args.output {
-            ReportFormat::Json => print_json(&view)?,
-            ReportFormat::Yaml => print_yaml(&view)?,
-            ReportFormat::Table | ReportFormat::Wide => {
-                let clear = if args.watch && std::io::IsTerminal::is_terminal(&std::io::stdout()) {
-                    "\x1b[H\x1b[2J"
-                } else {
-                    ""
-                };
-                print(&format!("{clear}{}", render(&args, view)?))?;
-            }
-        }
-        if !args.watch {
-            return Ok(());
-        }
-        tokio::time::sleep(args.interval.max(Duration::from_millis(100))).await;
+    if args.watch.watch {
+        let look = async || {
+            let view = find(&args, &client).await?;
+            Showing::of(args.output, &view, || render(&args, view.clone()))
+        };
+        return args.watch.run(args.output, look).await;
     }
+    let view = find(&args, &client).await?;
+    match args.output {
+        ReportFormat::Json => print_json(&view),
+        ReportFormat::Yaml => print_yaml(&view),
+        ReportFormat::Table | ReportFormat::Wide => print(&render(&args, view)?),
+    }
+}
+
+async fn find(args: &EdgesArgs, client: &Client) -> Result<Value> {
+    let view = client.get("/tulle/v1alpha1/edges", JSON).await?;
+    if let Some(namespace) = &args.scope.namespace
+        && !has_edges(&view, namespace)
+    {
+        client.require_namespace(namespace).await?;
+    }
+    Ok(view)
 }
 
 fn has_edges(view: &Value, namespace: &str) -> bool {
@@ -95,10 +89,6 @@ fn has_edges(view: &Value, namespace: &str) -> bool {
     edges
         .into_iter()
         .any(|e| e["source"]["namespace"] == *namespace || e["destination"]["namespace"] == *namespace)
-}
-
-async fn fetch(client: &Client) -> Result<Value> {
-    client.get("/tulle/v1alpha1/edges", JSON).await
 }
 
 fn render(args: &EdgesArgs, mut view: Value) -> Result<String> {

@@ -17,6 +17,7 @@ use crate::terminal;
 use crate::up::UpClient;
 use crate::up::control::{Do, UpStatus};
 use crate::up::standing::{Standing, State};
+use crate::watching::{Showing, WatchArgs};
 
 /// How long `down` waits for the end of all, before it says that it goes on.
 const DOWN_DEADLINE: Duration = Duration::from_secs(120);
@@ -32,10 +33,31 @@ pub struct PsArgs {
     #[arg(short, long, value_enum, default_value_t)]
     output: ReportFormat,
     #[command(flatten)]
+    watch: WatchArgs,
+    #[command(flatten)]
     home: HomeArgs,
 }
 
 pub async fn ps(args: PsArgs) -> Result<()> {
+    let value = |status: &UpStatus| serde_json::to_value(status).unwrap_or(Value::Null);
+    let text = |status: &UpStatus| render(status, now_ms(), terminal::width(std::io::stdout()));
+    if args.watch.watch {
+        let look = async || {
+            let status = of_services(&args).await?;
+            Showing::of(args.output, &value(&status), || Ok(text(&status)))
+        };
+        return args.watch.run(args.output, look).await;
+    }
+    let status = of_services(&args).await?;
+    match args.output {
+        ReportFormat::Json => print_json(&value(&status)),
+        ReportFormat::Yaml => print_yaml(&value(&status)),
+        ReportFormat::Table | ReportFormat::Wide => print(&text(&status)),
+    }
+}
+
+/// How the services are that are asked about.
+async fn of_services(args: &PsArgs) -> Result<UpStatus> {
     let mut status: UpStatus = UpClient::new(&args.home.path()?).status().await?;
     if !args.services.is_empty() {
         for name in &args.services {
@@ -45,14 +67,12 @@ pub async fn ps(args: PsArgs) -> Result<()> {
         status.published.retain(|port| args.services.contains(&port.service));
         status.services.retain(|name| args.services.contains(name));
     }
-    match args.output {
-        ReportFormat::Json => print_json(&serde_json::to_value(&status).unwrap_or(Value::Null)),
-        ReportFormat::Yaml => print_yaml(&serde_json::to_value(&status).unwrap_or(Value::Null)),
-        ReportFormat::Table | ReportFormat::Wide => {
-            let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
-            print(&render(&status, now, terminal::width(std::io::stdout())))
-        }
-    }
+    Ok(status)
+}
+
+/// In milliseconds since the epoch.
+pub fn now_ms() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
 }
 
 /// A service that is there.
@@ -71,18 +91,12 @@ pub fn known(status: &UpStatus, name: &str) -> Result<()> {
 fn render(status: &UpStatus, now: u64, width: Option<usize>) -> String {
     let mut table = Table::new(["NAME", "STATE", "SINCE", "RESTARTS", "LAST EXIT", "PID", "PORTS"]);
     for process in &status.processes {
-        let color = match process.state {
-            State::Ready | State::Completed => AnsiColor::Green,
-            State::Stopped => AnsiColor::BrightBlack,
-            State::Failed => AnsiColor::Red,
-            State::NotReady | State::Waiting | State::Restarting => AnsiColor::Yellow,
-        };
         let ago = |at: u64| age(now.saturating_sub(at) / 1000);
         let exit = process.last_exit.as_ref();
         let ports: Vec<_> = process.ports.iter().map(u16::to_string).collect();
         table.row([
             Cell::from(process.name.clone()),
-            Cell::styled(process.state.word(), color.on_default()),
+            state_cell(process.state),
             Cell::from(ago(process.since_ms)),
             Cell::from(process.restarts.to_string()),
             Cell::from(exit.map_or_else(String::new, |exit| {
@@ -107,13 +121,7 @@ fn render(status: &UpStatus, now: u64, width: Option<usize>) -> String {
     let unwell: Vec<_> = status.processes.iter().filter(|process| !process.state.is_well()).collect();
     let doubtful = status.processes.iter().filter(|p| p.state == State::Ready && !p.reason.is_empty());
     for process in doubtful.chain(unwell.iter().copied()) {
-        let line = format!("{}: {}{}", process.name, legible(&what(process, now)), fix(process));
-        text += &format!("{}\n", terminal::wrap(&line, width, 2));
-        for line in said_at_last(process) {
-            let line = legible(line);
-            let room = width.map_or(usize::MAX, |width| width.saturating_sub(LAST_LINE.len()));
-            text += &format!("{LAST_LINE}{}\n", without_middle(&line, room));
-        }
+        text += &told(process, now, width);
     }
     text += &match unwell.len() {
         0 if status.refused.is_some() => "all processes are well, as the file was before\n".to_owned(),
@@ -121,6 +129,28 @@ fn render(status: &UpStatus, now: u64, width: Option<usize>) -> String {
         1 => "1 process is not well\n".to_owned(),
         count => format!("{count} processes are not well\n"),
     };
+    text
+}
+
+/// A state in its colour.
+pub fn state_cell(state: State) -> Cell {
+    let color = match state {
+        State::Ready | State::Completed => AnsiColor::Green,
+        State::Stopped => AnsiColor::BrightBlack,
+        State::Failed => AnsiColor::Red,
+        State::NotReady | State::Waiting | State::Restarting => AnsiColor::Yellow,
+    };
+    Cell::styled(state.word(), color.on_default())
+}
+
+/// Why a process is not well, what to do about it, and what it said at last, in lines of at most `width` columns.
+pub fn told(process: &Standing, now: u64, width: Option<usize>) -> String {
+    let line = format!("{}: {}{}", process.name, legible(&what(process, now)), fix(process));
+    let mut text = format!("{}\n", terminal::wrap(&line, width, 2));
+    for line in said_at_last(process) {
+        let room = width.map_or(usize::MAX, |width| width.saturating_sub(LAST_LINE.len()));
+        text += &format!("{LAST_LINE}{}\n", without_middle(&legible(line), room));
+    }
     text
 }
 
@@ -149,10 +179,11 @@ fn what(process: &Standing, now: u64) -> String {
     }
 }
 
-/// What to do about it.
+/// What to do about it, where a `tulle up` has it.
 fn fix(process: &Standing) -> String {
     let service = &process.service;
     match process.state {
+        _ if service.is_empty() => String::new(),
         State::Failed => format!(" (once mended: `tulle restart {service}`)"),
         State::Restarting | State::NotReady => format!(" (what it says: `tulle logs {service}`)"),
         _ => String::new(),
