@@ -33,6 +33,7 @@ mod run_as;
 mod server_crash;
 mod split;
 mod stopping;
+mod terminal;
 mod tokens;
 mod two_nodes;
 mod up_changes;

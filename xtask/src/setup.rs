@@ -24,6 +24,7 @@ const PROGRAMS: &[(&str, &[&str])] = &[
     ("adduser", &["adduser"]),
     ("pgrep", &["procps"]),
     ("strip", &["binutils"]),
+    ("tmux", &["tmux"]),
     ("kubectl", &["kubectl", "kubernetes-client"]),
 ];
 

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, StdoutLock, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use anstyle::Style;
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -14,6 +15,7 @@ use tulle_sys::family::Member;
 use crate::exit::{Exit, Failure, Result};
 use crate::home::HomeArgs;
 use crate::output::{json_line, note};
+use crate::terminal;
 use crate::units::parse_duration;
 use crate::up::UpClient;
 use crate::up::log::SERVICE as MESH;
@@ -299,16 +301,26 @@ impl Shown {
             let line = Line { time, service, replica, stream: said.word(), text };
             return Ok(json_line(&line)? + "\n");
         }
-        let state = match said {
-            Said::State if service != MESH => Some(format!("{STATE}• {text}{STATE:#}")),
-            _ => None,
+        let time = if self.timestamps { format!("{time} ") } else { String::new() };
+        let (own, style) = match said {
+            Said::State if service == MESH => (text.to_string(), Style::new()),
+            Said::State => (format!("• {text}"), STATE),
+            _ => (String::new(), Style::new()),
         };
-        let text = state.as_deref().unwrap_or(text);
-        let line = match self.prefixed {
-            true => self.prefixes.line(service, replica, text, self.colored),
-            false => bare(text, self.colored),
+        let lines = match (said, self.prefixed) {
+            // As `tulle up` has it.
+            (Said::State, true) => {
+                self.prefixes.own_lines(service, replica, (&own, style), self.colored, time.len())
+            }
+            (Said::State, false) => {
+                let room = terminal::width(io::stdout()).map(|width| width.saturating_sub(time.len()));
+                let lines = terminal::wrap(&own, room, 2);
+                lines.split('\n').map(|line| bare(&format!("{style}{line}{style:#}"), self.colored)).collect()
+            }
+            (_, true) => vec![self.prefixes.line(service, replica, text, self.colored)],
+            (_, false) => vec![bare(text, self.colored)],
         };
-        Ok(if self.timestamps { format!("{time} {line}") } else { line })
+        Ok(lines.iter().map(|line| format!("{time}{line}")).collect())
     }
 }
 

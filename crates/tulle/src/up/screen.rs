@@ -16,7 +16,6 @@ use super::log::record::Said;
 use super::log::{Log, SERVICE as MESH, names};
 use super::prefix::{Prefixes, STATE};
 use crate::printer::{LAST_WORDS, Printer};
-use crate::terminal;
 
 /// How long a reader of what services say may take nothing of it, before lines are dropped.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -113,10 +112,8 @@ impl Screen {
     }
 
     fn wrapped(&self, service: &str, name: &str, text: &str, text_style: Style) {
-        let room = terminal::width(stdout())
-            .map(|width| width.saturating_sub(self.prefixes.read().columns()).max(20));
-        for text in terminal::wrap(&legible(text), room, 2).lines() {
-            self.print(service, name, &format!("{text_style}{text}{text_style:#}"));
+        for line in self.prefixes.read().own_lines(service, name, (text, text_style), self.colored, 0) {
+            self.printer.print(line.into_bytes());
         }
     }
 
