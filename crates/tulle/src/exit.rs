@@ -45,7 +45,10 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
         "up",
         &[
             (0, "stopped as it was asked to; it runs in the background, or has taken the change of its file"),
-            (1, "the mesh does not start; with `-d` also: not all services were ready within a minute, and it goes on"),
+            (
+                1,
+                "the mesh does not start; with `-d` also: not all services were ready within a minute, and it goes on",
+            ),
             (2, "wrong usage, or something is wrong with the file"),
             (4, "the file has no such service"),
             (5, "another one, or a `tulle node`, runs, or a port of a service is in use"),
