@@ -98,7 +98,7 @@ impl OwnSlice {
     pub fn name_beside(&self, service: &ServiceName, taken: u8) -> String {
         match taken {
             0 => self.name.clone(),
-            taken => format!("{}-{:08x}", service.name, fnv1a_32([self.name.as_bytes(), &[taken]])),
+            taken => own_name(&service.name, fnv1a_32([self.name.as_bytes(), &[taken]])),
         }
     }
 
@@ -145,7 +145,7 @@ impl Compiler {
             for part in 0.. {
                 let (these, more) = rest.split_at(rest.len().min(LARGEST));
                 slices.push(OwnSlice {
-                    name: format!("{}-{:08x}", name.name, hash(ipv6, &ports, part)),
+                    name: own_name(&name.name, hash(ipv6, &ports, part)),
                     ipv6,
                     ports: ports.clone(),
                     endpoints: these.to_vec(),
@@ -158,6 +158,16 @@ impl Compiler {
         }
         slices
     }
+}
+
+/// The name of a slice of a service. A long name of the service is cut: the whole is no longer than a label of DNS.
+fn own_name(service: &str, hash: u32) -> String {
+    const LONGEST: usize = 63 - "-01234567".len();
+    let Some(start) = service.get(..LONGEST).filter(|_| service.len() > LONGEST) else {
+        return format!("{service}-{hash:08x}");
+    };
+    let hash = fnv1a_32([service.as_bytes(), &hash.to_be_bytes()]);
+    format!("{}-{hash:08x}", start.trim_end_matches('-'))
 }
 
 /// An endpoint, and which ports it has of the service's. One that is not ready is shown as such; one without
@@ -189,4 +199,21 @@ fn hash(ipv6: bool, ports: &[(String, u16)], part: u32) -> u32 {
         bytes.extend(port.to_be_bytes());
     }
     fnv1a_32([bytes.as_slice()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::dns_label_problem;
+
+    #[test]
+    fn names_of_slices_are_names_however_long_that_of_the_service_is() {
+        assert_eq!(own_name("web", 0x12), "web-00000012");
+        let long = |end: &str| format!("{}{end}", "a".repeat(53));
+        for service in [long(""), long("b"), long("bc"), long("-c"), long("-cdefghij"), "a".repeat(63)] {
+            assert_eq!(dns_label_problem(&own_name(&service, 0x12)), None, "{service}");
+        }
+        // What is cut off tells them apart all the same.
+        assert_ne!(own_name(&long("bc"), 0x12), own_name(&long("bd"), 0x12));
+    }
 }

@@ -190,14 +190,16 @@ fn select(folder: &Path, there: &[String], names: &[String]) -> Result<Vec<Wante
             Some(service) if service == name => (service, None),
             Some(service) => {
                 let processes = replicas(folder, service)?;
-                if !processes.contains(name) {
-                    return Err(unknown(
-                        &format!("service {service} has no process `{name}`"),
-                        name,
-                        &processes,
-                    ));
+                // The first of a service that had one alone when it started is called as that.
+                let is_first = name.strip_suffix("-0") == Some(service) && processes.contains(service);
+                if is_first && !processes.contains(name) {
+                    (service, Some(service.clone()))
+                } else if !processes.contains(name) {
+                    let why = format!("service {service} has no process `{name}`");
+                    return Err(unknown(&why, name, &processes));
+                } else {
+                    (service, Some(name.clone()))
                 }
-                (service, Some(name.clone()))
             }
             None => {
                 let services = there.iter().cloned().collect();

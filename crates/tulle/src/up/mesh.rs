@@ -4,18 +4,20 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tulle_node::capture::{CaptureMode, CaptureWish};
 use tulle_node::reset::{Removed, reset};
 use tulle_node::{Bounds, Node, NodeConfig};
-use tulle_server::objects::Objects;
 use tulle_server::{Server, ServerConfig};
 
 use super::config::{Config, Service};
+use super::elsewhere::Elsewhere;
 use super::objects;
 use super::ports::{ADMIN_PORT, API_PORT, LINKS_PORT, NODES_PORT};
 use super::published;
+use super::reload::Kept;
 use super::replica::STOP_DEADLINE;
 use super::screen::Screen;
 use super::suggest::Suggestions;
@@ -199,9 +201,17 @@ impl Mesh {
         }
     }
 
-    /// The objects of the mesh, where they are kept here.
-    pub fn objects(&self) -> Option<&Objects> {
-        self.server.as_ref().map(|server| &server.objects)
+    /// Where the objects are that the file describes. `elsewhere` is asked where that is not here.
+    pub fn kept(&self, elsewhere: impl FnOnce() -> Elsewhere) -> Kept {
+        match &self.server {
+            Some(server) => Kept::Here(server.objects.clone()),
+            None => Kept::Elsewhere(Arc::new(elsewhere())),
+        }
+    }
+
+    /// The name of this host in the mesh.
+    pub fn host(&self) -> String {
+        self.node.status().name
     }
 
     /// Has runs of Flows begin nothing more: what they call is about to be stopped.

@@ -70,7 +70,7 @@ pub use self::surroundings::variables;
 use crate::client::Client;
 use crate::commands::node::CaptureArg;
 use crate::commands::node::joining::{JoinArgs, parse_server};
-use crate::exit::{Failure, Result};
+use crate::exit::Result;
 use crate::home::HomeArgs;
 use crate::limits::LimitArgs;
 use crate::service_manager;
@@ -183,15 +183,10 @@ pub async fn run(mut args: UpArgs) -> Result<()> {
     }
     let config = Arc::new(config);
     let (services, failed) = Services::start(config.clone(), &mesh, &screen, published);
-    let elsewhere = joining.map(|joining| {
+    let kept = mesh.kept(|| {
         let (warnings, known) = (warning.into_iter().collect(), config.elsewhere.clone());
-        Arc::new(Elsewhere::new(joining.name, client, warnings, known))
+        Elsewhere::new(mesh.host(), client, warnings, known)
     });
-    let kept = match (mesh.objects(), &elsewhere) {
-        (Some(objects), _) => Some(Kept::Here(objects.clone())),
-        (None, elsewhere) => elsewhere.clone().map(Kept::Elsewhere),
-    };
-    let kept = kept.ok_or_else(|| Failure::new("it has no server, and joins none"))?;
     let reload = Arc::new(Reload {
         profiles: args.profiles.chosen(),
         path: args.path,
@@ -213,9 +208,9 @@ pub async fn run(mut args: UpArgs) -> Result<()> {
         std::future::pending::<()>().await
     };
     let follow_elsewhere = async {
-        match &elsewhere {
-            Some(elsewhere) => elsewhere.follow(&services, &mesh.node, &screen).await,
-            None => std::future::pending().await,
+        match &reload.kept {
+            Kept::Elsewhere(elsewhere) => elsewhere.follow(&services, &mesh.node, &screen).await,
+            Kept::Here(_) => std::future::pending().await,
         }
     };
     let outcome = tokio::select! {
@@ -230,7 +225,7 @@ pub async fn run(mut args: UpArgs) -> Result<()> {
     };
     service_manager::stopping();
     screen.say("stopping (Ctrl-C again kills everything)");
-    if elsewhere.is_some() {
+    if matches!(reload.kept, Kept::Elsewhere(_)) {
         mesh.node.remember().await;
     }
     let workloads = mesh.node.workloads().clone();
