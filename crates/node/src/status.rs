@@ -47,6 +47,9 @@ pub struct NodeStatus {
     /// What whoever runs the host should know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// What is good to know, and no trouble.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// A workload that is to come.
@@ -113,6 +116,7 @@ impl StatusSource {
             workloads,
             waiting: self.workloads.announced().into_iter().map(waiting).collect(),
             warnings: self.workloads.warnings(),
+            notes: self.workloads.notes(),
         }
     }
 

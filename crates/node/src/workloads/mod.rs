@@ -101,6 +101,7 @@ pub struct Workloads {
     /// Those that will be added, and what they wait for.
     waiting: Mutex<BTreeMap<WorkloadName, String>>,
     warnings: Mutex<Vec<String>>,
+    notes: Mutex<Vec<String>>,
 }
 
 impl Workloads {
@@ -129,6 +130,7 @@ impl Workloads {
             verdicts: watch::Sender::default(),
             waiting: Mutex::default(),
             warnings: Mutex::default(),
+            notes: Mutex::default(),
         })
     }
 
@@ -322,6 +324,16 @@ impl Workloads {
     /// Tells who asks for the node's status what there is to warn of.
     pub fn warn(&self, warnings: Vec<String>) {
         *self.warnings.lock() = warnings;
+    }
+
+    /// Tells who asks for the node's status what is good to know, and no trouble.
+    pub fn note(&self, notes: Vec<String>) {
+        *self.notes.lock() = notes;
+    }
+
+    /// What is good to know.
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.lock().clone()
     }
 
     /// What there is to warn of.

@@ -206,6 +206,9 @@ fn add_own(nodes: &mut Value, here: &NodeStatus, up: Option<&UpStatus>) {
         if !here.warnings.is_empty() {
             node["warnings"] = json!(here.warnings);
         }
+        if !here.notes.is_empty() {
+            node["notes"] = json!(here.notes);
+        }
         if !node["workloads"].is_array() {
             node["workloads"] = json!([]);
         }

@@ -30,8 +30,6 @@ pub struct Elsewhere {
     /// The name of this host in the mesh.
     host: String,
     client: Option<Client>,
-    /// What `tulle status` warns of anyway.
-    warnings: Vec<String>,
     changed: Notify,
     /// What there is to call in the namespace.
     known: Mutex<Vec<UpstreamService>>,
@@ -39,13 +37,8 @@ pub struct Elsewhere {
 
 impl Elsewhere {
     /// `client`: who may apply what the file says.
-    pub fn new(
-        host: String,
-        client: Option<Client>,
-        warnings: Vec<String>,
-        known: Vec<UpstreamService>,
-    ) -> Self {
-        Self { host, client, warnings, changed: Notify::new(), known: Mutex::new(known) }
+    pub fn new(host: String, client: Option<Client>, known: Vec<UpstreamService>) -> Self {
+        Self { host, client, changed: Notify::new(), known: Mutex::new(known) }
     }
 
     /// What there is to call in the namespace, as it was known at last.
@@ -73,7 +66,7 @@ impl Elsewhere {
             };
             now.iter().filter(|line| !said.contains(*line)).for_each(|line| screen.say(line));
             let differences = now.iter().filter(|line| !line.ends_with(DONE)).cloned();
-            node.workloads().warn(self.warnings.iter().cloned().chain(differences).collect());
+            node.workloads().warn(differences.collect());
             said = now;
             tokio::select! {
                 () = self.changed.notified() => {}

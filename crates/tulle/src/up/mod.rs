@@ -168,7 +168,7 @@ pub async fn run(mut args: UpArgs) -> Result<()> {
     screen.keep(&home, &config);
     mesh.introduce(&config, &screen);
     config.skipped.iter().chain(&warning).for_each(|line| screen.say(line));
-    mesh.node.workloads().warn(warning.iter().cloned().collect());
+    mesh.node.workloads().note(warning.into_iter().collect());
     if joining.is_some() {
         // In explicit mode what is called has to be known beforehand.
         config.elsewhere = mesh.node.services_of(&config.namespace).await.unwrap_or_default().services;
@@ -183,10 +183,7 @@ pub async fn run(mut args: UpArgs) -> Result<()> {
     }
     let config = Arc::new(config);
     let (services, failed) = Services::start(config.clone(), &mesh, &screen, published);
-    let kept = mesh.kept(|| {
-        let (warnings, known) = (warning.into_iter().collect(), config.elsewhere.clone());
-        Elsewhere::new(mesh.host(), client, warnings, known)
-    });
+    let kept = mesh.kept(|| Elsewhere::new(mesh.host(), client, config.elsewhere.clone()));
     let reload = Arc::new(Reload {
         profiles: args.profiles.chosen(),
         path: args.path,

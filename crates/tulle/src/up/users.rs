@@ -49,11 +49,13 @@ fn put_in(service: &mut Service, variables: &[(String, String)]) {
     let own = |name: &&str| Some(((*name).to_owned(), std::env::var(name).ok()?));
     let mut values: Vec<_> = OF_USER.iter().filter_map(own).collect();
     values.extend_from_slice(variables);
-    let exec = match service.probe.as_mut().map(|probe| &mut probe.check) {
-        Some(Check::Exec(words)) => words.as_mut_slice(),
-        _ => &mut [],
-    };
-    let texts = service.command.iter_mut().chain(exec).chain(service.environment.values_mut());
+    let probes = service.probe.iter_mut().chain(&mut service.liveness);
+    let execs = probes.filter_map(|probe| match &mut probe.check {
+        Check::Exec(words) => Some(words),
+        Check::Http { .. } | Check::Tcp { .. } => None,
+    });
+    let commands = execs.chain(&mut service.init).chain([&mut service.command]);
+    let texts = commands.flatten().chain(service.environment.values_mut());
     texts.for_each(|text| *text = fill(text, &values));
 }
 
@@ -70,6 +72,23 @@ fn warning<S: AsRef<str>>(as_root: &[S]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_the_user_are_put_into_every_command() {
+        let text = "services:\n  a:\n    command: [x, '${USER}']\n    init: [[y, '${USER}'], [z]]\n    \
+                    probe: {exec: [p, '${USER}']}\n    liveness: {exec: [l, '${USER}']}\n    \
+                    environment: {A: '${USER}'}\n";
+        let mut config = super::super::config::of_text(text).unwrap();
+        let service = &mut config.services[0];
+        put_in(service, &[("USER".to_owned(), "ann".to_owned())]);
+        assert_eq!(service.command, ["x", "ann"]);
+        assert_eq!(service.init, [vec!["y", "ann"], vec!["z"]]);
+        for (probe, name) in [(&service.probe, "p"), (&service.liveness, "l")] {
+            let check = &probe.as_ref().unwrap().check;
+            assert_eq!(*check, Check::Exec(vec![name.to_owned(), "ann".to_owned()]));
+        }
+        assert_eq!(service.environment["A"], "ann");
+    }
 
     #[test]
     fn who_runs_as_root_without_a_word_is_named() {

@@ -30,6 +30,9 @@ pub struct Node {
     pub capture_problem: Option<String>,
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// What is good to know, and no trouble.
+    #[serde(default)]
+    notes: Vec<String>,
     #[serde(default)]
     workloads: Vec<Workload>,
     pub fenced: Option<Fenced>,
@@ -149,8 +152,9 @@ pub fn render(view: &View, namespace: Option<&str>, wide: bool, now_ms: u64, roo
     };
 
     let nodes = if view.nodes.is_empty() { String::new() } else { node_table(&view.nodes, wide).render() };
-    let lines = unwell::of_mesh(view);
+    let mut lines = unwell::of_mesh(view);
     count += lines.len();
+    lines.extend(view.nodes.iter().flat_map(|node| node.notes.iter().cloned()));
     add(nodes, wrapped(lines));
 
     let lines = unwell::of_services(&view.services, &workloads);
@@ -348,10 +352,12 @@ mod tests {
         let ports = service("f", json!({ "ready": 1, "endpoints": 1, "problems": ["port http: none"] }));
         assert_eq!(count(&[&empty]), "1 thing is not well");
         assert_eq!(count(&[&well, &empty, &half, &ports]), "3 things are not well");
-        let lost = json!([{ "name": "n", "connected": false, "lastSeenSeconds": 12, "warnings": ["w"] }]);
+        let lost = json!([{ "name": "n", "connected": false, "lastSeenSeconds": 12, "warnings": ["w"], "notes": ["good to know"] }]);
         let text = shown(json!({ "nodes": lost, "services": [], "problems": [] }), 80);
         assert!(
-            text.contains("`tulle delete node n`") && text.ends_with("2 things are not well\n"),
+            text.contains("`tulle delete node n`")
+                && text.contains("\ngood to know\n")
+                && text.ends_with("2 things are not well\n"),
             "{text}"
         );
         assert!(
