@@ -164,6 +164,11 @@ impl Destinations {
         }
     }
 
+    /// The ports at which connections to these addresses are refused, as nobody is there to take them.
+    pub fn refused_at(&self, addresses: &BTreeSet<Ipv4Addr>) -> BTreeSet<(Ipv4Addr, u16)> {
+        self.deserted.iter().filter(|(address, _)| addresses.contains(address)).copied().collect()
+    }
+
     /// Whether this address is one of a service that is known.
     pub fn lead_to(&self, address: Ipv4Addr) -> bool {
         self.services.contains(&address)
@@ -210,6 +215,8 @@ mod tests {
         assert_eq!(found.unlearned, [address(0)].into());
         assert_eq!(found.offered, [(address(2), 80), (address(3), 9000)].into());
         assert_eq!(found.deserted, [(address(3), 5432)].into());
+        assert_eq!(found.refused_at(&[address(2), address(3)].into()), [(address(3), 5432)].into());
+        assert_eq!(found.refused_at(&[address(2)].into()), [].into());
         assert!([2, 3].iter().all(|&i| found.lead_to(address(i))));
         assert!(!found.lead_to(address(0)) && !found.lead_to(address(1)));
         assert!(!found.unlearned.contains(&address(4)), "an endpoint that has gone");

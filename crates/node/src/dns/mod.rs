@@ -10,7 +10,7 @@ mod outside;
 mod upstream;
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,6 +151,25 @@ impl Addresses {
                 state.virtual_addresses.remove(&address.into());
             }
         });
+    }
+
+    /// Waits until the rules of capture refuse no connection to a service any more for want of whom the node knows by now.
+    pub(crate) async fn rules_lead_to(&self, service: &ServiceName) {
+        let state = self.state.cell().load();
+        let of_service = state.virtual_addresses.iter().filter(|(_, of)| *of == service);
+        let addresses = of_service.filter_map(|(address, _)| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        });
+        let addresses = addresses.collect();
+        let refused = Destinations::of(&state).refused_at(&addresses);
+        drop(state);
+        let mut known = self.known.clone();
+        let follow = |known: &Option<Arc<Destinations>>| {
+            known.as_ref().is_none_or(|known| known.refused_at(&addresses).is_subset(&refused))
+        };
+        // Who waits for it goes on then.
+        let _ = timeout(RULES_DEADLINE, known.wait_for(follow)).await;
     }
 
     /// The addresses of services that there are, once connections to all of them are let through.

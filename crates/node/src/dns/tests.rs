@@ -297,6 +297,56 @@ fn slow_rules(state: &Arc<StatePublisher>, changes: &Arc<AtomicUsize>) -> passag
     known
 }
 
+/// A service of bytes that has an endpoint or none, at an address.
+fn state_of_bytes(address: Ipv4Addr, name: &ServiceName, endpoints: Vec<Endpoint>) -> NodeState {
+    let port = PortConfig {
+        number: 5432,
+        name: "".into(),
+        protocol: AppProtocol::Tcp,
+        http_routes: HttpRouteTable::default(),
+        tls_routes: Default::default(),
+        tcp_route: None,
+        http_only: false,
+        http1: Default::default(),
+        consumers: Vec::new(),
+    };
+    let mut snapshot = Snapshot::default();
+    let config = ServiceConfig::new(name.clone(), vec![port]);
+    snapshot.services.insert(name.clone(), Known::Present(Arc::new(config)));
+    snapshot.endpoints.insert(
+        name.clone(),
+        Arc::new(EndpointSet::new(name.clone(), endpoints.into_iter().map(|e| (Arc::new(e), 0)).collect())),
+    );
+    let mut state = NodeState { snapshot: Arc::new(snapshot), ..NodeState::default() };
+    state.virtual_addresses.insert(address.into(), name.clone());
+    state
+}
+
+#[tokio::test]
+async fn a_service_is_led_to_once_the_rules_refuse_it_no_more() {
+    let (address, name) = (Ipv4Addr::new(127, 64, 0, 9), ServiceName::new("shop", "redis"));
+    let endpoint = Endpoint {
+        address: Ipv4Addr::LOCALHOST.into(),
+        node: None,
+        identity: None,
+        workload: None,
+        ports: vec![PortMapping { service_port: 5432, target_port: 5432 }],
+    };
+    let without = state_of_bytes(address, &name, Vec::new());
+    let state = StatePublisher::new(state_of_bytes(address, &name, vec![endpoint]));
+    let (rules, known) = watch::channel(Some(Arc::new(Destinations::of(&without))));
+    let folder = tempfile::tempdir().unwrap();
+    let table = VirtualAddresses::open(&folder.path().join("addresses.json")).unwrap();
+    let addresses = Addresses::new(table, state.clone(), Keeper::start(), known);
+    state.update(|state| drop(state.virtual_addresses.insert(address.into(), name.clone())));
+    let waiting = addresses.rules_lead_to(&name);
+    tokio::pin!(waiting);
+    let early = timeout(Duration::from_millis(50), &mut waiting).await;
+    assert!(early.is_err(), "the rules refuse it still");
+    rules.send_replace(Some(Arc::new(Destinations::of(&state.cell().load()))));
+    timeout(Duration::from_secs(5), waiting).await.unwrap();
+}
+
 #[tokio::test]
 async fn the_first_question_takes_the_same_time_however_many_endpoints_there_are() {
     for (name, kind) in [("many.", RecordType::A), ("_http._tcp.many.", RecordType::SRV)] {

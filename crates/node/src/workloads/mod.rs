@@ -266,7 +266,11 @@ impl Workloads {
 
     /// Waits until requests to a service can be sent somewhere; `false` where they cannot within `wait`.
     pub async fn can_route_to(&self, service: &ServiceName, wait: Duration) -> bool {
-        self.directory.has_endpoints(service, wait).await
+        let has_endpoints = self.directory.has_endpoints(service, wait).await;
+        if has_endpoints {
+            self.addresses.rules_lead_to(service).await;
+        }
+        has_endpoints
     }
 
     /// All workloads, in the order of their names.
