@@ -14,8 +14,8 @@ use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::HttpRule;
 
 use crate::in_process::FlowStep;
-use crate::inbound::Peer;
 use crate::metrics::{DestinationName, Protocol};
+use crate::peer::Peer;
 use crate::reason::{Reason, Verdict};
 use crate::security::Security;
 use crate::state::LocalWorkload;

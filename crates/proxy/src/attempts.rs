@@ -152,10 +152,10 @@ impl Attempts {
                 worker.local.view().recent_destination(backend).and_then(|destination| {
                     let from_outside = exchange.is_from_outside();
                     let pick = |tried: &[_]| worker.local.pick(&destination, *port, tried, from_outside);
-                    let is_near =
-                        |member: &Rc<Member>| !from_outside || worker.local.is_local(&member.endpoint);
-                    let kept =
-                        self.kept.as_ref().filter(|kept| !was_tried(&self.tried, kept) && is_near(kept));
+                    let may_stay = |kept: &&Rc<Member>| {
+                        !was_tried(&self.tried, kept) && worker.local.is_open_to(from_outside, &kept.endpoint)
+                    };
+                    let kept = self.kept.as_ref().filter(may_stay);
                     let kept = kept.and_then(|kept| Picked::at(kept, *port));
                     // What was tried once more, where nothing else is left.
                     let picked = kept.or_else(|| pick(&self.tried)).or_else(|| pick(&[]));
@@ -408,8 +408,9 @@ impl Attempts {
     /// Whether another endpoint is left for that port, or the same may fare better.
     fn has_more(&self, local: &Local, exchange: &Exchange, destination: &Destination, port: u16) -> bool {
         let left = |member: &Rc<Member>| {
-            let is_near = !exchange.is_from_outside() || local.is_local(&member.endpoint);
-            member.endpoint.target_port(port).is_some() && is_near && !was_tried(&self.tried, member)
+            member.endpoint.target_port(port).is_some()
+                && local.is_open_to(exchange.is_from_outside(), &member.endpoint)
+                && !was_tried(&self.tried, member)
         };
         !self.futile || destination.members.iter().any(left)
     }

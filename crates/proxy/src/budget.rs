@@ -30,8 +30,8 @@ pub enum Payer {
     Peer(SpiffeId),
     /// Peers that have not said yet who they are.
     Handshakes,
-    /// All whose connections to workloads inbound capture has diverted, or come by published ports. They are one: whoever is no part of the mesh can
-    /// have as many addresses as he likes, and would have a share for each.
+    /// All whose connections to workloads inbound capture has diverted, or come by published ports. They are one: whoever
+    /// is no part of the mesh can have as many addresses as he likes, and would have a share for each.
     Outside,
 }
 

@@ -30,8 +30,8 @@ impl Picked {
 
 impl Local {
     /// Chooses among the endpoints of a service that answer for its port `port`, by power of two choices, one
-    /// that was not tried, of this node where somebody outside of the mesh asks: of those that are well; or else of those that the server does not hear of and this
-    /// node does not reach; or else of those that did not take connections lately. `None`: there is none.
+    /// that was not tried and is open to who asks: of those that are well; or else of those that the server does not
+    /// hear of and this node does not reach; or else of those that did not take connections lately. `None`: there is none.
     pub(crate) fn pick(
         &self,
         of: &Destination,
@@ -41,7 +41,7 @@ impl Local {
     ) -> Option<Picked> {
         let is_ruled_out = |i: usize| {
             let member = &of.members[i];
-            was_tried(tried, member) || from_outside && !self.is_local(&member.endpoint)
+            was_tried(tried, member) || !self.is_open_to(from_outside, &member.endpoint)
         };
         // Nearly always nothing is in trouble, nor stale; then the clock is not asked.
         if of.set.stale_since.is_empty() && !self.standings.has_troubled() {
@@ -99,6 +99,12 @@ impl Local {
         let load = |i: usize| members[i].in_flight();
         let unusable = |i: usize| members[i].endpoint.target_port(port).is_none() || exclude(i);
         Picked::at(&members[balance::pick(members.len(), load, self.random(), unusable)?], port)
+    }
+
+    /// Whether an endpoint is one for who asks: a link speaks for a workload of the mesh, so that somebody outside of it
+    /// gets no further than this node.
+    pub(crate) fn is_open_to(&self, from_outside: bool, endpoint: &Endpoint) -> bool {
+        !from_outside || self.is_local(endpoint)
     }
 
     /// Whether the endpoint is a workload of this node, which is reached inside the process.

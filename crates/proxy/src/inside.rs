@@ -7,8 +7,9 @@ use futures_util::future::LocalBoxFuture;
 
 use crate::budget::Account;
 use crate::http::server::{self, HttpDestination};
-use crate::inbound::{self, Entrance, Peer};
+use crate::inbound::{self, Entrance};
 use crate::pair::PairEnd;
+use crate::peer::Peer;
 use crate::state::LocalWorkload;
 use crate::tcp::Downstream;
 use crate::worker::Worker;

@@ -20,7 +20,7 @@ use tulle_model::snapshot::external::ExternalAuth;
 
 use super::answers::Answers;
 use super::door::{Passed, enter, turned_away};
-use super::visits::{Entered, Entrance, Peer};
+use super::visits::{Entered, Entrance};
 use crate::budget::Charge;
 use crate::error::{Denied, UpstreamError, UpstreamErrorKind};
 use crate::http::asker::Caller;
@@ -28,6 +28,7 @@ use crate::http::body::{Body, BodyError};
 use crate::http::headers::expects_continue;
 use crate::inquiry::{Admitted, ByExternal, Comer, Finding, Inquiry, IsInquiry};
 use crate::mesh_headers::REASON;
+use crate::peer::Peer;
 use crate::reason::DENIED;
 use crate::worker::Worker;
 

@@ -29,9 +29,10 @@ use super::asking::ToAsk;
 use super::kept_head::request_of;
 use super::presence::{Withdrawn, is_authorized, is_offered, not_asked, visitor};
 use super::tokens::Brought;
-use super::visits::{Entered, Entrance, Peer};
+use super::visits::{Entered, Entrance};
 use crate::error::{Denied, UpstreamError, UpstreamErrorKind};
 use crate::local::Local;
+use crate::peer::Peer;
 use crate::reason::DENIED;
 use crate::state::LocalWorkload;
 

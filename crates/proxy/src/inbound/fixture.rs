@@ -7,8 +7,9 @@ use std::sync::Arc;
 use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::WorkloadName;
 
-use super::visits::{Entered, Entrance, Peer, Visits};
+use super::visits::{Entered, Entrance, Visits};
 use crate::metrics::WorkerMetrics;
+use crate::peer::Peer;
 use crate::state::{LocalWorkload, NodeState};
 
 /// See the module; [`leave`] takes the workload away.

@@ -8,12 +8,13 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::visits::{Entrance, Peer};
+use super::visits::Entrance;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::Body;
 use crate::http::limits::RequestEnd;
 use crate::http::reply::in_words;
 use crate::in_process::{Arrived, InProcess};
+use crate::peer::Peer;
 
 /// How long the body of a request may take.
 const BODY_TIME: Duration = Duration::from_secs(30);

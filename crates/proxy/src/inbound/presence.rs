@@ -8,7 +8,7 @@ use tulle_model::identity::SpiffeId;
 use tulle_model::name::NamespacedName;
 use tulle_model::snapshot::WorkloadConfig;
 
-use super::visits::Peer;
+use crate::peer::Peer;
 use crate::state::LocalWorkload;
 
 /// Why what was let in may not stay: a newer configuration would not let it in.

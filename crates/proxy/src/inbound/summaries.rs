@@ -14,8 +14,9 @@ use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{FastMap, WorkloadConfig};
 use tulle_model::summary::{ADDRESSES, Callee, Comer, LONGEST, OF_EDGE, Summary, Wish, fold_into};
 
-use super::visits::{Entrance, Peer};
+use super::visits::Entrance;
 use crate::metrics::WorkerRegistry;
+use crate::peer::Peer;
 use crate::state::LocalWorkload;
 
 /// What is told once is told again after that time, if it is seen again.

@@ -23,7 +23,7 @@ use super::kept_head::{KeptHead, request_of};
 use super::presence::{Withdrawn, is_authorized, may_stay, was_asked_about};
 use super::tokens::{Brought, KeptTokens};
 use crate::metrics::{Count, WorkerMetrics};
-pub use crate::peer::Peer;
+use crate::peer::Peer;
 use crate::state::{LocalWorkload, NodeState};
 
 /// Who wants to go in, and where.

@@ -43,9 +43,10 @@ use crate::http2::{
     ConnectProtocol, Connection, Ended, Incoming, Receiver, Sender, Tunnel, Unfit, Violation, give_up,
     splice, until_dead,
 };
-use crate::inbound::{self, Arrival, Entrance, Peer};
+use crate::inbound::{self, Arrival, Entrance};
 use crate::mesh_headers::{CARRIES, PORT, REASON, RETRY, WORKLOAD};
 use crate::metrics::{self, HandshakeResult};
+use crate::peer::Peer;
 use crate::progress::Side;
 use crate::reason::Reason;
 use crate::silent::WaitingPlace;
