@@ -5,14 +5,14 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::{Arc, OnceLock, mpsc as std_mpsc};
+use std::sync::{OnceLock, mpsc as std_mpsc};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -124,7 +124,7 @@ pub enum Event {
 /// A process under supervision. Dropping it kills the process.
 pub struct Supervised {
     stop: Option<oneshot::Sender<Duration>>,
-    again: Arc<Notify>,
+    replaced: watch::Sender<Option<Member>>,
     /// Until it has ended.
     task: Option<AbortOnDropHandle<Option<ExitStatus>>>,
     status: Option<ExitStatus>,
@@ -140,9 +140,10 @@ impl Supervised {
         self.ended().await
     }
 
-    /// Whoever wakes those who wait for this has the process ended that runs, and another one started, unless it is never to start again.
-    pub fn again(&self) -> Arc<Notify> {
-        self.again.clone()
+    /// A process that is named there is ended, and another one started, unless it is never to start again. One that has ended by
+    /// itself meanwhile is nobody any more.
+    pub fn replaced(&self) -> watch::Sender<Option<Member>> {
+        self.replaced.clone()
     }
 
     /// Waits until it has ended and will not be started again.
@@ -163,9 +164,9 @@ pub fn supervise(
     state: watch::Sender<ProcessState>,
 ) -> Supervised {
     let (stop, stopped) = oneshot::channel();
-    let again = Arc::new(Notify::new());
-    let task = tokio::spawn(run(process, events, state, stopped, again.clone()));
-    Supervised { stop: Some(stop), again, task: Some(AbortOnDropHandle::new(task)), status: None }
+    let (replaced, replace) = watch::channel(None);
+    let task = tokio::spawn(run(process, events, state, stopped, replace));
+    Supervised { stop: Some(stop), replaced, task: Some(AbortOnDropHandle::new(task)), status: None }
 }
 
 async fn run(
@@ -173,12 +174,12 @@ async fn run(
     events: mpsc::Sender<Event>,
     state: watch::Sender<ProcessState>,
     mut stopped: oneshot::Receiver<Duration>,
-    again: Arc<Notify>,
+    mut replace: watch::Receiver<Option<Member>>,
 ) -> Option<ExitStatus> {
     let mut backoff = Backoff::new(RESTART.0, RESTART.1);
     loop {
         let started = Instant::now();
-        let (status, wish) = run_once(&process, &events, &state, &mut stopped, &again).await;
+        let (status, wish) = run_once(&process, &events, &state, &mut stopped, &mut replace).await;
         if started.elapsed() >= HEALTHY_AFTER {
             backoff.reset();
         }
@@ -231,7 +232,7 @@ async fn run_once(
     events: &mpsc::Sender<Event>,
     state: &watch::Sender<ProcessState>,
     stopped: &mut oneshot::Receiver<Duration>,
-    again: &Notify,
+    replace: &mut watch::Receiver<Option<Member>>,
 ) -> (Result<(ExitStatus, LastExit), LastExit>, Wish) {
     let not_started = |e: io::Error| (Err(LastExit::not_started(why_not_started(process, &e))), Wish::None);
     let mut command = Command::new(&process.program);
@@ -286,7 +287,7 @@ async fn run_once(
             let is_stopped = end_rest(process, &family, stopped).await;
             (status, if is_stopped { Wish::Stop } else { Wish::None })
         }
-        () = again.notified() => {
+        () = is_named(replace, family.root) => {
             state.send_modify(|state| state.set(false));
             let (status, is_stopped) = tokio::join!(child.wait(), end_rest(process, &family, stopped));
             (end_of(status), if is_stopped { Wish::Stop } else { Wish::Again })
@@ -302,6 +303,13 @@ async fn run_once(
     ended.cancel();
     let _ = output.await;
     (status, wish)
+}
+
+/// Waits until that process is to be replaced.
+async fn is_named(replace: &mut watch::Receiver<Option<Member>>, member: Option<Member>) {
+    if replace.wait_for(|named| named.is_some() && *named == member).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// Why the kernel has ended a process that had no memory left.
@@ -593,7 +601,7 @@ mod tests {
         let mut run = start(process);
         let first = run.started().await;
         assert_eq!(run.line().await, "up");
-        run.supervised.again().notify_waiters();
+        run.supervised.replaced().send_replace(run.state.borrow().process);
         let end = run.until(|e| matches!(e, Event::Ended { .. })).await;
         let Event::Ended { exit, restart_in: Some(_) } = end else { panic!("{end:?}") };
         assert_eq!(exit.exit_code, Some(0));
@@ -602,7 +610,7 @@ mod tests {
         // A job is not.
         let mut run = start(shell(script, false));
         assert_eq!(run.line().await, "up");
-        run.supervised.again().notify_waiters();
+        run.supervised.replaced().send_replace(run.state.borrow().process);
         let end = run.until(|e| matches!(e, Event::Ended { .. })).await;
         assert!(matches!(end, Event::Ended { restart_in: None, .. }), "{end:?}");
     }

@@ -15,7 +15,7 @@ use tulle_sys::run_as::RunAs;
 use super::{Entry, Owner, Running, WorkloadSpec, Workloads, follow};
 use crate::control::identities::Identity;
 use crate::dns::DnsListener;
-use crate::probes::{self, Check, Health, Probe, Target, Timing};
+use crate::probes::{self, Check, Health, Probe, Timing};
 use crate::process_state::ProcessState;
 
 impl Workloads {
@@ -36,13 +36,7 @@ impl Workloads {
             Some(Probe { check: Check::Tcp { port }, timing: Timing::default() })
         };
         let probe = spec.probe.clone().or_else(default_probe);
-        let target = Target {
-            address: spec.app_address,
-            cgroup: running.cgroup.clone(),
-            name_service: running.name_service.clone(),
-            run_as,
-            environment: running.environment.clone(),
-        };
+        let target = running.target(spec.app_address, run_as);
         let (process, process_receiver) = watch::channel(ProcessState::default());
         let (health_sender, health) = watch::channel(Health::NotReady("it is starting".into()));
         let probing = tokio::spawn(probes::watch(probe, target, process_receiver, health_sender));

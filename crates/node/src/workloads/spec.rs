@@ -15,7 +15,7 @@ use tulle_sys::run_as::{NoUser, RunAs};
 
 use super::environment::{MARK, respect};
 use crate::capture::CaptureMode;
-use crate::probes::Probe;
+use crate::probes::{Probe, Target};
 use crate::process_state::LastExit;
 
 /// A workload as its owner describes it.
@@ -125,6 +125,17 @@ impl Running {
         let mut variables = self.environment.clone();
         respect(&mut variables, |name| std::env::var_os(name).is_some());
         variables
+    }
+
+    /// Where its probes ask, and as whom its commands run.
+    pub fn target(&self, address: IpAddr, run_as: Option<RunAs>) -> Target {
+        Target {
+            address,
+            cgroup: self.cgroup.clone(),
+            name_service: self.name_service.clone(),
+            run_as,
+            environment: self.environment.clone(),
+        }
     }
 
     /// Its processes, whoever of them has started which.

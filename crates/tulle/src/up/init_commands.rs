@@ -15,22 +15,19 @@ use super::replica::{self, Surroundings};
 use super::service::WantedService;
 use super::services::Shared;
 
-/// Lines of one command that wait to be printed.
-const LINES: usize = 4;
-
 /// The name of the workload that a service's commands run as.
 pub fn workload_name(service: &Service) -> String {
     format!("{}-init", replica::base_name(service))
 }
 
-/// Runs all commands, one after another, until the first that does not end well, or `stop`.
+/// Runs all commands, one after another, until the first that does not end well, or `stop`; `kill` leaves no time for a farewell.
 ///
 /// # Errors
 /// Says which command failed, and how.
 pub async fn run(
     wanted: &WantedService,
     shared: &Arc<Shared>,
-    stop: &CancellationToken,
+    (stop, kill): (&CancellationToken, &CancellationToken),
 ) -> Result<(), String> {
     let WantedService { config, service, .. } = wanted;
     let name = workload_name(service);
@@ -44,7 +41,7 @@ pub async fn run(
     spec.probe = None;
     let running = shared.workloads.add(spec).await.map_err(|e| format!("{e:#}"))?;
     let workload = WorkloadName::new(running.namespace.as_str(), running.name.as_str());
-    let outcome = each(service, &running, surroundings, shared, stop).await;
+    let outcome = each(service, &running, surroundings, shared, (stop, kill)).await;
     shared.workloads.remove(&workload).await;
     outcome
 }
@@ -54,7 +51,7 @@ async fn each(
     running: &Running,
     surroundings: Surroundings<'_>,
     shared: &Arc<Shared>,
-    stop: &CancellationToken,
+    (stop, kill): (&CancellationToken, &CancellationToken),
 ) -> Result<(), String> {
     for command in &service.init {
         if stop.is_cancelled() {
@@ -66,7 +63,7 @@ async fn each(
             restart: Restart::Never,
             ..replica::process(service, command, running, running.cgroup.is_some(), surroundings)
         };
-        match one(process, service, running, shared, stop).await {
+        match one(process, service, running, shared, (stop, kill)).await {
             _ if stop.is_cancelled() => return Ok(()),
             Some(exit) if exit.exit_code == Some(0) => {}
             Some(exit) => return Err(format!("its init command {shown} {exit}")),
@@ -82,26 +79,18 @@ async fn one(
     service: &Service,
     running: &Running,
     shared: &Arc<Shared>,
-    stop: &CancellationToken,
+    (stop, kill): (&CancellationToken, &CancellationToken),
 ) -> Option<LastExit> {
     let workload = WorkloadName::new(running.namespace.as_str(), running.name.as_str());
     let state = shared.workloads.process(&workload)?;
-    let (events, mut received) = mpsc::channel(LINES);
+    let (events, mut received) = mpsc::channel(replica::LINES);
     let supervised = supervise(process, events, state);
     let telling = async {
         let mut last = None;
         while let Some(event) = received.recv().await {
-            match event {
-                Event::Line { stream, text } => {
-                    shared.screen.output(&service.name, &running.name, stream, &text).await;
-                }
-                Event::Started { pid } => {
-                    shared.screen.state(&service.name, &running.name, &format!("starting (process {pid})"));
-                }
-                Event::Ended { exit, .. } => {
-                    shared.screen.state(&service.name, &running.name, &exit.to_string());
-                    last = Some(exit);
-                }
+            replica::show(&shared.screen, &service.name, &running.name, &event).await;
+            if let Event::Ended { exit, .. } = event {
+                last = Some(exit);
             }
         }
         last
@@ -114,5 +103,6 @@ async fn one(
     tokio::select! {
         last = telling => last,
         () = stopping => None,
+        () = kill.cancelled() => None,
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -19,17 +19,19 @@ use tulle_node::process_state::ProcessState;
 use tulle_node::supervise::{Confined, Event, Process, Supervised, supervise};
 use tulle_node::workloads::{Port, Running, UpstreamService, WorkloadSpec, Workloads, fill};
 use tulle_sys::cgroup_limits::{Limits, NoLimits};
+use tulle_sys::family::Member;
 use tulle_sys::run_as::RunAs;
 
 use super::config::{Check, Config, Service};
 use super::control::Inside;
 use super::limits;
+use super::screen::Screen;
 use super::service::WantedService;
 use super::services::Shared;
 use crate::exit::{Failure, Result};
 
 /// Lines of one process that wait to be printed; then it waits itself, as with any pipe.
-const LINES: usize = 4;
+pub const LINES: usize = 4;
 
 /// The longest that processes of an earlier `up` may take to end.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -40,9 +42,6 @@ const HOST: &str = "HOST";
 /// How many lines are kept of what a process said before it ended, and how many characters of each.
 const LAST_LINES: usize = 12;
 const LONGEST_LAST: usize = 200;
-
-/// After how long it is said again that a process is to be replaced.
-const HEARD_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How long the last words of a process that was killed may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -105,13 +104,7 @@ impl Replica {
         };
         let process = process(service, &service.command, &running, is_captured, surroundings);
         let liveness = service.liveness.as_ref().map(|probe| {
-            let target = Target {
-                address: Ipv4Addr::LOCALHOST.into(),
-                cgroup: running.cgroup.clone(),
-                name_service: running.name_service.clone(),
-                run_as: service.run_as.clone(),
-                environment: running.environment.clone(),
-            };
+            let target = running.target(Ipv4Addr::LOCALHOST.into(), service.run_as.clone());
             (self::probe(probe, service, &ports, surroundings), target)
         });
         let cgroup = process.confined.cgroup.clone().map(|path| (path, !is_captured));
@@ -132,7 +125,7 @@ impl Replica {
         let process = supervise(process, events, state);
         let watching = liveness.map(|asked| {
             let told = (shared.clone(), service.name.clone(), name);
-            AbortOnDropHandle::new(tokio::spawn(replace_dead(asked, runs, process.again(), told)))
+            AbortOnDropHandle::new(tokio::spawn(replace_dead(asked, runs, process.replaced(), told)))
         });
         let (process, stop_timeout) = (Some(process), service.stop_timeout);
         let (workloads, limits) = (workloads.clone(), service.limits);
@@ -191,7 +184,7 @@ impl Replica {
 async fn replace_dead(
     (probe, target): (Probe, Target),
     mut process: watch::Receiver<ProcessState>,
-    again: Arc<Notify>,
+    replaced: watch::Sender<Option<Member>>,
     (shared, service, replica): (Arc<Shared>, String, String),
 ) {
     while process.wait_for(|process| process.runs).await.is_ok() {
@@ -205,10 +198,9 @@ async fn replace_dead(
             },
         };
         shared.screen.state(&service, &replica, &format!("{}: it is ended", why.full()));
-        again.notify_waiters();
-        // Where nobody has heard it, it is said again.
-        while timeout(HEARD_DEADLINE, process.wait_for(is_over)).await.is_err() {
-            again.notify_waiters();
+        replaced.send_replace(first);
+        if process.wait_for(is_over).await.is_err() {
+            return;
         }
     }
 }
@@ -431,22 +423,29 @@ fn keep(last: &mut VecDeque<String>, text: &str) {
     last.push_back(line);
 }
 
+/// Shows what a process says, and what becomes of it.
+pub async fn show(screen: &Screen, service: &str, process: &str, event: &Event) {
+    match event {
+        Event::Line { stream, text } => screen.output(service, process, *stream, text).await,
+        Event::Started { pid } => screen.state(service, process, &format!("starting (process {pid})")),
+        Event::Ended { exit, restart_in } => {
+            let next = match restart_in {
+                Some(delay) => format!("; starting again in {:.1} s", delay.as_secs_f64()),
+                None => String::new(),
+            };
+            screen.state(service, process, &format!("{exit}{next}"));
+        }
+    }
+}
+
 async fn print(shared: Arc<Shared>, service: String, replica: String, mut events: mpsc::Receiver<Event>) {
-    let screen = &shared.screen;
     let mut last = VecDeque::new();
     while let Some(event) = events.recv().await {
+        show(&shared.screen, &service, &replica, &event).await;
         match event {
-            Event::Line { stream, text } => {
-                screen.output(&service, &replica, stream, &text).await;
-                keep(&mut last, &text);
-            }
-            Event::Started { pid } => screen.state(&service, &replica, &format!("starting (process {pid})")),
+            Event::Line { text, .. } => keep(&mut last, &text),
+            Event::Started { .. } => {}
             Event::Ended { exit, restart_in } => {
-                let next = match restart_in {
-                    Some(delay) => format!("; starting again in {:.1} s", delay.as_secs_f64()),
-                    None => String::new(),
-                };
-                screen.state(&service, &replica, &format!("{exit}{next}"));
                 shared.last_lines.lock().insert(replica.clone(), last.drain(..).collect());
                 if restart_in.is_none() {
                     shared.over.send_modify(|over| drop(over.insert(replica.clone(), exit)));

@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tulle_model::name::WorkloadName;
 use tulle_node::process_state::LastExit;
 
 use super::config::{Config, Dependency, Service, Until};
@@ -203,9 +202,9 @@ impl ServiceTask {
 
     /// Runs the commands of `init`; `false`: something else is wanted meanwhile.
     async fn initialize(&mut self, wanted: &WantedService) -> Result<bool, String> {
-        let (stop, mut has_changed) = (CancellationToken::new(), false);
+        let (stop, mut has_changed) = (self.kill.child_token(), false);
         let outcome = {
-            let mut running = pin!(init_commands::run(wanted, &self.shared, &stop));
+            let mut running = pin!(init_commands::run(wanted, &self.shared, (&stop, &self.kill)));
             loop {
                 tokio::select! {
                     outcome = &mut running => break outcome,
@@ -217,19 +216,14 @@ impl ServiceTask {
                             stop.cancel();
                         }
                     }
-                    () = self.kill.cancelled() => break Ok(()),
                 }
             }
         };
         if has_changed {
             self.wanted.mark_changed();
         }
-        if self.kill.is_cancelled() {
-            let name = init_commands::workload_name(&wanted.service);
-            self.shared.workloads.remove(&WorkloadName::new(wanted.config.namespace.as_str(), name)).await;
-        }
         self.shared.initializing.lock().remove(&wanted.service.name);
-        outcome.map(|()| !stop.is_cancelled() && !self.kill.is_cancelled())
+        outcome.map(|()| !stop.is_cancelled())
     }
 
     /// Has the limits that are wanted hold for the processes that stay as they are.
