@@ -15,6 +15,7 @@ use crate::home::HomeArgs;
 use crate::output::{Cell, ReportFormat, Table, age, print, print_json, print_yaml, without_middle};
 use crate::terminal;
 use crate::up::UpClient;
+use crate::up::config::unknown_service;
 use crate::up::control::{Do, UpStatus};
 use crate::up::standing::{Standing, State};
 use crate::watching::{Showing, WatchArgs};
@@ -78,13 +79,7 @@ pub fn now_ms() -> u64 {
 /// A service that is there.
 pub fn known(status: &UpStatus, name: &str) -> Result<()> {
     let names: Vec<&str> = status.services.iter().map(String::as_str).collect();
-    if names.contains(&name) {
-        return Ok(());
-    }
-    let hint = tulle_model::validate::suggest::did_you_mean(name, names.iter().copied());
-    Err(Failure::new(format!("there is no service `{name}`{hint}"))
-        .exit(Exit::NotFound)
-        .help(format!("there are: {}", names.join(", "))))
+    if names.contains(&name) { Ok(()) } else { Err(unknown_service(name, &names)) }
 }
 
 /// In lines of at most `width` columns.

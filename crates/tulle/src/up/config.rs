@@ -94,13 +94,11 @@ impl Config {
         if let Some(name) = names.iter().find(|name| !self.services.iter().any(|s| s.name == **name)) {
             let rests = self.resting.iter().any(|s| s.name == *name);
             let known: Vec<_> = self.services.iter().map(|s| s.name.as_str()).collect();
-            let hint = tulle_model::validate::suggest::did_you_mean(name, known.iter().copied());
-            let failure = Failure::new(format!("there is no service `{name}`{hint}")).exit(Exit::NotFound);
             return Err(match rests {
                 true => Failure::new(format!("`{name}` runs with none of the chosen profiles"))
                     .exit(Exit::Input)
                     .help("`--profile NAME` chooses one"),
-                false => failure.help(format!("there are: {}", known.join(", "))),
+                false => unknown_service(name, &known),
             });
         }
         let mut wanted = names.clone();
@@ -124,6 +122,13 @@ impl Config {
         let described = self.resources.iter().filter(in_namespace).map(Manifest::name);
         ours.chain(described).map(super::own_names::as_variable).collect()
     }
+}
+
+/// What to say of a name that is none of the services.
+pub fn unknown_service(name: &str, known: &[&str]) -> Failure {
+    let hint = tulle_model::validate::suggest::did_you_mean(name, known.iter().copied());
+    let failure = Failure::new(format!("there is no service `{name}`{hint}")).exit(Exit::NotFound);
+    failure.help(format!("there are: {}", known.join(", ")))
 }
 
 #[derive(Debug, Clone, PartialEq)]
