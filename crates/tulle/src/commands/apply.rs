@@ -160,22 +160,43 @@ pub async fn apply_object(
     dry_run: bool,
     force: bool,
 ) -> Result<&'static str> {
-    let metadata = &object["metadata"];
-    let path = resource(kind, metadata["namespace"].as_str(), metadata["name"].as_str());
+    let path = path_of(kind, object);
     let before = client.find(&path).await?;
-    let after = client.apply(&apply_path(path, dry_run, force), object).await?;
-    let version = |value: &Value| value["metadata"]["resourceVersion"].clone();
-    Ok(match before {
-        None => "created",
-        Some(before) if version(&before) == version(&after) => "unchanged",
-        Some(_) => "configured",
+    let after = client.apply(&apply_path(path, FIELD_MANAGER, dry_run, force), object).await?;
+    Ok(match Became::of(before.as_ref(), &after) {
+        Became::Created => "created",
+        Became::Unchanged => "unchanged",
+        Became::Configured => "configured",
     })
 }
 
-/// Where a server-side apply goes to.
-pub fn apply_path(path: String, dry_run: bool, force: bool) -> String {
+/// What became of an object that was applied.
+pub enum Became {
+    Created,
+    Unchanged,
+    Configured,
+}
+
+impl Became {
+    pub fn of(before: Option<&Value>, after: &Value) -> Self {
+        let version = |value: &Value| value["metadata"]["resourceVersion"].clone();
+        match before {
+            None => Self::Created,
+            Some(before) if version(before) == version(after) => Self::Unchanged,
+            Some(_) => Self::Configured,
+        }
+    }
+}
+
+/// Where an object is.
+pub fn path_of(kind: &Kind, object: &Value) -> String {
+    resource(kind, object["metadata"]["namespace"].as_str(), object["metadata"]["name"].as_str())
+}
+
+/// Where a server-side apply goes to; `manager` owns the fields that it sets.
+pub fn apply_path(path: String, manager: &str, dry_run: bool, force: bool) -> String {
     Query::new(path)
-        .set("fieldManager", FIELD_MANAGER)
+        .set("fieldManager", manager)
         .set("fieldValidation", "Strict")
         .set("force", if force { "true" } else { "false" })
         .set_if("dryRun", dry_run.then_some("All"))

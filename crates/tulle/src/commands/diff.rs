@@ -6,7 +6,7 @@ use serde_json::Value;
 use similar::TextDiff;
 use tulle_model::registry::KindId;
 
-use super::apply::apply_path;
+use super::apply::{FIELD_MANAGER, apply_path};
 use crate::client::{ClientArgs, resource};
 use crate::exit::{Failure, Result};
 use crate::manifest::{self, FileArgs};
@@ -46,7 +46,7 @@ pub async fn run(args: DiffArgs) -> Result<bool> {
     for manifest in &set.manifests {
         let path = resource(manifest.kind, manifest.namespace(), Some(manifest.name()));
         let mut before = client.find(&path).await?;
-        let mut after = client.apply(&apply_path(path, true, true), &manifest.value).await?;
+        let mut after = client.apply(&apply_path(path, FIELD_MANAGER, true, true), &manifest.value).await?;
         if manifest.kind.id == KindId::Secret {
             mask(before.as_mut(), &mut after);
         }

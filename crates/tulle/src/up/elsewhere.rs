@@ -17,18 +17,17 @@ use super::objects::{self, MANAGED_BY};
 use super::screen::Screen;
 use super::services::Services;
 use crate::client::{Client, JSON, Query, resource};
+use crate::commands::apply::{Became, apply_path, path_of};
 use crate::exit::{Exit, Result};
 
 /// How often what failed is tried again, and what others may have changed is looked at.
 const RETRY: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(30);
-/// What the names of all who apply files of ours begin with.
-const MANAGER: &str = "tulle-up";
 
 /// Has the server know the file, as far as this host may.
 pub struct Elsewhere {
     /// The name of this host in the mesh.
-    host: String,
+    pub host: String,
     client: Option<Client>,
     changed: Notify,
     /// What there is to call in the namespace.
@@ -60,13 +59,15 @@ impl Elsewhere {
                 Some(client) => self.apply(client, &config).await,
                 None => self.compare(node, &config).await,
             };
-            let (now, has_failed) = match settled {
-                Ok(Settled { lines, has_failed }) => (lines, has_failed),
-                Err(why) => (vec![why], true),
-            };
+            let settled = settled.unwrap_or_else(|why| Settled {
+                differences: vec![why],
+                has_failed: true,
+                ..Settled::default()
+            });
+            let Settled { done, differences, has_failed } = settled;
+            let now: Vec<_> = done.iter().chain(&differences).cloned().collect();
             now.iter().filter(|line| !said.contains(*line)).for_each(|line| screen.say(line));
-            let differences = now.iter().filter(|line| !line.ends_with(DONE)).cloned();
-            node.workloads().warn(differences.collect());
+            node.workloads().warn(differences);
             said = now;
             tokio::select! {
                 () = self.changed.notified() => {}
@@ -106,11 +107,11 @@ impl Elsewhere {
         if let Some(last) = differences.last_mut() {
             last.push_str(" (`--kubeconfig FILE` applies what the file says)");
         }
-        Ok(Settled { lines: differences, has_failed: false })
+        Ok(Settled { differences, ..Settled::default() })
     }
 
     async fn apply(&self, client: &Client, config: &Config) -> Result<Settled, String> {
-        let (mut lines, mut has_failed) = (Vec::new(), false);
+        let mut settled = Settled::default();
         let wanted = objects::wanted(config);
         let namespace =
             json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": config.namespace } });
@@ -119,41 +120,47 @@ impl Elsewhere {
         for (kind, object) in missing.iter().chain(&wanted) {
             match self.put(client, config, kind, object).await {
                 Ok(Put::Unchanged) => {}
-                Ok(Put::Applied(how)) => lines.push(format!("{} {how}{DONE}", described(kind, object))),
-                Ok(Put::Differs(why)) => lines.push(format!("{} {why}", described(kind, object))),
+                Ok(Put::Applied(how)) => {
+                    settled.done.push(format!("{} {how} in the mesh", described(kind, object)))
+                }
+                Ok(Put::Differs(why)) => {
+                    settled.differences.push(format!("{} {why}", described(kind, object)))
+                }
                 Err(failure) if failure.exit == Exit::Unreachable => return Err(failure.to_string()),
                 Err(failure) => {
                     // What the server finds wrong with it stays so.
-                    has_failed |= failure.exit != Exit::Input && !failure.is_denied;
-                    lines.push(format!("{} is not applied: {failure}", described(kind, object)));
+                    settled.has_failed |= failure.exit != Exit::Input && !failure.is_denied;
+                    settled
+                        .differences
+                        .push(format!("{} is not applied: {failure}", described(kind, object)));
                 }
             }
         }
         match self.remove_others(client, config, &wanted).await {
-            Ok(removed) => lines.extend(removed),
+            Ok(removed) => settled.done.extend(removed),
             Err(failure) if failure.exit == Exit::Unreachable => return Err(failure.to_string()),
             Err(failure) => {
-                has_failed |= !failure.is_denied;
-                lines.push(format!("what the file no longer has stays in the mesh: {failure}"));
+                settled.has_failed |= !failure.is_denied;
+                settled.differences.push(format!("what the file no longer has stays in the mesh: {failure}"));
             }
         }
-        Ok(Settled { lines, has_failed })
+        Ok(settled)
     }
 
     /// Who owns the fields that this host's file sets (server-side apply).
     fn manager(&self, config: &Config) -> String {
-        format!("{MANAGER}:{}:{}", config.name, self.host)
+        format!("{}:{}:{}", MANAGED_BY.1, config.name, self.host)
     }
 
     async fn put(&self, client: &Client, config: &Config, kind: &Kind, object: &Value) -> Result<Put> {
         let path = path_of(kind, object);
         let before = client.find(&path).await?;
         let manager = self.manager(config);
-        let after = match client.apply(&apply_path(&path, &manager, false), object).await {
+        let after = match client.apply(&apply_path(path.clone(), &manager, false, false), object).await {
             Ok(after) => after,
             Err(failure) if failure.exit == Exit::Conflict => {
                 // The same file on another host may be older, or newer.
-                let same = format!("{MANAGER}:{}:", config.name);
+                let same = format!("{}:{}:", MANAGED_BY.1, config.name);
                 let said = failure.to_string();
                 match in_conflict(&said).into_iter().find(|other| !other.starts_with(&same)) {
                     Some(other) => {
@@ -162,17 +169,16 @@ impl Elsewhere {
                         let why = format!("differs{place}, which is {other}'s: it stays as it is");
                         return Ok(Put::Differs(why));
                     }
-                    None => client.apply(&apply_path(&path, &manager, true), object).await?,
+                    None => client.apply(&apply_path(path.clone(), &manager, false, true), object).await?,
                 }
             }
             Err(failure) if failure.is_denied => return Ok(compared(object, before.as_ref())),
             Err(failure) => return Err(failure),
         };
-        let version = |value: &Value| value["metadata"]["resourceVersion"].clone();
-        Ok(match before {
-            None => Put::Applied("is created"),
-            Some(before) if version(&before) == version(&after) => Put::Unchanged,
-            Some(_) => Put::Applied("is changed"),
+        Ok(match Became::of(before.as_ref(), &after) {
+            Became::Created => Put::Applied("is created"),
+            Became::Unchanged => Put::Unchanged,
+            Became::Configured => Put::Applied("is changed"),
         })
     }
 
@@ -208,21 +214,21 @@ impl Elsewhere {
                 let rests = kind.id == KindId::Service
                     && namespace == Some(config.namespace.as_str())
                     && config.resting.iter().any(|service| object["metadata"]["name"] == *service.name);
-                if is_wanted || rests || !objects::managers(object).any(|entry| entry["manager"] == manager) {
+                if is_wanted || rests || !objects::owners(object).any(|owner| owner == manager) {
                     continue;
                 }
                 let path = path_of(kind, object);
-                if others(object, &manager).next().is_some() {
+                if objects::owners(object).any(|owner| owner != manager) {
                     let none = json!({
                         "apiVersion": kind.api_version(),
                         "kind": kind.kind,
                         "metadata": { "name": object["metadata"]["name"], "namespace": object["metadata"]["namespace"] },
                     });
-                    client.apply(&apply_path(&path, &manager, false), &none).await?;
-                    lines.push(format!("{} is others' alone now{DONE}", described(kind, object)));
+                    client.apply(&apply_path(path.clone(), &manager, false, false), &none).await?;
+                    lines.push(format!("{} is others' alone now in the mesh", described(kind, object)));
                 } else {
                     client.delete(&path).await?;
-                    lines.push(format!("{} is removed{DONE}", described(kind, object)));
+                    lines.push(format!("{} is removed in the mesh", described(kind, object)));
                 }
             }
         }
@@ -230,12 +236,12 @@ impl Elsewhere {
     }
 }
 
-/// How lines end that nobody need do anything about.
-const DONE: &str = " in the mesh";
-
-/// What was found out, or done.
+/// What was done, and found out.
+#[derive(Default)]
 struct Settled {
-    lines: Vec<String>,
+    done: Vec<String>,
+    /// What is not as the file has it, or not known.
+    differences: Vec<String>,
     /// Something is to be tried again.
     has_failed: bool,
 }
@@ -305,22 +311,6 @@ fn difference(wanted: &Value, found: &Value) -> Option<(String, String)> {
         labels.remove(MANAGED_BY.0);
     }
     walk(&wanted, found, "")
-}
-
-/// Who else has set fields of an object, but for its status.
-fn others<'a>(object: &'a Value, own: &'a str) -> impl Iterator<Item = &'a str> {
-    let set =
-        objects::managers(object).filter(|entry| entry["subresource"].as_str().is_none_or(str::is_empty));
-    set.filter_map(|entry| entry["manager"].as_str()).filter(move |manager| *manager != own)
-}
-
-fn path_of(kind: &Kind, object: &Value) -> String {
-    resource(kind, object["metadata"]["namespace"].as_str(), object["metadata"]["name"].as_str())
-}
-
-fn apply_path(path: &str, manager: &str, force: bool) -> String {
-    let query = Query::new(path.to_owned()).set("fieldManager", manager).set("fieldValidation", "Strict");
-    query.set("force", if force { "true" } else { "false" }).finish()
 }
 
 fn described(kind: &Kind, object: &Value) -> String {

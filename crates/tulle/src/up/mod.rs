@@ -143,9 +143,8 @@ pub async fn run(mut args: UpArgs) -> Result<()> {
     }
     let home = args.home.path()?;
     let joining = args.joining(&home)?;
-    let host = joining.as_ref().map(|joining| joining.name.clone());
-    if let Some(host) = &host {
-        config.on_host(host)?;
+    if let Some(joining) = &joining {
+        config.on_host(&joining.name)?;
     }
     let client = args.kubeconfig.as_deref().map(|path| Client::from_kubeconfig(path, false)).transpose()?;
     let warning = users::choose(&mut config)?;
@@ -190,7 +189,6 @@ pub async fn run(mut args: UpArgs) -> Result<()> {
         chosen: parking_lot::Mutex::new(Some(chosen).filter(|chosen| !chosen.is_empty())),
         services: services.clone(),
         kept,
-        host,
         screen: screen.clone(),
         refused: Default::default(),
         turn: Default::default(),

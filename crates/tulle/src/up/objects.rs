@@ -161,16 +161,26 @@ pub async fn remove_others(objects: &Objects, config: &Config) -> Result<Vec<Nam
 
 /// Whether `up` made it. Copies that people make of its objects have the label, too, and stay.
 fn is_ours(object: &Value) -> bool {
-    object["metadata"]["labels"][MANAGED_BY.0] == MANAGED_BY.1 && managers(object).any(is_manager)
+    object["metadata"]["labels"][MANAGED_BY.0] == MANAGED_BY.1
+        && owners(object).any(|owner| owner == MANAGED_BY.1)
 }
 
 /// Who has set fields of an object (`metadata.managedFields`).
-pub fn managers(object: &Value) -> impl Iterator<Item = &Value> {
+fn managers(object: &Value) -> impl Iterator<Item = &Value> {
     object["metadata"]["managedFields"].as_array().into_iter().flatten()
 }
 
+/// Who has set fields of an object, but for its status.
+pub fn owners(object: &Value) -> impl Iterator<Item = &str> {
+    managers(object).filter_map(owner)
+}
+
+fn owner(entry: &Value) -> Option<&str> {
+    entry["manager"].as_str().filter(|_| entry["subresource"].as_str().is_none_or(str::is_empty))
+}
+
 fn is_manager(entry: &Value) -> bool {
-    entry["manager"] == MANAGED_BY.1 && entry["subresource"].as_str().is_none_or(str::is_empty)
+    owner(entry) == Some(MANAGED_BY.1)
 }
 
 /// Whether there is anything in a namespace that its deletion should not take along: what others have put there, and

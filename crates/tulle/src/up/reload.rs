@@ -20,6 +20,7 @@ use super::profiles::Profiles;
 use super::screen::Screen;
 use super::services::Services;
 use super::{limits, mesh, objects, published, users};
+use crate::exit::{Failure, Result};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_millis(300);
@@ -40,8 +41,6 @@ pub struct Reload {
     pub chosen: parking_lot::Mutex<Option<BTreeSet<String>>>,
     pub services: Arc<Services>,
     pub kept: Kept,
-    /// The host that names of processes say, where the mesh has others.
-    pub host: Option<String>,
     pub screen: Arc<Screen>,
     /// Why the file is not taken as it is now, in short.
     pub refused: parking_lot::Mutex<Option<String>>,
@@ -84,36 +83,33 @@ impl Reload {
     /// Says what is wrong: then all is as before, but where the store fails.
     pub async fn now(&self, also: Option<&[String]>) -> Result<Vec<String>, String> {
         let _turn = self.turn.lock().await;
-        let outcome = self.carry_out(also).await;
+        let outcome = self.carry_out(also).await.map_err(|failure| failure.to_string());
         let why = outcome.as_ref().err().map(|why| anstream::adapter::strip_str(why).to_string());
         *self.refused.lock() = why.and_then(|why| why.lines().next().map(str::to_owned));
         outcome
     }
 
-    async fn carry_out(&self, also: Option<&[String]>) -> Result<Vec<String>, String> {
+    async fn carry_out(&self, also: Option<&[String]>) -> Result<Vec<String>> {
         let before = self.services.config();
-        let mut after = load(&self.path, &self.profiles).map_err(|failure| failure.to_string())?;
+        let mut after = load(&self.path, &self.profiles)?;
         let chosen = self.chosen_with(also);
         if let Some(chosen) = &chosen {
             // One that the file has no more has gone with it.
             let there = |name: &&String| also.is_some_and(|also| also.contains(name)) || after.has(name);
             let chosen = chosen.iter().filter(there).cloned().collect();
-            after.choose(&chosen).map_err(|failure| failure.to_string())?;
+            after.choose(&chosen)?;
         }
-        if let Some(host) = &self.host {
-            after.on_host(host).map_err(|failure| failure.to_string())?;
-            after.elsewhere = match &self.kept {
-                Kept::Elsewhere(elsewhere) => elsewhere.known(),
-                Kept::Here(_) => Vec::new(),
-            };
+        if let Kept::Elsewhere(elsewhere) = &self.kept {
+            after.on_host(&elsewhere.host)?;
+            after.elsewhere = elsewhere.known();
         }
-        users::choose(&mut after).map_err(|failure| failure.to_string())?;
-        limits::check(&after).map_err(|failure| failure.to_string())?;
-        let changes = plan(&before, &after)?;
+        users::choose(&mut after)?;
+        limits::check(&after)?;
+        let changes = plan(&before, &after).map_err(Failure::new)?;
         let mut own: BTreeSet<u16> = self.services.shared.ports.borrow().keys().copied().collect();
         own.extend(before.services.iter().flat_map(|s| &s.publish).map(|publish| publish.address.port()));
-        mesh::check_free(&after, &own).map_err(|failure| failure.to_string())?;
-        published::check_free(&after, Some(&before)).map_err(|failure| failure.to_string())?;
+        mesh::check_free(&after, &own)?;
+        published::check_free(&after, Some(&before))?;
         let mut said: Vec<String> =
             changes.iter().map(|(name, change)| format!("{name} {}", change.describe())).collect();
         if resources(&before) != resources(&after) {
@@ -124,7 +120,7 @@ impl Reload {
         self.screen.know(&after);
         said.iter().for_each(|line| self.screen.say(line));
         if let Kept::Here(objects) = &self.kept {
-            objects::put(objects, &after).await.map_err(|failure| failure.to_string())?;
+            objects::put(objects, &after).await?;
         }
         let after = Arc::new(after);
         self.services.change(after.clone(), &changes);
@@ -136,19 +132,17 @@ impl Reload {
         match &self.kept {
             Kept::Here(objects) => {
                 let flows = objects::remove_others(objects, &after).await;
-                for flow in flows.map_err(|failure| failure.to_string())? {
+                for flow in flows? {
                     self.screen.say(&format!("the Flow {flow} is gone, and all its runs with it"));
                 }
             }
             Kept::Elsewhere(elsewhere) => elsewhere.look_again(),
         }
         // All else that the change asks for is done by then.
-        published.map_err(|failure| failure.to_string())?;
+        published?;
         Ok(said)
     }
-}
 
-impl Reload {
     fn chosen_with(&self, also: Option<&[String]>) -> Option<BTreeSet<String>> {
         let chosen = self.chosen.lock().clone();
         match also {

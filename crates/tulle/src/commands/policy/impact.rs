@@ -17,7 +17,7 @@ use tulle_model::summary::{Callee, Comer, Summary, SummaryView, Wish};
 
 use super::{deciding_objects, doors, summaries};
 use crate::client::{Client, ClientArgs, resource};
-use crate::commands::apply::apply_path;
+use crate::commands::apply::{FIELD_MANAGER, apply_path};
 use crate::exit::{Exit, Failure, Result};
 use crate::manifest::{self, FileArgs};
 use crate::mesh_objects::{compile, trust_domain};
@@ -146,7 +146,7 @@ async fn changed(args: &ImpactArgs, client: &Client, before: &[MeshObject]) -> R
         // As the server would have it.
         let path = resource(manifest.kind, manifest.namespace(), Some(manifest.name()));
         let mut applied: Value = client
-            .apply(&apply_path(path, true, true), &manifest.value)
+            .apply(&apply_path(path, FIELD_MANAGER, true, true), &manifest.value)
             .await
             .map_err(|failure| failure.context(format!("{} could not be applied", manifest.describe())))?;
         applied["apiVersion"] = manifest.kind.api_version().into();
