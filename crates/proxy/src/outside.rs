@@ -390,5 +390,14 @@ mod tests {
             assert_eq!(found(&place(names, 443), Shown::Server(server)), expected, "{names:?} {server:?}");
         }
         assert_eq!(found(&place(api, 81), Shown::Bytes), "egress-denied", "no such port");
+        // Who came by a published port is not let out again, also where all may leave.
+        let freely = Snapshot::default();
+        let anywhere = place(&[], 80);
+        assert!(admit(&freely, &source, &anywhere, Shown::Bytes, None).is_ok());
+        let stranger = LocalWorkload { outside: Some(([192, 0, 2, 9], 5).into()), ..source };
+        for snapshot in [&freely, &snapshot] {
+            let refused = admit(snapshot, &stranger, &anywhere, Shown::Bytes, None).err().unwrap();
+            assert!(refused.message.contains("published ports lead nowhere else"), "{}", refused.message);
+        }
     }
 }
